@@ -1,0 +1,348 @@
+"""The Docker port over any engine: lists in, one write per action out, the engine's errors translated at the door."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, TypeVar, assert_never
+
+import trio
+
+from coreflow.domain import naming
+from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
+from coreflow.domain.ids import NodeId
+from coreflow.domain.images import ImageRequest, ResolvedImage, pinned, registry_host, split_reference
+from coreflow.domain.observed import Observed, ObservedSecret, ObservedService, ObservedTask
+from coreflow.domain.plan import Action, Create, MarkFailed, Recreate, Remove, Update
+from coreflow.domain.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec, Spec
+
+from . import wire
+from .engine import Document, Engine, EngineError, EngineUnreachable
+
+T = TypeVar("T")
+
+NOT_A_MANAGER = "this engine is not a Swarm manager (docker swarm init, or ask a manager)"
+_OUT_OF_SEQUENCE = "update out of sequence"
+_BUSY = ("rpc error: code = Unavailable", "rpc error: code = DeadlineExceeded", "context deadline exceeded")
+_NO_LOGIN = (
+    "unauthorized",
+    "authentication required",
+    "no basic auth",
+    "denied",
+    "incorrect username or password",
+)
+_NO_IMAGE = ("not found", "manifest unknown", "name unknown", "name invalid", "no such image")
+_REASON_LIMIT = 200
+"""Characters of an error that a label keeps."""
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn an engine's errors into the port's. `what` names the call for a person."""
+    try:
+        yield
+    except EngineUnreachable as exc:
+        raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
+    except EngineError as exc:
+        raise translated(exc, what) from exc
+
+
+def translated(exc: EngineError, what: str) -> PortError:
+    """The port error for an engine error: by status where the status tells, else by text."""
+    text = exc.message
+    if _OUT_OF_SEQUENCE in text:
+        return LostRace(f"{what}: it changed in between")
+    if exc.status == 503 or "not a swarm manager" in text:
+        return Unavailable(f"{what}: {NOT_A_MANAGER}")
+    if exc.status == 409:
+        return LostRace(f"{what}: {text}")
+    if exc.status >= 500 and any(sign in text for sign in _BUSY):
+        return Unavailable(f"{what}: {text}")
+    return Refused(f"{what}: {text}")
+
+
+class SwarmPort:
+    """`DockerPort` for one cluster, on any engine.
+
+    Keeps what it read of a service for as long as the service's version stays the same, so that a pass over an
+    unchanged Swarm decodes next to nothing.
+    """
+
+    def __init__(self, engine: Engine, cluster: Callable[[], str] | str) -> None:
+        self._engine = engine
+        self._cluster = cluster if callable(cluster) else lambda: cluster
+        self._services: dict[str, tuple[int, ObservedService]] = {}
+        self._network_names: dict[str, str] = {}
+        self._secret_ids: dict[str, str] = {}
+        self._own_node: NodeId | None = None
+        self._plugins: frozenset[str] = frozenset()
+
+    async def observe(self) -> Observed:
+        """List services, tasks, secrets, networks and nodes: five reads, whatever the number of objects."""
+        services, tasks, secrets, networks, nodes = await self._together(
+            self._engine.list_services,
+            self._engine.list_tasks,
+            self._engine.list_secrets,
+            self._engine.list_networks,
+            self._engine.list_nodes,
+        )
+        observed_networks = tuple(map(wire.observed_network, networks))
+        self._network_names = {network.id: network.name for network in observed_networks}
+        observed_nodes = tuple(map(wire.observed_node, nodes))
+        observed_secrets = tuple(map(wire.observed_secret, secrets))
+        self._secret_ids = {secret.name: secret.id for secret in observed_secrets}
+        if len(observed_nodes) > 1 and self._own_node is None:
+            with _translated("asking for the node id"):
+                info = await self._engine.info()
+            self._own_node = NodeId(info["Swarm"]["NodeID"])
+        self._plugins = frozenset().union(*(node.volume_plugins for node in observed_nodes))
+        observed = self._read_services(services)
+        return Observed(
+            services=observed,
+            tasks=self._read_tasks(tasks, observed),
+            secrets=observed_secrets,
+            networks=observed_networks,
+            nodes=observed_nodes,
+            own_node=self._own_node if len(observed_nodes) > 1 else None,
+        )
+
+    async def progress(self) -> tuple[tuple[ObservedService, ...], tuple[ObservedTask, ...]]:
+        """Services and tasks: two reads."""
+        services, tasks = await self._together(self._engine.list_services, self._engine.list_tasks)
+        observed = self._read_services(services)
+        return observed, self._read_tasks(tasks, observed)
+
+    async def _together(self, *calls: Callable[[], Awaitable[T]]) -> list[T]:
+        """Make several calls at once; the first that fails decides."""
+        results: dict[int, T] = {}
+        errors: list[PortError] = []
+
+        async def one(index: int, call: Callable[[], Awaitable[T]]) -> None:
+            try:
+                with _translated("listing what runs"):
+                    results[index] = await call()
+            except PortError as exc:
+                errors.append(exc)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for index, call in enumerate(calls):
+                nursery.start_soon(one, index, call)
+        if errors:
+            raise errors[0]
+        return [results[index] for index in range(len(calls))]
+
+    def _read_services(self, documents: Any) -> tuple[ObservedService, ...]:
+        before, now = self._services, {}
+        for document in documents:
+            identity, version = document["ID"], document["Version"]["Index"]
+            known = before.get(identity)
+            if known is None or known[0] != version:
+                known = (version, wire.observed_service(document, self._network_names))
+            now[identity] = known
+        self._services = now
+        return tuple(service for _, service in now.values())
+
+    def _read_tasks(self, documents: Any, services: tuple[ObservedService, ...]) -> tuple[ObservedTask, ...]:
+        templates = dict.fromkeys(wire.rolled_back(services), self._network_names)
+        return tuple([wire.observed_task(document, templates=templates) for document in documents])
+
+    async def resolve(self, request: ImageRequest) -> ResolvedImage:
+        """Ask the engine first (an image that only it has needs no registry), then the registry."""
+        name, _, digest = split_reference(request.reference)
+        if not digest and await self._is_local(request.reference, name):
+            return ResolvedImage(None)
+        what = f"image {request.reference}"
+        try:
+            answer = await self._engine.inspect_distribution(
+                request.reference, wire.registry_auth(request.login)
+            )
+        except EngineUnreachable as exc:
+            raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
+        except EngineError as exc:
+            raise _registry_error(exc, request) from exc
+        return ResolvedImage(answer["Descriptor"]["digest"])
+
+    async def _is_local(self, reference: str, name: str) -> bool:
+        """Whether the engine has this image and no registry is known to have it."""
+        try:
+            image = await self._engine.inspect_image(reference)
+        except EngineError as exc:
+            if exc.status == 404:
+                return False
+            raise translated(exc, f"image {reference}") from exc
+        except EngineUnreachable as exc:
+            raise Unavailable(f"image {reference}: the engine does not answer ({exc})") from exc
+        familiar = name.removeprefix("docker.io/").removeprefix("library/")
+        return not any(known.partition("@")[0] == familiar for known in image.get("RepoDigests") or ())
+
+    async def load(self, spec: ImageSpec, archive: AbstractAsyncContextManager[AsyncIterator[bytes]]) -> None:
+        """Load an archive that holds one image, and tag that image, unless the engine has it already."""
+        if await self.has_image(spec.reference):
+            return
+        what = f"image {spec.reference}"
+        async with archive as chunks:
+            with _translated(f"loading {what}"):
+                loaded = await self._engine.load_image(chunks)
+        if len(loaded) != 1:
+            raise Refused(f"{what}: its archive holds {len(loaded)} images, expected one")
+        if loaded[0] != spec.reference:
+            name, tag, _ = split_reference(spec.reference)
+            with _translated(f"tagging {what}"):
+                await self._engine.tag_image(loaded[0], name, tag)
+
+    async def has_image(self, reference: str) -> bool:
+        """Whether the engine has an image by this name."""
+        try:
+            await self._engine.inspect_image(reference)
+        except EngineError as exc:
+            if exc.status == 404:
+                return False
+            raise translated(exc, f"image {reference}") from exc
+        except EngineUnreachable as exc:
+            raise Unavailable(f"image {reference}: the engine does not answer ({exc})") from exc
+        return True
+
+    async def apply(self, action: Action) -> None:
+        """Carry out one action with one write (two for `Recreate`, and a read before `MarkFailed`)."""
+        match action:
+            case Create(spec, _):
+                await self._make(spec)
+            case Update(spec, target, _):
+                await self._update(spec, target)
+            case Recreate(spec, target, _):
+                await self._remove_service(target)
+                await self._create(spec, target)
+            case MarkFailed(spec, target, reason):
+                await self._mark(spec, target, reason)
+            case Remove(target, _, _):
+                if isinstance(target, ObservedService):
+                    await self._remove_service(target)
+                else:
+                    await self._remove_secret(target)
+            case _:
+                assert_never(action)
+
+    async def _make(self, spec: Spec) -> None:
+        match spec:
+            case NetworkSpec():
+                with _translated(f"creating network {spec.name}"):
+                    await self._engine.create_network(wire.network_document(spec, self._cluster()))
+            case SecretSpec():
+                with _translated(f"creating secret {spec.name}"):
+                    document = wire.secret_document(spec, self._cluster())
+                    self._secret_ids[spec.name] = await self._engine.create_secret(document)
+            case ServiceSpec():
+                await self._create(spec)
+            case ImageSpec():
+                raise Refused(f"image {spec.reference}: an archive is loaded with load()")
+            case _:
+                assert_never(spec)
+
+    async def _create(self, spec: ServiceSpec, old: ObservedService | None = None) -> None:
+        await self._wake_volume_plugins(spec)
+        with _translated(f"creating service {spec.name}"):
+            document = wire.service_document(
+                spec,
+                cluster=self._cluster(),
+                secret_ids=self._ids_of(spec),
+                foreign_labels=_foreign(old.labels) if old is not None else None,
+            )
+            await self._engine.create_service(document, wire.registry_auth(spec.login))
+
+    async def _update(self, spec: ServiceSpec, target: ObservedService) -> None:
+        await self._wake_volume_plugins(spec)
+        document = wire.service_document(
+            spec,
+            cluster=self._cluster(),
+            secret_ids=self._ids_of(spec),
+            force_update=target.force_update,
+            foreign_labels=_foreign(target.labels),
+        )
+        await self._write(spec.name, target, document, wire.registry_auth(spec.login))
+
+    async def _write(self, name: str, target: ObservedService, document: Document, auth: str | None) -> None:
+        with _translated(f"updating service {name}"):
+            try:
+                await self._engine.update_service(target.id, target.version, document, auth)
+            except EngineError as exc:
+                if exc.status == 404:
+                    raise LostRace(f"updating service {name}: it is gone") from exc
+                raise
+
+    async def _mark(self, spec: ServiceSpec, target: ObservedService, reason: str) -> None:
+        """Add labels to the live spec, which stays as it is."""
+        with _translated(f"marking service {spec.name}"):
+            live = await self._engine.inspect_service(target.id)
+        document = dict(live["Spec"])
+        document["Labels"] = {
+            **(document.get("Labels") or {}),
+            naming.FAILED: spec.fingerprints.whole,
+            naming.FAILED_IMAGE: pinned(spec.body.image, None),
+            naming.FAILED_REASON: reason[:_REASON_LIMIT],
+        }
+        await self._write(spec.name, target, document, None)
+
+    async def _remove_service(self, target: ObservedService) -> None:
+        with _translated(f"removing service {target.name}"):
+            try:
+                await self._engine.remove_service(target.id)
+            except EngineError as exc:
+                if exc.status != 404:
+                    raise
+
+    async def _remove_secret(self, target: ObservedSecret) -> None:
+        with _translated(f"removing secret {target.name}"):
+            try:
+                await self._engine.remove_secret(target.id)
+            except EngineError as exc:
+                if exc.status == 404:
+                    return
+                if "is in use" in exc.message:
+                    raise LostRace(f"removing secret {target.name}: a service mounts it") from exc
+                raise
+
+    def _ids_of(self, spec: ServiceSpec) -> Mapping[str, str]:
+        missing = [file.secret_name for file in spec.body.secrets if file.secret_name not in self._secret_ids]
+        if missing:
+            raise LostRace(f"service {spec.name}: secret {missing[0]} is gone")
+        return self._secret_ids
+
+    async def _wake_volume_plugins(self, spec: ServiceSpec) -> None:
+        """A legacy volume plugin counts as present only once somebody asked for it; Swarm places no task before."""
+        drivers = {m.driver for m in spec.body.mounts if m.type == "volume"} - {"", "local"} - self._plugins
+        if drivers:
+            with _translated("listing volumes"):
+                await self._engine.list_volumes()
+            self._plugins |= drivers
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncIterator[AsyncIterator[None]]:
+        """Yields once per engine event (services, tasks' containers, secrets, networks, nodes)."""
+        with _translated("following events"):
+            async with self._engine.events() as events:
+
+                async def kicks() -> AsyncIterator[None]:
+                    async for _ in events:
+                        yield None
+
+                yield kicks()
+
+
+def _registry_error(exc: EngineError, request: ImageRequest) -> PortError:
+    """Tell a registry's no from a registry's silence. The engine passes on texts of many registries."""
+    text = exc.message.lower()
+    what, host = f"image {request.reference}", registry_host(request.reference)
+    if exc.status in {401, 403} or any(sign in text for sign in _NO_LOGIN):
+        login = (
+            "the login is wrong"
+            if request.login is not None
+            else "a login is needed, or there is no such image"
+        )
+        return Refused(f"{what}: refused by {host}: {login}")
+    if exc.status == 404 or any(sign in text for sign in _NO_IMAGE):
+        return Refused(f"{what}: not found on {host}")
+    return Unavailable(f"{what}: {host} does not answer")
+
+
+def _foreign(labels: Mapping[str, str]) -> dict[str, str]:
+    """Somebody else's labels on a service of ours: they stay."""
+    return {key: value for key, value in labels.items() if not key.startswith(naming.PREFIX)}

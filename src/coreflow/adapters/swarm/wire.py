@@ -1,0 +1,516 @@
+"""Specs <-> the engine's JSON. Pure.
+
+The engine stores what it is sent, with additions (`Isolation`, `ForceUpdate`, modes of ports ...), with names of
+networks turned into ids, and with empty members dropped. Reading a service back therefore means: fill in the engine's
+defaults, turn ids into names, and compare bodies, never documents. What coreflow does not set but somebody else can
+(`docker service update --dns-add ...`) is gathered in `other`, so that it shows as drift; members nobody can set by
+hand, and members this list does not know, are ignored, so that a newer engine's additions never look like drift.
+
+Measured on Docker Engine 20.10.24 and 26.1; `tests/integration` holds both the engine and the memory Swarm to it.
+"""
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from coreflow.domain import naming
+from coreflow.domain.ids import NodeId
+from coreflow.domain.observed import (
+    ROLLED_BACK,
+    ObservedNetwork,
+    ObservedNode,
+    ObservedSecret,
+    ObservedService,
+    ObservedTask,
+)
+from coreflow.domain.records import RegistryLogin
+from coreflow.domain.specs import (
+    Aspect,
+    Attachment,
+    HealthCheck,
+    Limits,
+    Mount,
+    NetworkSpec,
+    PublishedPort,
+    RestartPolicy,
+    RollPolicy,
+    SecretFile,
+    SecretSpec,
+    ServiceBody,
+    ServiceSpec,
+    canonical,
+    fingerprints,
+    template_fingerprint,
+)
+
+from .engine import Document
+
+Json = Mapping[str, Any]
+
+_CONTAINER_EXTRAS = (
+    "Labels",
+    "Hostname",
+    "Dir",
+    "User",
+    "Groups",
+    "Privileges",
+    "Init",
+    "StopSignal",
+    "TTY",
+    "OpenStdin",
+    "ReadOnly",
+    "StopGracePeriod",
+    "Hosts",
+    "DNSConfig",
+    "Configs",
+    "Sysctls",
+    "CapabilityAdd",
+    "CapabilityDrop",
+    "Ulimits",
+    "OomScoreAdj",
+)
+"""Members of `ContainerSpec` that `docker service update` can set and coreflow does not."""
+
+
+def _known(**members: Any) -> Document:
+    """A document without its empty members: the engine drops most of them anyway."""
+    return {key: value for key, value in members.items() if value not in (None, (), [], {}, "", 0, False)}
+
+
+# specs -> JSON
+
+
+def service_document(
+    spec: ServiceSpec,
+    *,
+    cluster: str,
+    secret_ids: Mapping[str, str],
+    force_update: int = 0,
+    foreign_labels: Mapping[str, str] | None = None,
+) -> Document:
+    """The whole spec of a service, for `create` and `update` alike: what is left out, the engine would reset.
+
+    `secret_ids` has the id of every secret that the spec mounts. `foreign_labels` are somebody else's labels on the
+    live service, which stay.
+    """
+    body = spec.body
+    return {
+        "Name": spec.name,
+        "Labels": {**(foreign_labels or {}), **service_labels(spec, cluster)},
+        "TaskTemplate": _task_template(body, secret_ids, force_update),
+        "Mode": {"Global": {}} if body.replicas is None else {"Replicated": {"Replicas": body.replicas}},
+        "UpdateConfig": _roll_document(body.update),
+        "RollbackConfig": _roll_document(body.rollback),
+        "EndpointSpec": {
+            "Mode": body.endpoint_mode,
+            "Ports": [
+                {
+                    "Protocol": port.protocol,
+                    "TargetPort": port.target,
+                    "PublishedPort": port.published,
+                    "PublishMode": port.mode,
+                }
+                for port in body.ports
+            ],
+        },
+    }
+
+
+def service_labels(spec: ServiceSpec, cluster: str) -> dict[str, str]:
+    """Our labels on a service: whose it is, what it was rendered from, which image and login it got."""
+    labels = naming.ownership(cluster, spec.owner)
+    labels[naming.FINGERPRINT] = spec.fingerprints.whole
+    for aspect in Aspect:
+        labels[naming.aspect_label(aspect.value)] = spec.fingerprints.aspect(aspect)
+    labels[naming.IMAGE] = spec.body.image
+    if spec.login_hash:
+        labels[naming.LOGIN] = spec.login_hash
+    return labels
+
+
+def _task_template(body: ServiceBody, secret_ids: Mapping[str, str], force_update: int) -> Document:
+    container = _known(
+        Image=body.image,
+        Command=list(body.command),
+        Args=list(body.args),
+        Env=list(body.env),
+        Mounts=[_mount_document(mount) for mount in body.mounts],
+        Secrets=[
+            {
+                "File": {"Name": file.file_name, "UID": file.uid, "GID": file.gid, "Mode": file.mode},
+                "SecretID": secret_ids[file.secret_name],
+                "SecretName": file.secret_name,
+            }
+            for file in body.secrets
+        ],
+        Healthcheck=_health_document(body.health_check),
+    )
+    return {
+        "ContainerSpec": container,
+        "Resources": _known(
+            Limits=_limits_document(body.limits), Reservations=_limits_document(body.reservations)
+        ),
+        "RestartPolicy": {
+            "Condition": body.restart.condition,
+            "Delay": body.restart.delay_ns,
+            "MaxAttempts": body.restart.max_attempts,
+            "Window": body.restart.window_ns,
+        },
+        "Placement": _known(Constraints=list(body.constraints), MaxReplicas=body.max_per_node),
+        "Networks": [
+            _known(Target=network.network, Aliases=list(network.aliases)) for network in body.networks
+        ],
+        "ForceUpdate": force_update,
+    }
+
+
+def _mount_document(mount: Mount) -> Document:
+    document = _known(Type=mount.type, Source=mount.source, Target=mount.target, ReadOnly=mount.read_only)
+    if mount.type == "volume":
+        driver = _known(Name=mount.driver, Options=dict(mount.options))
+        options = _known(Labels=dict(mount.labels), DriverConfig=driver)
+        if options:
+            document["VolumeOptions"] = options
+    elif mount.propagation:
+        document["BindOptions"] = {"Propagation": mount.propagation}
+    return document
+
+
+def _health_document(check: HealthCheck | None) -> Document | None:
+    if check is None:
+        return None
+    return _known(
+        Test=list(check.test),
+        Interval=check.interval_ns,
+        Timeout=check.timeout_ns,
+        StartPeriod=check.start_period_ns,
+        Retries=check.retries,
+    )
+
+
+def _limits_document(limits: Limits) -> Document:
+    return _known(NanoCPUs=limits.nano_cpus, MemoryBytes=limits.memory_bytes)
+
+
+def _roll_document(policy: RollPolicy) -> Document:
+    return {
+        "Parallelism": policy.parallelism,
+        "Delay": policy.delay_ns,
+        "FailureAction": policy.on_failure,
+        "Monitor": policy.monitor_ns,
+        "MaxFailureRatio": policy.max_failure_ratio,
+        "Order": policy.order,
+    }
+
+
+def secret_document(spec: SecretSpec, cluster: str) -> Document:
+    """For `POST /secrets/create`."""
+    return {
+        "Name": spec.name,
+        "Labels": naming.ownership(cluster, spec.owner),
+        "Data": base64.b64encode(spec.payload).decode(),
+    }
+
+
+def network_document(spec: NetworkSpec, cluster: str) -> Document:
+    """For `POST /networks/create`."""
+    document: Document = {
+        "Name": spec.name,
+        "Driver": "overlay",
+        "Attachable": spec.attachable,
+        "CheckDuplicate": True,
+        "Labels": naming.ownership(cluster, spec.owner),
+    }
+    if spec.subnet:
+        document["IPAM"] = {"Config": [{"Subnet": spec.subnet}]}
+    return document
+
+
+def registry_auth(login: RegistryLogin | None) -> str | None:
+    """The value of `X-Registry-Auth`."""
+    if login is None:
+        return None
+    auth = {"username": login.username, "password": login.password, "serveraddress": login.serveraddress}
+    return base64.urlsafe_b64encode(orjson.dumps(auth)).decode()
+
+
+# JSON -> what was observed
+
+
+def observed_service(document: Json, network_names: Mapping[str, str]) -> ObservedService:
+    """Read a service. `network_names` maps network ids to names."""
+    spec = document.get("Spec") or {}
+    previous = document.get("PreviousSpec") or {}
+    status = document.get("UpdateStatus") or {}
+    body = service_body(spec, network_names)
+    return ObservedService(
+        id=document["ID"],
+        name=spec.get("Name") or "",
+        version=document["Version"]["Index"],
+        labels=spec.get("Labels") or {},
+        body=body,
+        fingerprints=fingerprints(body),
+        force_update=(spec.get("TaskTemplate") or {}).get("ForceUpdate") or 0,
+        previous_secrets=frozenset(_secret_names(previous)),
+        previous_intent=(previous.get("Labels") or {}).get(naming.FINGERPRINT),
+        update_state=status.get("State") or "",
+        update_message=status.get("Message") or "",
+        update_started=status.get("StartedAt") or "",
+    )
+
+
+def _secret_names(spec: Json) -> Iterator[str]:
+    container = (spec.get("TaskTemplate") or {}).get("ContainerSpec") or {}
+    for reference in container.get("Secrets") or ():
+        yield reference.get("SecretName") or ""
+
+
+def service_body(spec: Json, network_names: Mapping[str, str]) -> ServiceBody:
+    """The body of a service spec, with everything the engine defaults spelled out."""
+    template = spec.get("TaskTemplate") or {}
+    container = template.get("ContainerSpec") or {}
+    mode = spec.get("Mode") or {}
+    endpoint = spec.get("EndpointSpec") or {}
+    resources = template.get("Resources") or {}
+    placement = template.get("Placement") or {}
+    networks = [*(template.get("Networks") or ()), *(spec.get("Networks") or ())]
+    return ServiceBody(
+        image=container.get("Image") or "",
+        command=tuple(container.get("Command") or ()),
+        args=tuple(container.get("Args") or ()),
+        env=tuple(container.get("Env") or ()),
+        secrets=tuple([_secret_file(reference) for reference in container.get("Secrets") or ()]),
+        mounts=tuple([_mount(mount) for mount in container.get("Mounts") or ()]),
+        networks=tuple(
+            [
+                Attachment(network_names.get(n["Target"], n["Target"]), tuple(n.get("Aliases") or ()))
+                for n in networks
+            ]
+        ),
+        replicas=_replicas(mode),
+        endpoint_mode=endpoint.get("Mode") or "vip",
+        ports=tuple([_port(port) for port in endpoint.get("Ports") or ()]),
+        limits=_limits(resources.get("Limits")),
+        reservations=_limits(resources.get("Reservations")),
+        constraints=tuple(placement.get("Constraints") or ()),
+        max_per_node=placement.get("MaxReplicas") or 0,
+        health_check=_health(container.get("Healthcheck")),
+        restart=_restart(template.get("RestartPolicy")),
+        update=_roll(spec.get("UpdateConfig")),
+        rollback=_roll(spec.get("RollbackConfig")),
+        other=tuple(sorted(_others(spec, template, container, resources, placement))),
+    )
+
+
+def _replicas(mode: Json) -> int | None:
+    if "Global" in mode or "GlobalJob" in mode:
+        return None
+    replicas = (mode.get("Replicated") or {}).get("Replicas")
+    return 1 if replicas is None else replicas
+
+
+def _secret_file(reference: Json) -> SecretFile:
+    file = reference.get("File") or {}
+    return SecretFile(
+        secret_name=reference.get("SecretName") or "",
+        file_name=file.get("Name") or "",
+        uid=file.get("UID") or "0",
+        gid=file.get("GID") or "0",
+        mode=file.get("Mode") or 0,
+    )
+
+
+def _mount(mount: Json) -> Mount:
+    volume = mount.get("VolumeOptions") or {}
+    driver = volume.get("DriverConfig") or {}
+    bind = mount.get("BindOptions") or {}
+    other = {
+        "NoCopy": volume.get("NoCopy"),
+        "Subpath": volume.get("Subpath"),
+        "Tmpfs": mount.get("TmpfsOptions"),
+        "NonRecursive": bind.get("NonRecursive"),
+        "Consistency": mount.get("Consistency"),
+    }
+    other = {key: value for key, value in other.items() if _pruned(value) is not None}
+    return Mount(
+        type=mount.get("Type") or "",
+        source=mount.get("Source") or "",
+        target=mount.get("Target") or "",
+        read_only=bool(mount.get("ReadOnly")),
+        driver=driver.get("Name") or "",
+        options=driver.get("Options") or {},
+        labels=volume.get("Labels") or {},
+        propagation=bind.get("Propagation") or "",
+        other=canonical(other).decode() if other else "",
+    )
+
+
+def _port(port: Json) -> PublishedPort:
+    return PublishedPort(
+        published=port.get("PublishedPort") or 0,
+        target=port.get("TargetPort") or 0,
+        protocol=port.get("Protocol") or "tcp",
+        mode=port.get("PublishMode") or "ingress",
+    )
+
+
+def _limits(limits: Json | None) -> Limits:
+    limits = limits or {}
+    return Limits(memory_bytes=limits.get("MemoryBytes") or 0, nano_cpus=limits.get("NanoCPUs") or 0)
+
+
+def _health(check: Json | None) -> HealthCheck | None:
+    if not check:
+        return None
+    return HealthCheck(
+        test=tuple(check.get("Test") or ()),
+        interval_ns=check.get("Interval") or 0,
+        timeout_ns=check.get("Timeout") or 0,
+        start_period_ns=check.get("StartPeriod") or 0,
+        retries=check.get("Retries") or 0,
+    )
+
+
+_RESTART = RestartPolicy()
+_ROLL = RollPolicy()
+
+
+def _restart(policy: Json | None) -> RestartPolicy:
+    policy = policy or {}
+    delay = policy.get("Delay")
+    return RestartPolicy(
+        condition=policy.get("Condition") or _RESTART.condition,
+        delay_ns=_RESTART.delay_ns if delay is None else delay,
+        max_attempts=policy.get("MaxAttempts") or 0,
+        window_ns=policy.get("Window") or 0,
+    )
+
+
+def _roll(policy: Json | None) -> RollPolicy:
+    if policy is None:
+        return _ROLL
+    monitor = policy.get("Monitor")
+    return RollPolicy(
+        parallelism=policy.get("Parallelism") or 0,
+        delay_ns=policy.get("Delay") or 0,
+        on_failure=policy.get("FailureAction") or _ROLL.on_failure,
+        monitor_ns=_ROLL.monitor_ns if monitor is None else monitor,
+        max_failure_ratio=float(policy.get("MaxFailureRatio") or 0.0),
+        order=policy.get("Order") or _ROLL.order,
+    )
+
+
+def _pruned(value: Any) -> Any:
+    """The value without empty members, or None where nothing is left of it."""
+    if isinstance(value, dict):
+        value = {key: kept for key, item in value.items() if (kept := _pruned(item)) is not None}
+    elif isinstance(value, list):
+        value = [kept for item in value if (kept := _pruned(item)) is not None]
+    return value if value not in (None, "", 0, False, [], {}) else None
+
+
+def _others(
+    spec: Json, template: Json, container: Json, resources: Json, placement: Json
+) -> Iterator[tuple[str, str]]:
+    """Everything that somebody else can set on a service and coreflow does not."""
+    found: list[tuple[str, Any]] = [
+        (f"ContainerSpec.{key}", container[key]) for key in _CONTAINER_EXTRAS if key in container
+    ]
+    found += [
+        ("Healthcheck.StartInterval", (container.get("Healthcheck") or {}).get("StartInterval")),
+        ("Resources.Limits.Pids", (resources.get("Limits") or {}).get("Pids")),
+        (
+            "Resources.Reservations.GenericResources",
+            (resources.get("Reservations") or {}).get("GenericResources"),
+        ),
+        ("Placement.Preferences", placement.get("Preferences")),
+        ("LogDriver", template.get("LogDriver")),
+    ]
+    found += [
+        (f"Networks.{member}", [network.get(member) for network in template.get("Networks") or ()])
+        for member in ("DriverOpts",)
+    ]
+    for path, value in found:
+        kept = _pruned(value)
+        if kept is not None:
+            yield path, canonical(kept).decode()
+
+
+def observed_task(document: Json, *, templates: Mapping[str, Mapping[str, str]]) -> ObservedTask:
+    """Read a task. `templates` maps ids of services that were rolled back to the names of networks by id."""
+    status = document.get("Status") or {}
+    spec = document.get("Spec") or {}
+    service_id = document.get("ServiceID") or ""
+    names = templates.get(service_id)
+    return ObservedTask(
+        id=document["ID"],
+        service_id=service_id,
+        node_id=NodeId(document["NodeID"]) if document.get("NodeID") else None,
+        slot=document.get("Slot"),
+        state=status.get("State") or "",
+        desired_state=document.get("DesiredState") or "",
+        error=status.get("Err") or "",
+        message=status.get("Message") or "",
+        created_at=document.get("CreatedAt") or "",
+        image=(spec.get("ContainerSpec") or {}).get("Image") or "",
+        addresses=_addresses(document.get("NetworksAttachments") or ()),
+        template=None if names is None else template_fingerprint(service_body({"TaskTemplate": spec}, names)),
+    )
+
+
+def _addresses(attachments: Iterable[Json]) -> dict[str, str]:
+    found = {}
+    for attachment in attachments:
+        network = (attachment.get("Network") or {}).get("Spec") or {}
+        for address in (attachment.get("Addresses") or ())[:1]:
+            found[network.get("Name") or ""] = address.partition("/")[0]
+    return found
+
+
+def observed_secret(document: Json) -> ObservedSecret:
+    """Read a secret."""
+    spec = document.get("Spec") or {}
+    return ObservedSecret(
+        id=document["ID"],
+        name=spec.get("Name") or "",
+        version=document["Version"]["Index"],
+        labels=spec.get("Labels") or {},
+    )
+
+
+def observed_network(document: Json) -> ObservedNetwork:
+    """Read a network."""
+    configs = (document.get("IPAM") or {}).get("Config") or ()
+    return ObservedNetwork(
+        id=document["Id"],
+        name=document.get("Name") or "",
+        driver=document.get("Driver") or "",
+        scope=document.get("Scope") or "",
+        attachable=bool(document.get("Attachable")),
+        subnets=tuple(config["Subnet"] for config in configs if config.get("Subnet")),
+        labels=document.get("Labels") or {},
+    )
+
+
+def observed_node(document: Json) -> ObservedNode:
+    """Read a node."""
+    spec = document.get("Spec") or {}
+    description = document.get("Description") or {}
+    status = document.get("Status") or {}
+    plugins = (description.get("Engine") or {}).get("Plugins") or ()
+    return ObservedNode(
+        id=NodeId(document["ID"]),
+        hostname=description.get("Hostname") or "",
+        state=status.get("State") or "",
+        availability=spec.get("Availability") or "",
+        role=spec.get("Role") or "",
+        address=status.get("Addr") or "",
+        volume_plugins=frozenset(p.get("Name") or "" for p in plugins if p.get("Type") == "Volume"),
+    )
+
+
+def rolled_back(services: Iterable[ObservedService]) -> frozenset[str]:
+    """Ids of services whose tasks' templates tell what was rolled back."""
+    return frozenset(service.id for service in services if service.update_state in ROLLED_BACK)

@@ -1,0 +1,295 @@
+"""One pass, and passes until nothing is left to do.
+
+A pass reads everything, plans, applies, and reports. What one pass cannot do (a roll-out that has not ended, a lost
+race, a secret that is still in use) a later one will: nothing waits inside a pass.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Protocol
+
+import trio
+from attrs import Factory, frozen
+
+from coreflow.domain.convergence import Verdict, judge_all
+from coreflow.domain.desired import Desired, Renderer, RenderOptions
+from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
+from coreflow.domain.images import ImageProblem, ImageRequest, Resolution
+from coreflow.domain.observed import Observed
+from coreflow.domain.plan import Create, Plan, PlanOptions, Remove, Step, make_plan, stage_of, subject_of
+from coreflow.domain.ports import CloudlyPort, DockerPort
+from coreflow.domain.records import Records
+from coreflow.domain.report import Outcome, Report
+from coreflow.domain.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
+
+PASS_LIMIT = 12
+"""Passes in a row before a settling gives up: more means that something changes as fast as we put it right."""
+CONCURRENCY = 8
+"""Units that are worked on at once; the engine serialises its writes anyway."""
+POLL_SECONDS = 0.5
+"""How often to look whether roll-outs have ended: two lists, whatever the number of services."""
+
+
+class Listener(Protocol):
+    """Somebody who wants to see what happens while it happens."""
+
+    def planned(self, plan: Plan) -> None:
+        """A pass has a plan and is about to apply it."""
+        ...
+
+    def applied(self, outcome: Outcome) -> None:
+        """One action ended."""
+        ...
+
+    def progressed(self, verdicts: Mapping[str, Verdict]) -> None:
+        """The services were looked at again."""
+        ...
+
+
+class Quiet:
+    """A listener that does not listen."""
+
+    def planned(self, plan: Plan) -> None:
+        """Nothing."""
+
+    def applied(self, outcome: Outcome) -> None:
+        """Nothing."""
+
+    def progressed(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Nothing."""
+
+
+@frozen(kw_only=True)
+class Situation:
+    """What one look found, and what follows from it."""
+
+    records: Records
+    observed: Observed
+    desired: Desired
+    plan: Plan
+
+    @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """How far each wanted service is."""
+        observed = self.observed
+        return judge_all(sorted(self.desired.services), observed.services, observed.tasks, observed.nodes)
+
+
+@frozen(kw_only=True)
+class Settlement:
+    """How a series of passes went: what was done in all of them, and the situation at the end."""
+
+    last: Situation
+    reports: tuple[Report, ...] = ()
+    verdicts: Mapping[str, Verdict] = Factory(dict)
+
+    @property
+    def applied(self) -> tuple[Outcome, ...]:
+        """Every action that was carried out."""
+        return tuple(o for report in self.reports for o in report.outcomes if o.status == "applied")
+
+    @property
+    def troubles(self) -> tuple[Outcome, ...]:
+        """What could not be done, as of the last pass that tried anything."""
+        return next((report.troubles for report in reversed(self.reports) if report.outcomes), ())
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to do, and nothing went wrong."""
+        done = all(verdict.done for verdict in self.verdicts.values())
+        return done and self.last.plan.is_clean and not self.troubles
+
+
+class Reconciler:
+    """Reconciles one Swarm with one source of records."""
+
+    def __init__(
+        self,
+        cloudly: CloudlyPort,
+        docker: DockerPort,
+        *,
+        render: RenderOptions | None = None,
+        plan: PlanOptions | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self._cloudly, self._docker = cloudly, docker
+        self._renderer = Renderer(render or RenderOptions())
+        self._options = plan or PlanOptions()
+        self._listener = listener or Quiet()
+
+    async def look(self, *, refresh: bool = False) -> Situation:
+        """Observe, render and plan; nothing is written.
+
+        With `refresh`, every image reference is looked up again, so that a tag that moved is noticed. Raises
+        InvalidRecord when the records as a whole cannot be used, and Unavailable when a far side is away.
+        """
+        found: dict[str, Records | Observed] = {}
+        errors: list[Exception] = []
+
+        async def fetch(name: str) -> None:
+            try:
+                found[name] = await (self._cloudly.records() if name == "records" else self._docker.observe())
+            except Exception as exc:  # noqa: BLE001 - raised below, without the group around it
+                errors.append(exc)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for name in ("records", "observed"):
+                nursery.start_soon(fetch, name)
+        if errors:
+            raise errors[0]
+        records, observed = found["records"], found["observed"]
+        assert isinstance(records, Records)  # noqa: S101 - by construction
+        assert isinstance(observed, Observed)  # noqa: S101 - by construction
+        requests = self._renderer.image_requests(records, observed, refresh=refresh)
+        images = await self._resolve(requests)
+        desired = self._renderer.render(records, observed, images, refresh=refresh)
+        return Situation(
+            records=records,
+            observed=observed,
+            desired=desired,
+            plan=make_plan(desired, observed, self._options),
+        )
+
+    async def _resolve(self, requests: Iterable[ImageRequest]) -> dict[ImageRequest, Resolution]:
+        """Look up image references, each once; a failure is an answer too."""
+        limiter = trio.CapacityLimiter(CONCURRENCY)
+        answers: dict[ImageRequest, Resolution] = {}
+
+        async def one(request: ImageRequest) -> None:
+            async with limiter:
+                try:
+                    answers[request] = await self._docker.resolve(request)
+                except PortError as exc:
+                    answers[request] = ImageProblem(str(exc), unavailable=not isinstance(exc, Refused))
+
+        async with trio.open_nursery() as nursery:
+            for request in requests:
+                nursery.start_soon(one, request)
+        return answers
+
+    async def run_pass(self, *, refresh: bool = False) -> tuple[Situation, Report]:
+        """Look once, and apply what was planned."""
+        situation = await self.look(refresh=refresh)
+        self._listener.planned(situation.plan)
+        outcomes = await self._apply(situation.plan)
+        return situation, Report(plan=situation.plan, outcomes=outcomes)
+
+    async def settle(self, *, refresh: bool = False) -> Settlement:
+        """Passes until there is nothing to do, or nothing that can be done now."""
+        reports: list[Report] = []
+        for _ in range(PASS_LIMIT):
+            situation, report = await self.run_pass(refresh=refresh)
+            reports.append(report)
+            progress = report.applied or any(outcome.retry for outcome in report.troubles)
+            if not report.outcomes or not progress:
+                break
+        return Settlement(last=situation, reports=tuple(reports), verdicts=situation.verdicts)
+
+    async def deploy(self, *, timeout: float, refresh: bool = False) -> Settlement:
+        """Settle, wait until Swarm has done what it was told, and settle again, for at most `timeout` seconds.
+
+        The deadline ends the waiting, never a write.
+        """
+        deadline = trio.current_time() + timeout
+        reports: tuple[Report, ...] = ()
+        while True:
+            settlement = await self.settle(refresh=refresh)
+            reports += settlement.reports
+            verdicts = settlement.verdicts
+            self._listener.progressed(verdicts)
+            at_rest = not settlement.last.plan.waits and not settlement.reports[-1].outcomes
+            pending = [verdict for verdict in verdicts.values() if not (verdict.done or verdict.failed)]
+            if (at_rest and not pending) or trio.current_time() >= deadline:
+                break
+            if (
+                not await self._wait(settlement.last, deadline)
+                and not pending
+                and not settlement.last.plan.waits
+            ):
+                break
+            refresh = False
+        return Settlement(last=settlement.last, reports=reports, verdicts=verdicts)
+
+    async def _wait(self, situation: Situation, deadline: float) -> bool:
+        """Poll until every service is done or has failed; whether that was before the deadline."""
+        names = sorted(situation.desired.services)
+        while trio.current_time() < deadline:
+            try:
+                services, tasks = await self._docker.progress()
+            except (Unavailable, LostRace):
+                await trio.sleep(min(POLL_SECONDS, max(deadline - trio.current_time(), 0)))
+                continue
+            verdicts = judge_all(names, services, tasks, situation.observed.nodes)
+            self._listener.progressed(verdicts)
+            if all(verdict.done or verdict.failed for verdict in verdicts.values()):
+                if (
+                    situation.plan.waits
+                ):  # not about these services: a removal that waits, an address that is short
+                    await trio.sleep(min(POLL_SECONDS, max(deadline - trio.current_time(), 0)))
+                return True
+            await trio.sleep(min(POLL_SECONDS, max(deadline - trio.current_time(), 0)))
+        return False
+
+    # applying
+
+    async def _apply(self, plan: Plan) -> tuple[Outcome, ...]:
+        """Apply stage by stage; within a stage each unit in order, the units concurrently."""
+        broken: set[str] = set()
+        outcomes: list[Outcome] = []
+        limiter = trio.CapacityLimiter(CONCURRENCY)
+        for batch in _batches(plan.steps):
+            async with trio.open_nursery() as nursery:
+                for steps in batch.values():
+                    nursery.start_soon(partial(self._apply_unit, steps, limiter, broken, outcomes))
+        return tuple(outcomes)
+
+    async def _apply_unit(
+        self, steps: list[Step], limiter: trio.CapacityLimiter, broken: set[str], outcomes: list[Outcome]
+    ) -> None:
+        """The steps of one unit. One that fails blocks the rest."""
+        async with limiter:
+            failed = False
+            for step in steps:
+                outcome = _blocked(step, failed=failed, broken=broken) or await self._apply_step(step)
+                if outcome.status != "applied":
+                    failed = True
+                    subject = subject_of(step.action)
+                    if isinstance(subject, NetworkSpec):
+                        broken.add(subject.name)
+                outcomes.append(outcome)
+                self._listener.applied(outcome)
+
+    async def _apply_step(self, step: Step) -> Outcome:
+        try:
+            match step.action:
+                case Create(ImageSpec() as spec, _):
+                    await self._docker.load(spec, self._cloudly.archive(spec))
+                case action:
+                    await self._docker.apply(action)
+        except PortError as exc:
+            return Outcome(step, "failed", str(exc), retry=not isinstance(exc, Refused))
+        return Outcome(step, "applied")
+
+
+def _blocked(step: Step, *, failed: bool, broken: set[str]) -> Outcome | None:
+    if failed:
+        return Outcome(step, "blocked", "an earlier step failed")
+    subject = subject_of(step.action)
+    if isinstance(subject, ServiceSpec) and not isinstance(step.action, Remove):
+        missing = sorted({attachment.network for attachment in subject.body.networks} & broken)
+        if missing:
+            return Outcome(step, "blocked", f"network {missing[0]} could not be created")
+    return None
+
+
+def _batches(steps: Iterable[Step]) -> list[dict[str, list[Step]]]:
+    """Steps by stage and unit; networks come before everything, since everything joins them."""
+    networks: dict[str, list[Step]] = {}
+    stages: dict[Stage, dict[str, list[Step]]] = {stage: {} for stage in Stage}
+    for step in steps:
+        if isinstance(subject_of(step.action), NetworkSpec):
+            networks.setdefault(step.unit, []).append(step)
+        else:
+            stages[stage_of(step.action)].setdefault(step.unit, []).append(step)
+    return [batch for batch in (networks, *stages.values()) if batch]

@@ -1,0 +1,489 @@
+"""Records and observations -> everything we want, and everything we cannot want yet.
+
+A record that cannot be rendered is *rejected*, with reasons; a service whose image cannot be looked up right now is
+*held*. Either way nothing that its owner has is touched, pruned or garbage-collected: unknown is not empty.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from attrs import Factory, frozen
+
+from . import naming
+from .base import NETWORKS, BaseOptions, render_base, render_networks
+from .ids import BASE, ClusterId, GroupId, NodeId, Owner, ServiceId
+from .images import (
+    ArchiveImage,
+    ImageProblem,
+    ImageRequest,
+    ImageSource,
+    RegistryImage,
+    Rejected,
+    Resolution,
+    ResolvedImage,
+    distinct,
+    image_source,
+    missing,
+    pinned,
+    plain_source,
+    unpinned,
+)
+from .observed import Observed
+from .records import Records, SecretBundleRecord, SecretGroupRecord, ServiceRecord
+from .secrets import matches
+from .services import WORKLOAD, Ingredients, Rendered, host_names, login_hash, render_workload
+from .specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
+
+Unit = str
+"""What fails and is held together: the id of a service record, or one base service (`base/corelog`)."""
+
+
+def unit_of(owner: str, name: str) -> Unit:
+    """The unit that an object belongs to: base services are units of their own."""
+    return f"{BASE}/{name}" if owner == BASE else owner
+
+
+@frozen(kw_only=True)
+class RenderOptions:
+    """What an operator can choose about rendering."""
+
+    base: BaseOptions = Factory(BaseOptions)
+    secret_environment: str = "production"
+
+
+@frozen(kw_only=True)
+class Rejection:
+    """A record that is not deployed, and why. `held`: not for a fault of the record, so it may work later."""
+
+    unit: Unit
+    name: str
+    reasons: tuple[str, ...]
+    held: bool = False
+
+
+@frozen(kw_only=True)
+class Note:
+    """Something a person should know about a service that is deployed nevertheless."""
+
+    unit: Unit
+    name: str
+    text: str
+
+
+@frozen(kw_only=True)
+class Desired:
+    """Everything we want, by name."""
+
+    cluster: ClusterId
+    networks: tuple[NetworkSpec, ...] = ()
+    services: Mapping[str, ServiceSpec] = Factory(dict)
+    secrets: Mapping[str, SecretSpec] = Factory(dict)
+    """By service name: the secret that service mounts."""
+    images: Mapping[str, ImageSpec] = Factory(dict)
+    """By service name: the archive that has to be loaded for it."""
+    rejections: tuple[Rejection, ...] = ()
+    notes: tuple[Note, ...] = ()
+    held: frozenset[Unit] = frozenset()
+    """Units whose objects are left alone."""
+    held_names: frozenset[str] = frozenset()
+    """Names of services that belong to records whose id cannot be read."""
+    prune: bool = True
+    """False when a record's owner is unknown: then nothing can be said to be unwanted."""
+
+
+class Renderer:
+    """Renders records, and keeps what it rendered for as long as everything that went into it is the same object."""
+
+    def __init__(self, options: RenderOptions) -> None:
+        self.options = options
+        self._memo: dict[ServiceId, tuple[Ingredients, Rendered]] = {}
+        self._sources: dict[ServiceId, tuple[tuple[object, ...], tuple[ImageSource, str]]] = {}
+
+    def image_requests(
+        self, records: Records, observed: Observed, *, refresh: bool = False
+    ) -> tuple[ImageRequest, ...]:
+        """Which image references have to be looked up before rendering: those that no running service has pinned.
+
+        With `refresh` all of them, so that a tag that moved is noticed.
+        """
+        known = {} if refresh else pinned_images(observed, records.cluster.id)
+        wanted = []
+        for name, request in self._base_requests(records):
+            if not _is_known(
+                known, unit_of(BASE, name), request, login_hash(records.cluster.id, request.login)
+            ):
+                wanted.append(request)
+        for service in records.services:
+            if not is_workload(service):
+                continue
+            try:
+                source, login = self._source(service, records)
+            except Rejected:
+                continue
+            if isinstance(source, RegistryImage) and not _is_known(known, service.id, source.request, login):
+                wanted.append(source.request)
+        return distinct(wanted)
+
+    def render(
+        self,
+        records: Records,
+        observed: Observed,
+        images: Mapping[ImageRequest, Resolution],
+        provisioned: Mapping[ServiceId, Mapping[str, str]] | None = None,
+        *,
+        refresh: bool = False,
+    ) -> Desired:
+        """Render everything.
+
+        `images` answers `image_requests` (with the same `refresh`), `provisioned` is what bindings returned.
+        """
+        work = _Work(records, observed, refresh=refresh)
+        networks, bad_networks = _networks(observed)
+        for reason in bad_networks:
+            work.reject(BASE, BASE, (reason,))
+        for name, request in self._base_requests(records):
+            self._render_base(name, request, images, work)
+        for service in self._in_order(records, observed, work):
+            self._render_one(service, images, provisioned or {}, work)
+        for gone in self._memo.keys() - {service.id for service in records.services}:
+            del self._memo[gone]
+            self._sources.pop(gone, None)
+        if bad_networks:
+            work.hold_everything()
+        return work.desired(networks)
+
+    def _base_requests(self, records: Records) -> Iterator[tuple[str, ImageRequest]]:
+        base = self.options.base
+        for name in base.services:
+            yield name, plain_source(base.images[name], records, f"the image of {name}").request
+
+    def _render_base(
+        self, name: str, request: ImageRequest, images: Mapping[ImageRequest, Resolution], work: "_Work"
+    ) -> None:
+        unit = unit_of(BASE, name)
+        digest = work.digest(unit, request, login_hash(work.records.cluster.id, request.login), images)
+        if isinstance(digest, ImageProblem):
+            work.reject(unit, name, (digest.text,), held=digest.unavailable)
+        elif work.claim_name(unit, name):
+            spec = render_base(
+                name,
+                pinned(request.reference, digest),
+                self.options.base,
+                work.records.cluster.id,
+                request.login,
+            )
+            work.services[name] = spec
+
+    def _source(self, service: ServiceRecord, records: Records) -> tuple[ImageSource, str]:
+        """Where the image comes from, and the hash of the login for it."""
+        image = records.images.get(service.image_id) if service.image_id else None
+        registry_id = image.location.external_registry_id if image is not None else None
+        registry = records.external_registries.get(registry_id) if registry_id else None
+        inputs = (service, image, registry, records.cluster.registry_info)
+        known = self._sources.get(service.id)
+        if known is not None and all(a is b for a, b in zip(known[0], inputs, strict=True)):
+            return known[1]
+        source = image_source(service, records)
+        login = source.request.login if isinstance(source, RegistryImage) else None
+        found = (source, login_hash(records.cluster.id, login))
+        self._sources[service.id] = (inputs, found)
+        return found
+
+    def _in_order(self, records: Records, observed: Observed, work: "_Work") -> Iterator[ServiceRecord]:
+        """Workload records, those that run already first: in a quarrel over a name, who has it keeps it."""
+        running = {s.owner for s in observed.services if naming.is_ours(s.labels, records.cluster.id)}
+        count: dict[str, int] = {}
+        for service in records.services:
+            count[service.id] = count.get(service.id, 0) + 1
+        doubled = {identity for identity, times in count.items() if times > 1}
+        for identity in sorted(doubled):
+            names = sorted({service.name for service in records.services if service.id == identity})
+            work.reject(identity, names[0], (f"{count[identity]} service records have the id {identity}",))
+        for service in sorted(records.services, key=lambda s: (Owner(s.id) not in running, s.id)):
+            if service.id in doubled:
+                continue
+            if is_workload(service):
+                yield service
+            elif Owner(service.id) in running:
+                work.hold(service.id)
+                work.note(service.id, service.name, f"its category is {service.service_category}: left alone")
+
+    def _render_one(
+        self,
+        service: ServiceRecord,
+        images: Mapping[ImageRequest, Resolution],
+        provisioned: Mapping[ServiceId, Mapping[str, str]],
+        work: "_Work",
+    ) -> None:
+        try:
+            ingredients = self._ingredients(service, images, provisioned, work)
+            known = self._memo.get(service.id)
+            if known is not None and _same(known[0], ingredients):
+                rendered = known[1]
+            else:
+                rendered = render_workload(ingredients)
+                self._memo[service.id] = (ingredients, rendered)
+            work.claim_hosts(service)
+        except Rejected as exc:
+            work.reject(service.id, service.name, exc.reasons)
+        except _Held as exc:
+            work.reject(service.id, service.name, (str(exc),), held=True)
+        else:
+            if work.claim_name(service.id, service.name):
+                work.add(service, rendered)
+
+    def _ingredients(
+        self,
+        service: ServiceRecord,
+        images: Mapping[ImageRequest, Resolution],
+        provisioned: Mapping[ServiceId, Mapping[str, str]],
+        work: "_Work",
+    ) -> Ingredients:
+        problems: list[str] = []
+        source: ImageSource | None = None
+        digest = held = None
+        try:
+            source, login = self._source(service, work.records)
+            if isinstance(source, RegistryImage):
+                answer = work.digest(service.id, source.request, login, images)
+                if isinstance(answer, ImageProblem):
+                    held = answer.text if answer.unavailable else None
+                    problems += [] if answer.unavailable else [answer.text]
+                else:
+                    digest = answer
+        except Rejected as exc:
+            problems += exc.reasons
+        bundles = tuple(work.bundles(service, problems))
+        if problems or source is None:
+            raise Rejected(*problems)
+        if held is not None:
+            raise _Held(held)
+        return Ingredients(
+            cluster=work.records.cluster.id,
+            service=service,
+            source=source,
+            digest=digest,
+            bundles=bundles,
+            environment=self.options.secret_environment,
+            provisioned=provisioned.get(service.id),
+            pin_to=work.pin if isinstance(source, ArchiveImage) else None,
+        )
+
+
+def _same(one: Ingredients, other: Ingredients) -> bool:
+    """Whether two sets of ingredients consist of the same objects (bundles and groups included)."""
+    return (
+        one.service is other.service
+        and one.digest == other.digest
+        and one.source is other.source
+        and one.provisioned == other.provisioned
+        and one.pin_to == other.pin_to
+        and one.cluster == other.cluster
+        and one.environment == other.environment
+        and len(one.bundles) == len(other.bundles)
+        and all(
+            a[0] is b[0] and len(a[1]) == len(b[1]) and all(g is h for g, h in zip(a[1], b[1], strict=True))
+            for a, b in zip(one.bundles, other.bundles, strict=True)
+        )
+    )
+
+
+class _Held(Exception):
+    """Not the record's fault: it may work later."""
+
+
+class _Work:
+    """What one rendering has gathered so far."""
+
+    def __init__(self, records: Records, observed: Observed, *, refresh: bool) -> None:
+        self.records = records
+        self._refresh = refresh
+        self.services: dict[str, ServiceSpec] = {}
+        self.secrets: dict[str, SecretSpec] = {}
+        self.images: dict[str, ImageSpec] = {}
+        self.rejections: list[Rejection] = []
+        self.notes: list[Note] = []
+        self.held: set[Unit] = set()
+        self.held_names: set[str] = set()
+        self.prune = True
+        self.pin: NodeId | None = observed.own_node if len(observed.nodes) > 1 else None
+        self._known = pinned_images(observed, records.cluster.id)
+        self._foreign = {
+            s.name for s in observed.services if not naming.is_ours(s.labels, records.cluster.id)
+        }
+        self._hosts: dict[str, str] = {}
+        self._all_groups = tuple(records.secret_groups.values())
+        for rejected in records.rejected:
+            if rejected.kind == "service":
+                self._reject_undecoded(rejected.id, rejected.name, rejected.reasons)
+            else:
+                self.notes.append(
+                    Note(
+                        unit="",
+                        name=f"{rejected.kind} {rejected.id or '(no id)'}",
+                        text="; ".join(rejected.reasons),
+                    )
+                )
+
+    def _reject_undecoded(self, identity: str | None, name: str | None, reasons: tuple[str, ...]) -> None:
+        self.reject(identity or "", name or identity or "(no name)", reasons)
+        if identity is None:
+            self.prune = False
+            if name is not None:
+                self.held_names.add(name)
+
+    def hold(self, unit: Unit) -> None:
+        self.held.add(unit)
+
+    def hold_everything(self) -> None:
+        """Nothing can be made without the base networks."""
+        self.held.update(unit_of(spec.owner, spec.name) for spec in self.services.values())
+        self.services.clear()
+
+    def note(self, unit: Unit, name: str, text: str) -> None:
+        self.notes.append(Note(unit=unit, name=name, text=text))
+
+    def reject(self, unit: Unit, name: str, reasons: Iterable[str], *, held: bool = False) -> None:
+        self.rejections.append(Rejection(unit=unit, name=name, reasons=tuple(reasons), held=held))
+        if unit:
+            self.held.add(unit)
+
+    def claim_name(self, unit: Unit, name: str) -> bool:
+        """Reserve a service name; a name that is taken rejects the record."""
+        if name in self._foreign:
+            reason = f"a service named {name} exists already and was not made by coreflow: it is left alone"
+        elif name in self.services:
+            other = self.services[name]
+            reason = f"the name {name} belongs to {'the base' if other.owner == BASE else f'service {other.owner}'}"
+        elif name in self.held_names:
+            reason = f"another record, whose id is missing, has the name {name}"
+        else:
+            return True
+        self.reject(unit, name, (reason,))
+        return False
+
+    def claim_hosts(self, service: ServiceRecord) -> None:
+        """Reserve the host names of a service, all or none."""
+        if not service.domains and (service.ports is None or not service.ports.custom):
+            return
+        names = [host for host, _ in host_names(service)]
+        taken = [f"the host name {h} belongs to service {self._hosts[h]}" for h in names if h in self._hosts]
+        if taken:
+            raise Rejected(*taken)
+        for host in names:
+            self._hosts[host] = service.id
+
+    def digest(
+        self, unit: Unit, request: ImageRequest, login: str, images: Mapping[ImageRequest, Resolution]
+    ) -> str | ImageProblem | None:
+        """The digest behind a reference; None for an image that only the engine has, or that is pinned already.
+
+        An unchanged reference keeps the digest that runs, unless this pass refreshes and the registry answers. A
+        changed login is tried out first, and changes no digest.
+        """
+        running = self._known.get((unit, request.reference))
+        answer = images.get(request)
+        if isinstance(answer, ImageProblem) and (running is None or running.login != login):
+            return answer
+        if "@" in request.reference:
+            return None
+        if isinstance(answer, ResolvedImage) and (running is None or self._refresh):
+            return answer.digest
+        if running is None:
+            return ImageProblem(f"image {request.reference} was not looked up", unavailable=True)
+        return running.digest
+
+    def bundles(
+        self, service: ServiceRecord, problems: list[str]
+    ) -> Iterator[tuple[SecretBundleRecord, tuple[SecretGroupRecord, ...]]]:
+        """The bundles of a service with their groups, the main one last; what is missing goes to `problems`."""
+        main = (service.secret_bundle_id,) if service.secret_bundle_id else ()
+        for identity in (*service.additional_secret_bundle_ids, *main):
+            bundle = self.records.secret_bundles.get(identity)
+            if bundle is None:
+                problems.append(missing("secret bundle", identity, self.records))
+            else:
+                yield bundle, tuple(self._groups(bundle, problems))
+
+    def _groups(self, bundle: SecretBundleRecord, problems: list[str]) -> Iterator[SecretGroupRecord]:
+        if not bundle.included_secret_group_ids and bundle.included_tags:
+            yield from (g for g in self._all_groups if matches(bundle.included_tags, g.tags))
+        for identity in bundle.included_secret_group_ids:
+            group = self.records.secret_groups.get(GroupId(identity))
+            if group is None:
+                problems.append(
+                    f"{missing('secret group', identity, self.records)} (in secret bundle {bundle.id})"
+                )
+            else:
+                yield group
+
+    def add(self, service: ServiceRecord, rendered: Rendered) -> None:
+        self.services[service.name] = rendered.service
+        if rendered.secret is not None:
+            self.secrets[service.name] = rendered.secret
+        if rendered.image is not None:
+            self.images[service.name] = rendered.image
+        for text in rendered.notes:
+            self.note(service.id, service.name, text)
+
+    def desired(self, networks: tuple[NetworkSpec, ...]) -> Desired:
+        return Desired(
+            cluster=self.records.cluster.id,
+            networks=networks,
+            services=self.services,
+            secrets=self.secrets,
+            images=self.images,
+            rejections=tuple(sorted(self.rejections, key=lambda r: (r.name, r.unit))),
+            notes=tuple(self.notes),
+            held=frozenset(self.held),
+            held_names=frozenset(self.held_names),
+            prune=self.prune,
+        )
+
+
+def is_workload(service: ServiceRecord) -> bool:
+    """Whether the record is a workload: its category says so, or says nothing."""
+    return not service.service_category or service.service_category == WORKLOAD
+
+
+@frozen
+class PinnedImage:
+    """The digest that a reference had when we last wrote it, and the hash of the login for it."""
+
+    digest: str | None
+    login: str
+
+
+def pinned_images(observed: Observed, cluster: ClusterId) -> dict[tuple[Unit, str], PinnedImage]:
+    """What the labels of our services remember of images, by unit and reference; of those that failed, too."""
+    known: dict[tuple[Unit, str], PinnedImage] = {}
+    for service in observed.services:
+        labels = service.labels
+        if naming.is_ours(labels, cluster):
+            unit, login = unit_of(service.owner, service.name), labels.get(naming.LOGIN, "")
+            for label in (naming.FAILED_IMAGE, naming.IMAGE):
+                image = labels.get(label)
+                if image:
+                    reference = unpinned(image)
+                    found = PinnedImage(image[len(reference) + 1 :] or None, login)
+                    known[unit, reference] = known[unit, image] = found
+    return known
+
+
+def _is_known(
+    known: Mapping[tuple[Unit, str], PinnedImage], unit: Unit, request: ImageRequest, login: str
+) -> bool:
+    """Whether a running service says what the reference means, and has the same login for it."""
+    image = known.get((unit, request.reference))
+    return image is not None and image.login == login
+
+
+def _networks(observed: Observed) -> tuple[tuple[NetworkSpec, ...], tuple[str, ...]]:
+    """The base networks, and what makes one that exists already unusable."""
+    existing = {network.name: network for network in observed.networks if network.name in NETWORKS}
+    problems = [
+        f"network {name} exists and is not a Swarm overlay network: rename or remove it"
+        for name, network in sorted(existing.items())
+        if network.driver != "overlay" or network.scope != "swarm"
+    ]
+    taken = [subnet for network in observed.networks for subnet in network.subnets]
+    return render_networks(taken), tuple(problems)

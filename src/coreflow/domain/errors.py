@@ -1,0 +1,48 @@
+"""What can go wrong, in three words: a record is invalid, a far side is unavailable, a far side refuses.
+
+Texts name records and paths, never values: a value may be a secret.
+"""
+
+from attrs import frozen
+
+
+class CoreflowError(Exception):
+    """Base of every error that coreflow raises on purpose."""
+
+
+@frozen
+class Problem:
+    """One thing wrong with a document: where (a path such as `$.services[2].data.name`), and what."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.text} @ {self.path}"
+
+
+class InvalidRecord(CoreflowError):
+    """A document or a record cannot be understood. Carries every problem found, each with its path."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.problems))
+
+
+class PortError(CoreflowError):
+    """A far side did not do what was asked."""
+
+
+class Unavailable(PortError):
+    """It did not answer, or not yet. The same request may succeed later."""
+
+
+class Refused(PortError):
+    """It answered no. Repeating the same request is pointless."""
+
+
+class LostRace(PortError):
+    """Somebody else changed the object in between. Observe again and plan anew."""

@@ -1,0 +1,129 @@
+"""What the Docker port saw: every object that matters, ours or not, in one moment.
+
+`Observed` is the whole truth or does not exist: a port that cannot list something raises instead.
+"""
+
+from collections.abc import Mapping
+
+from attrs import Factory, frozen
+
+from . import naming
+from .ids import NodeId, Owner
+from .specs import Fingerprint, Fingerprints, ServiceBody
+
+UPDATING = frozenset({"updating", "rollback_started"})
+"""Update states in which Swarm is still replacing tasks."""
+ROLLED_BACK = frozenset({"rollback_started", "rollback_completed", "rollback_paused"})
+
+
+@frozen(kw_only=True)
+class ObservedService:
+    """A Swarm service as the engine describes it."""
+
+    id: str
+    name: str
+    version: int
+    """The engine's version index: a write that names an older one is refused."""
+    labels: Mapping[str, str]
+    body: ServiceBody
+    fingerprints: Fingerprints
+    """Of the live body. Equal to the label unless somebody changed the service by hand."""
+    force_update: int = 0
+    """How often somebody forced a restart of the tasks; a write must repeat it, or it restarts them again."""
+    previous_secrets: frozenset[str] = frozenset()
+    """Names of the secrets that the previous spec mounts: needed should it be rolled back."""
+    previous_intent: Fingerprint | None = None
+    """The fingerprint label of the previous spec: after a roll-back by hand, that of the spec rolled away from."""
+    update_state: str = ""
+    update_message: str = ""
+    update_started: str = ""
+    """When the roll-out began, also while and after it is rolled back (RFC 3339)."""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is, by its label; empty for a service that is not ours."""
+        return Owner(self.labels.get(naming.OWNER, ""))
+
+    @property
+    def intent(self) -> Fingerprint:
+        """The fingerprint of the spec that we last wrote."""
+        return Fingerprint(self.labels.get(naming.FINGERPRINT, ""))
+
+    @property
+    def in_roll_out(self) -> bool:
+        """Whether Swarm is replacing tasks right now, forwards or backwards."""
+        return self.update_state in UPDATING
+
+
+@frozen(kw_only=True)
+class ObservedTask:
+    """One container of a service, past or present, as Swarm sees it."""
+
+    id: str
+    service_id: str
+    node_id: NodeId | None = None
+    slot: int | None = None
+    state: str
+    desired_state: str = "running"
+    error: str = ""
+    message: str = ""
+    created_at: str = ""
+    image: str = ""
+    addresses: Mapping[str, str] = Factory(dict)
+    """Network name to address, without the prefix length."""
+    template: Fingerprint | None = None
+    """The template fingerprint of what the task was made from; known for services that were rolled back."""
+
+
+@frozen(kw_only=True)
+class ObservedSecret:
+    """A Docker secret; its value cannot be read back."""
+
+    id: str
+    name: str
+    version: int = 0
+    labels: Mapping[str, str] = Factory(dict)
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is, by its label; empty for a secret that is not ours."""
+        return Owner(self.labels.get(naming.OWNER, ""))
+
+
+@frozen(kw_only=True)
+class ObservedNetwork:
+    """A Docker network that services can join, or an address range that is taken."""
+
+    id: str
+    name: str
+    driver: str
+    scope: str
+    attachable: bool = False
+    subnets: tuple[str, ...] = ()
+    labels: Mapping[str, str] = Factory(dict)
+
+
+@frozen(kw_only=True)
+class ObservedNode:
+    """A member of the Swarm."""
+
+    id: NodeId
+    hostname: str
+    state: str = "ready"
+    availability: str = "active"
+    role: str = "worker"
+    address: str = ""
+    volume_plugins: frozenset[str] = frozenset()
+
+
+@frozen(kw_only=True)
+class Observed:
+    """All of it, listed in one go."""
+
+    services: tuple[ObservedService, ...] = ()
+    tasks: tuple[ObservedTask, ...] = ()
+    secrets: tuple[ObservedSecret, ...] = ()
+    networks: tuple[ObservedNetwork, ...] = ()
+    nodes: tuple[ObservedNode, ...] = ()
+    own_node: NodeId | None = None
+    """The node whose engine we talk to: where an archive is loaded. Known only when there are several nodes."""

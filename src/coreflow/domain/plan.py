@@ -1,0 +1,723 @@
+"""Desired x observed -> ordered actions, each with its owner, its stage and a reason a person understands.
+
+The rules:
+
+* Nothing is written to an object that is as desired. Two comparisons decide: the fingerprint label against the desired
+  fingerprint (did the intent change?), and the live fingerprint against the desired one (did somebody interfere?).
+* A service whose tasks Swarm is replacing is left alone unless the intent changed since: a second write would disarm
+  the roll-back of the first.
+* A spec that was rolled back is remembered in a label and not tried again until the record changes.
+* An update goes in place. Only where Swarm refuses that (another mode), or where the operator chose so, the service is
+  made anew.
+* A secret is made before the service that mounts it and removed when no spec and no previous spec names it, and never
+  while its owner is held or rolling.
+* Only objects with our labels are removed, and never a volume. A pass that would remove most of what we run is
+  stopped until somebody confirms it.
+* What is held is not touched.
+"""
+
+import hashlib
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, assert_never
+
+from attrs import Factory, field, frozen
+
+from . import naming
+from .desired import Desired, Note, Rejection, Unit, unit_of
+from .ids import BASE, Owner
+from .images import unpinned
+from .observed import ROLLED_BACK, Observed, ObservedNetwork, ObservedSecret, ObservedService, ObservedTask
+from .specs import (
+    Aspect,
+    PublishedPort,
+    ServiceBody,
+    ServiceSpec,
+    Spec,
+    Stage,
+    template_fingerprint,
+)
+
+REMOVAL_ALLOWANCE = 3
+"""So many services may be removed in one pass without a confirmation, as long as others remain."""
+_FAILED_STATES = frozenset({"failed", "rejected"})
+
+
+@frozen
+class Create:
+    """Make an object that is not there."""
+
+    spec: Spec
+    reason: str
+
+
+@frozen
+class Update:
+    """Change a service in place: Swarm replaces its tasks one by one if it must."""
+
+    spec: ServiceSpec
+    target: ObservedService
+    reason: str
+
+
+@frozen
+class Recreate:
+    """Remove a service and make it again."""
+
+    spec: ServiceSpec
+    target: ObservedService
+    reason: str
+
+
+@frozen
+class MarkFailed:
+    """Note on a service, in its labels, that Swarm rolled this spec back. Restarts nothing."""
+
+    spec: ServiceSpec
+    target: ObservedService
+    reason: str
+
+
+@frozen
+class Remove:
+    """Remove an object of ours that nobody wants any more."""
+
+    target: ObservedService | ObservedSecret
+    stage: Stage
+    reason: str
+
+
+Action = Create | Update | Recreate | MarkFailed | Remove
+Verb = Literal["create", "update", "recreate", "mark failed", "remove"]
+_VERBS: Mapping[type, Verb] = {
+    Create: "create",
+    Update: "update",
+    Recreate: "recreate",
+    MarkFailed: "mark failed",
+    Remove: "remove",
+}
+
+
+def verb_of(action: Action) -> Verb:
+    """The action in one word."""
+    return _VERBS[type(action)]
+
+
+def subject_of(action: Action) -> Spec | ObservedService | ObservedSecret:
+    """What the action is about."""
+    return action.target if isinstance(action, Remove) else action.spec
+
+
+def kind_of(action: Action) -> str:
+    """`network`, `image`, `secret` or `service`."""
+    match subject_of(action):
+        case ObservedService():
+            return "service"
+        case ObservedSecret():
+            return "secret"
+        case spec:
+            return spec.kind
+
+
+def name_of(action: Action) -> str:
+    """The name of the object the action is about."""
+    return subject_of(action).name
+
+
+def owner_of(action: Action) -> Owner:
+    """Whose object it is."""
+    return subject_of(action).owner
+
+
+def stage_of(action: Action) -> Stage:
+    """The part of the pass in which the action is carried out."""
+    return action.stage if isinstance(action, Remove) else action.spec.stage
+
+
+@frozen
+class Step:
+    """An action in its place: the unit whose later steps it blocks when it fails."""
+
+    unit: Unit
+    action: Action
+
+
+@frozen
+class Wait:
+    """Something that cannot be done yet, but will be by itself."""
+
+    unit: Unit
+    name: str
+    reason: str
+
+
+@frozen
+class Failure:
+    """A service whose desired spec was rolled back: the old one runs, the new one is not tried again."""
+
+    unit: Unit
+    name: str
+    reason: str
+
+
+@frozen
+class Refusal:
+    """Removals that need a confirmation: how many of how many, which, and the word that confirms exactly these."""
+
+    names: tuple[str, ...]
+    owned: int
+    token: str
+
+    def __str__(self) -> str:
+        return f"removing {len(self.names)} of {self.owned} services needs a confirmation: {self.token}"
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What has to change, in an order in which it is safe to apply, and what does not or cannot change."""
+
+    steps: tuple[Step, ...] = ()
+    kept: int = 0
+    """Services that are as desired."""
+    waits: tuple[Wait, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+    notes: tuple[Note, ...] = ()
+    refusal: Refusal | None = None
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """The actions alone."""
+        return tuple(step.action for step in self.steps)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong: nothing rejected, failed or refused."""
+        return not (self.rejections or self.failures or self.refusal)
+
+
+@frozen(kw_only=True)
+class PlanOptions:
+    """What an operator can choose about planning."""
+
+    recreate: bool = False
+    """Make services anew when image, secret or volumes changed, as the original coreflow did."""
+    prune: bool = True
+    """Remove our services whose record is gone."""
+    retry_failed: bool = False
+    """Try specs again that were rolled back."""
+    confirmed: str | None = None
+    """The token of a refusal: these removals are meant."""
+
+
+def make_plan(desired: Desired, observed: Observed, options: PlanOptions | None = None) -> Plan:
+    """Say what turns `observed` into `desired`. Planning has no effect."""
+    work = _Planning(desired, observed, options or PlanOptions())
+    work.networks()
+    work.services()
+    work.prune()
+    work.secrets()
+    return work.plan()
+
+
+@frozen(kw_only=True)
+class _Seen:
+    """Indexes over what was observed."""
+
+    services: Mapping[str, ObservedService] = Factory(dict)
+    owned: Mapping[str, ObservedService] = Factory(dict)
+    secrets: Mapping[str, ObservedSecret] = Factory(dict)
+    networks: Mapping[str, ObservedNetwork] = field(factory=dict)
+
+
+class _Planning:
+    """One planning in progress."""
+
+    def __init__(self, desired: Desired, observed: Observed, options: PlanOptions) -> None:
+        self.desired, self.observed, self.options = desired, observed, options
+        cluster = desired.cluster
+        self.seen = _Seen(
+            services={s.name: s for s in observed.services},
+            owned={s.name: s for s in observed.services if naming.is_ours(s.labels, cluster)},
+            secrets={s.name: s for s in observed.secrets},
+            networks={n.name: n for n in observed.networks},
+        )
+        self.base: list[Step] = []
+        self.builds: list[Step] = []
+        self.removals: list[Step] = []
+        self.garbage: list[Step] = []
+        self.kept = 0
+        self.waits: list[Wait] = []
+        self.failures: list[Failure] = []
+        self.rejections: list[Rejection] = list(desired.rejections)
+        self.removed: set[str] = set()
+        self.refusal: Refusal | None = None
+        self.held: set[Unit] = set(desired.held)
+        self._tasks: dict[str, list[ObservedTask]] | None = None
+
+    def plan(self) -> Plan:
+        return Plan(
+            steps=(*self.base, *self.builds, *self.removals, *self.garbage),
+            kept=self.kept,
+            waits=tuple(self.waits),
+            failures=tuple(self.failures),
+            rejections=tuple(self.rejections),
+            notes=self.desired.notes,
+            refusal=self.refusal,
+        )
+
+    # networks
+
+    def networks(self) -> None:
+        for spec in self.desired.networks:
+            if spec.name not in self.seen.networks:
+                self.base.append(Step(unit_of(BASE, spec.name), Create(spec, "not there yet")))
+
+    # services
+
+    def services(self) -> None:
+        """Compare every desired service with the live one; the common case, no difference, comes first."""
+        owned, secrets = self.seen.owned, self.seen.secrets
+        changed: list[ServiceSpec] = []
+        for name, spec in self.desired.services.items():
+            live = owned.get(name)
+            whole = spec.fingerprints.whole
+            if (
+                live is not None
+                and live.labels.get(naming.FINGERPRINT) == whole
+                and live.fingerprints.whole == whole
+                and live.labels.get(naming.LOGIN, "") == spec.login_hash
+                and live.labels.get(naming.OWNER) == spec.owner
+            ):
+                self.kept += 1
+            else:
+                changed.append(spec)
+        room = _AddressRoom(self.desired, self.observed, changed)
+        for spec in sorted(changed, key=lambda s: (s.stage, s.name not in owned, s.owner, s.name)):
+            steps = self._change(spec, self.seen.owned.get(spec.name), room)
+            if steps:
+                secret = self.desired.secrets.get(spec.name)
+                if secret is not None and secret.name in secrets:
+                    clash = not naming.is_ours(secrets[secret.name].labels, self.desired.cluster)
+                    if clash:
+                        self._reject(
+                            spec, f"a secret named {secret.name} exists already and was not made by coreflow"
+                        )
+                        continue
+                target = self.base if spec.owner == BASE else self.builds
+                target.extend(Step(unit_of(spec.owner, spec.name), action) for action in steps)
+
+    def _change(self, spec: ServiceSpec, live: ObservedService | None, room: "_AddressRoom") -> list[Action]:
+        unit = unit_of(spec.owner, spec.name)
+        shortage = room.shortage(spec, live)
+        if live is None:
+            if shortage:
+                self._reject(spec, shortage)
+                return []
+            return self._with_parts(spec, self._make(spec))
+        if spec.owner != live.owner:
+            self._reject(spec, f"a service named {spec.name} belongs to {live.owner or 'nobody we know'}")
+            return []
+        action = self._difference(spec, live, unit)
+        if action is None or isinstance(action, MarkFailed):
+            return [action] if action else []
+        if shortage:
+            self._reject(spec, shortage)
+            return []
+        if isinstance(action, Update) and room.lacks_a_spare(spec, live):
+            self.waits.append(Wait(unit, spec.name, "no free address for the additional task of a roll-out"))
+            return []
+        return self._with_parts(spec, action)
+
+    def _make(self, spec: ServiceSpec) -> Action:
+        old = self._renamed_from(spec)
+        return Create(spec, "not there yet" if old is None else f"renamed from {old.name}")
+
+    def _renamed_from(self, spec: ServiceSpec) -> ObservedService | None:
+        if spec.owner == BASE:
+            return None
+        return next(
+            (s for s in self.seen.owned.values() if s.owner == spec.owner and s.name != spec.name), None
+        )
+
+    def _difference(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
+        """What to do about a live service that differs from its spec, if anything."""
+        wanted = spec.fingerprints.whole
+        if live.intent == wanted:
+            return self._repair(spec, live, unit)
+        if not self.options.retry_failed:
+            if live.labels.get(naming.FAILED) == wanted:
+                reason = live.labels.get(naming.FAILED_REASON) or "rolled back"
+                self.failures.append(
+                    Failure(unit, spec.name, f"{_intent(spec, live)}: {reason}; not tried again")
+                )
+                return None
+            if self._was_rolled_back(spec, live):
+                return self._give_up(spec, live, unit)
+        return self._write(spec, live, _intent(spec, live))
+
+    def _repair(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
+        drift = live.fingerprints.whole != spec.fingerprints.whole
+        if not drift and live.labels.get(naming.LOGIN, "") == spec.login_hash:
+            self.kept += 1
+            return None
+        if live.in_roll_out:
+            self.waits.append(Wait(unit, spec.name, f"roll-out in progress ({live.update_state})"))
+            return None
+        if drift:
+            return self._write(spec, live, f"changed by hand: {_changes(live.body, spec.body)}")
+        return Update(spec, live, "registry login changed")
+
+    def _was_rolled_back(self, spec: ServiceSpec, live: ObservedService) -> bool:
+        """Whether the spec that Swarm just rolled back, or an operator did, is the one we still want."""
+        if live.update_state not in ROLLED_BACK:
+            return False
+        if live.previous_intent == spec.fingerprints.whole:
+            return True
+        return bool(self._failed_attempts(spec, live))
+
+    def _failed_attempts(self, spec: ServiceSpec, live: ObservedService) -> list[ObservedTask]:
+        """Tasks of the last roll-out that were made from this spec and failed, in their order."""
+        template = template_fingerprint(spec.body)
+        return sorted(
+            (
+                task
+                for task in self.tasks_of(live)
+                if task.template == template
+                and task.state in _FAILED_STATES
+                and task.created_at >= live.update_started
+            ),
+            key=lambda task: task.created_at,
+        )
+
+    def _give_up(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
+        why = f"{_intent(spec, live)}: {self._cause(spec, live)}"
+        if live.in_roll_out:
+            self.waits.append(Wait(unit, spec.name, f"is being rolled back: {why}"))
+            return None
+        self.failures.append(Failure(unit, spec.name, f"{why}; not tried again"))
+        if live.update_state == "rollback_paused":
+            return None  # a write now would start yet another roll-out; the evidence stays while it is paused
+        return MarkFailed(spec, live, self._cause(spec, live))
+
+    def _cause(self, spec: ServiceSpec, live: ObservedService) -> str:
+        errors = [task.error or task.message for task in self._failed_attempts(spec, live)]
+        how = "roll-back stuck" if live.update_state == "rollback_paused" else "rolled back"
+        return f"{how}: {errors[-1]}" if errors else f"{how} by hand" if live.previous_intent else how
+
+    def tasks_of(self, service: ObservedService) -> list[ObservedTask]:
+        if self._tasks is None:
+            self._tasks = {}
+            for task in self.observed.tasks:
+                self._tasks.setdefault(task.service_id, []).append(task)
+        return self._tasks.get(service.id, [])
+
+    def _write(self, spec: ServiceSpec, live: ObservedService, reason: str) -> Action:
+        if (spec.body.replicas is None) != (live.body.replicas is None):
+            return Recreate(spec, live, f"{reason} (Swarm changes no mode in place)")
+        original = (Aspect.IMAGE, Aspect.SECRET, Aspect.VOLUMES)
+        if self.options.recreate and any(
+            spec.fingerprints.aspect(a) != live.fingerprints.aspect(a) for a in original
+        ):
+            return Recreate(spec, live, reason)
+        return Update(spec, live, reason)
+
+    def _with_parts(self, spec: ServiceSpec, action: Action) -> list[Action]:
+        """The action, behind what the service needs first."""
+        parts: list[Action] = []
+        old = self._renamed_from(spec) if isinstance(action, Create) else None
+        if old is not None and spec.body.update.order == "stop-first":
+            parts.append(
+                Remove(old, spec.stage, f"renamed to {spec.name}; both must not use its data at once")
+            )
+            self.removed.add(old.name)
+        image = self.desired.images.get(spec.name)
+        if image is not None:
+            live_image = (
+                action.target.labels.get(naming.IMAGE) if isinstance(action, Update | Recreate) else None
+            )
+            if live_image is None or unpinned(live_image) != image.reference:
+                parts.append(Create(image, f"{spec.name} runs it"))
+        secret = self.desired.secrets.get(spec.name)
+        if secret is not None and secret.name not in self.seen.secrets:
+            parts.append(Create(secret, f"{spec.name} mounts it"))
+        return [*parts, action]
+
+    def _reject(self, spec: ServiceSpec, reason: str) -> None:
+        unit = unit_of(spec.owner, spec.name)
+        self.rejections.append(Rejection(unit=unit, name=spec.name, reasons=(reason,)))
+        self.held.add(unit)
+
+    # removals
+
+    def prune(self) -> None:
+        """Remove services of ours that nobody wants, unless that would be most of them."""
+        unwanted = [
+            service
+            for name, service in sorted(self.seen.owned.items())
+            if name not in self.desired.services
+            and name not in self.removed
+            and name not in self.desired.held_names
+            and unit_of(service.owner, name) not in self.held
+        ]
+        successors = {spec.owner: spec for spec in self.desired.services.values() if spec.owner != BASE}
+        gone: list[ObservedService] = []
+        for service in unwanted:
+            successor = successors.get(service.owner) if service.owner != BASE else None
+            if successor is None:
+                gone.append(service)
+            else:
+                self._remove_predecessor(service, successor)
+        if not self.options.prune or not self.desired.prune:
+            for service in gone:
+                reason = "no longer wanted, but pruning is off"
+                if not self.desired.prune:
+                    reason = "no longer wanted, unless it belongs to the record whose id is missing"
+                self.waits.append(Wait(unit_of(service.owner, service.name), service.name, reason))
+            return
+        if self._needs_confirmation(gone):
+            return
+        for service in gone:
+            self._remove(service, "no longer wanted")
+
+    def _remove_predecessor(self, service: ObservedService, successor: ServiceSpec) -> None:
+        """After a renaming the old service goes once the new one runs."""
+        live = self.seen.owned.get(successor.name)
+        running = 0
+        if live is not None:
+            running = sum(t.state == "running" and t.desired_state == "running" for t in self.tasks_of(live))
+        if live is not None and running >= (successor.body.replicas or 0):
+            self._remove(service, f"renamed to {successor.name}, which runs")
+        else:
+            unit = unit_of(service.owner, service.name)
+            self.waits.append(Wait(unit, service.name, f"runs until {successor.name} does (renamed)"))
+
+    def _remove(self, service: ObservedService, reason: str) -> None:
+        stage = Stage.BASE if service.owner == BASE else Stage.WORKLOADS
+        self.removed.add(service.name)
+        self.removals.append(Step(unit_of(service.owner, service.name), Remove(service, stage, reason)))
+
+    def _needs_confirmation(self, gone: list[ObservedService]) -> bool:
+        """Most of what we run, or every workload at once: that is more likely a mistake than a wish."""
+        owned = len(self.seen.owned)
+        workloads = [service for service in self.seen.owned.values() if service.owner != BASE]
+        most = len(gone) > REMOVAL_ALLOWANCE and 2 * len(gone) > owned
+        every = len(workloads) > 1 and all(service in gone for service in workloads)
+        if not most and not every:
+            return False
+        names = tuple(service.name for service in gone)
+        token = removal_token(service.id for service in gone)
+        if self.options.confirmed == token:
+            return False
+        self.refusal = Refusal(names, owned, token)
+        return True
+
+    # secrets
+
+    def secrets(self) -> None:
+        """Remove secrets of ours that nothing names any more."""
+        wanted = {secret.name for secret in self.desired.secrets.values()}
+        unwanted = [
+            secret
+            for secret in self.observed.secrets
+            if secret.name not in wanted and naming.is_ours(secret.labels, self.desired.cluster)
+        ]
+        if not unwanted:
+            return
+        needed: set[str] = set()
+        rolling: set[Owner] = set()
+        owners = {service.owner for service in self.seen.owned.values() if service.name not in self.removed}
+        for service in self.observed.services:
+            if service.name not in self.removed or service.name not in self.seen.owned:
+                needed.update(file.secret_name for file in service.body.secrets)
+                needed |= service.previous_secrets
+                if service.in_roll_out:
+                    rolling.add(service.owner)
+        for secret in sorted(unwanted, key=lambda s: s.name):
+            left_alone = secret.owner in self.held or secret.owner in rolling or not self.desired.prune
+            if secret.name in needed or left_alone or (self.refusal and secret.owner in owners):
+                continue
+            stage = Stage.BASE if secret.owner == BASE else Stage.WORKLOADS
+            self.garbage.append(
+                Step(unit_of(secret.owner, secret.name), Remove(secret, stage, "no spec names it"))
+            )
+
+
+def removal_token(ids: Iterable[str]) -> str:
+    """A short word for exactly this set of services."""
+    return hashlib.sha256("\0".join(sorted(ids)).encode()).hexdigest()[:8]
+
+
+# reasons
+
+
+def _intent(spec: ServiceSpec, live: ObservedService) -> str:
+    """What changed in the record since the last write, and what somebody changed on top of it."""
+    intended: list[str] = []
+    by_hand: list[str] = []
+    for aspect in Aspect:
+        if spec.fingerprints.aspect(aspect) == live.fingerprints.aspect(aspect):
+            continue
+        changed = list(_aspect_changes(aspect, live.body, spec.body))
+        same_intent = live.labels.get(naming.aspect_label(aspect.value)) == spec.fingerprints.aspect(aspect)
+        (by_hand if same_intent else intended).extend(changed)
+    if not intended and not by_hand:
+        return "labels do not match what runs"
+    texts = ["; ".join(intended)] if intended else []
+    if by_hand:
+        texts.append(f"changed by hand: {', '.join(by_hand)}")
+    return "; ".join(texts)
+
+
+def _changes(live: ServiceBody, wanted: ServiceBody) -> str:
+    return ", ".join(text for aspect in Aspect for text in _aspect_changes(aspect, live, wanted))
+
+
+def _aspect_changes(aspect: Aspect, live: ServiceBody, wanted: ServiceBody) -> Iterator[str]:
+    """Name the differences of one aspect; names and sizes only, never the value of a variable or secret."""
+    match aspect:
+        case Aspect.IMAGE:
+            if live.image != wanted.image:
+                yield f"image {_short(live.image)} → {_short(wanted.image)}"
+        case Aspect.SECRET:
+            if live.secrets != wanted.secrets:
+                yield _secret_change(live, wanted)
+        case Aspect.VOLUMES:
+            yield from _mount_changes(live, wanted)
+        case Aspect.REST:
+            yield from _rest_changes(live, wanted)
+        case _:
+            assert_never(aspect)
+
+
+def _short(image: str) -> str:
+    name, _, digest = image.partition("@")
+    return f"{name}@{digest[:19]}" if digest else name
+
+
+def _secret_change(live: ServiceBody, wanted: ServiceBody) -> str:
+    if not live.secrets:
+        return "secret missing" if wanted.secrets else "secrets"
+    return "secret rotated" if wanted.secrets else "secret no longer wanted"
+
+
+def _mount_changes(live: ServiceBody, wanted: ServiceBody) -> Iterator[str]:
+    old, new = ({mount.target: mount for mount in body.mounts} for body in (live, wanted))
+    for target in sorted(old.keys() | new.keys()):
+        if target not in old:
+            yield f"mount {target} added"
+        elif target not in new:
+            yield f"mount {target} removed"
+        elif old[target] != new[target]:
+            yield f"mount {target} changed"
+
+
+def _rest_changes(live: ServiceBody, wanted: ServiceBody) -> Iterator[str]:
+    if live.replicas != wanted.replicas:
+        if live.replicas is None or wanted.replicas is None:
+            yield "mode"
+        else:
+            yield f"replicas {live.replicas}, wanted {wanted.replicas}"
+    if live.env != wanted.env:
+        yield f"env {', '.join(_env_names(live.env, wanted.env)) or '(order)'}"
+    if sorted(live.ports, key=_port_key) != sorted(wanted.ports, key=_port_key):
+        yield "ports"
+    if sorted(_attachments(live)) != sorted(_attachments(wanted)):
+        yield "networks"
+    for name, text in (
+        ("command", "command"),
+        ("args", "arguments"),
+        ("endpoint_mode", "endpoint mode"),
+        ("limits", "limits"),
+        ("reservations", "reservations"),
+        ("constraints", "placement"),
+        ("max_per_node", "tasks per node"),
+        ("health_check", "health check"),
+        ("restart", "restart policy"),
+        ("update", "update policy"),
+        ("rollback", "roll-back policy"),
+    ):
+        if getattr(live, name) != getattr(wanted, name):
+            yield text
+    old, new = dict(live.other), dict(wanted.other)
+    yield from (path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path))
+
+
+def _env_names(live: tuple[str, ...], wanted: tuple[str, ...]) -> list[str]:
+    return sorted({line.partition("=")[0] for line in set(live) ^ set(wanted)})
+
+
+def _port_key(port: PublishedPort) -> tuple[int, int, str, str]:
+    return (port.published, port.target, port.protocol, port.mode)
+
+
+def _attachments(body: ServiceBody) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for attachment in body.networks:
+        yield attachment.network, tuple(sorted(attachment.aliases))
+
+
+# addresses
+
+
+class _AddressRoom:
+    """How many addresses the overlay networks have left.
+
+    Every task takes one on each of its networks, every virtual address one more; a network without a free one leaves
+    tasks hanging in state `new`, without a word.
+    """
+
+    def __init__(self, desired: Desired, observed: Observed, changed: list[ServiceSpec]) -> None:
+        self.left: dict[str, int] = {}
+        if not changed:
+            return
+        subnets: dict[str, tuple[str, ...]] = {s.name: (s.subnet,) for s in desired.networks if s.subnet}
+        subnets |= {
+            n.name: n.subnets for n in observed.networks if n.driver == "overlay" and n.scope == "swarm"
+        }
+        for name, ranges in subnets.items():
+            networks = [ipaddress.ip_network(subnet, strict=False) for subnet in ranges]
+            sizes = [network.num_addresses for network in networks if network.version == 4]
+            if sizes:
+                self.left[name] = sum(size - 3 for size in sizes)  # network, broadcast and gateway
+        nodes = max(len(observed.nodes), 1)
+        for service in observed.services:
+            self._charge(service.body, nodes)
+        self._nodes = nodes
+
+    def _charge(self, body: ServiceBody, nodes: int, sign: int = 1) -> None:
+        for network, need in _needs(body, nodes).items():
+            if network in self.left:
+                self.left[network] -= sign * need
+
+    def shortage(self, spec: ServiceSpec, live: ObservedService | None) -> str | None:
+        """Reserve what the spec needs beyond what it has; says so where a network lacks it."""
+        has = _needs(live.body, self._nodes) if live is not None else {}
+        more = {
+            network: need - has.get(network, 0) for network, need in _needs(spec.body, self._nodes).items()
+        }
+        for network, need in more.items():
+            if need > 0 and network in self.left and self.left[network] < need:
+                return f"network {network} has {max(self.left[network], 0)} free addresses, {need} more are needed"
+        for network, need in more.items():
+            if network in self.left:
+                self.left[network] -= need
+        return None
+
+    def lacks_a_spare(self, spec: ServiceSpec, live: ObservedService) -> bool:
+        """Whether a start-first roll-out would find no address for its additional task. Reserves it otherwise."""
+        if spec.body.update.order != "start-first" or not spec.body.replicas or not live.body.replicas:
+            return False
+        if template_fingerprint(spec.body) == template_fingerprint(live.body):
+            return False
+        networks = [a.network for a in spec.body.networks if a.network in self.left]
+        if any(self.left[network] < 1 for network in networks):
+            return True
+        for network in networks:
+            self.left[network] -= 1
+        return False
+
+
+def _needs(body: ServiceBody, nodes: int) -> dict[str, int]:
+    tasks = nodes if body.replicas is None else body.replicas
+    virtual = 1 if body.endpoint_mode == "vip" else 0
+    return {attachment.network: tasks + virtual for attachment in body.networks}

@@ -1,0 +1,74 @@
+"""The far sides, as wishes of the core in the core's words.
+
+Every port has an adapter for the real thing and a memory twin, both held to one contract suite. All methods raise
+`Unavailable` when the far side does not answer, and `Refused` when it says no.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from .images import ImageRequest, ResolvedImage
+from .observed import Observed, ObservedService, ObservedTask
+from .plan import Action
+from .records import Records
+from .specs import ImageSpec
+
+
+class DockerPort(Protocol):
+    """A Swarm manager."""
+
+    async def observe(self) -> Observed:
+        """List everything that matters: one list per kind, whatever the number of objects."""
+        ...
+
+    async def progress(self) -> tuple[tuple[ObservedService, ...], tuple[ObservedTask, ...]]:
+        """Services and tasks only: enough to see whether roll-outs have ended."""
+        ...
+
+    async def resolve(self, request: ImageRequest) -> ResolvedImage:
+        """Find out what an image reference means right now.
+
+        Raises Refused when the registry says that it does not exist or that the login is wrong.
+        """
+        ...
+
+    async def apply(self, action: Action) -> None:
+        """Carry out one action. Done already is success.
+
+        Raises LostRace when the object changed since it was observed, Refused when the engine says no.
+        """
+        ...
+
+    async def load(self, spec: ImageSpec, archive: AbstractAsyncContextManager[AsyncIterator[bytes]]) -> None:
+        """Load an image archive (`docker save`, plain or gzip) and tag it with the spec's reference.
+
+        An image that is there already is left as it is, and its archive is not opened.
+        """
+        ...
+
+    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+        """Yields whenever something may have changed. Carries no data; missing one must do no harm."""
+        ...
+
+
+class CloudlyPort(Protocol):
+    """Whoever has the records: Cloudly itself, a cluster file, or a test."""
+
+    async def records(self) -> Records:
+        """Everything that is wanted now.
+
+        Raises InvalidRecord when the answer as a whole cannot be used.
+        """
+        ...
+
+    def archive(self, spec: ImageSpec) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The archive of an internal image, in pieces.
+
+        Entering raises Refused when there is none.
+        """
+        ...
+
+    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+        """Yields whenever the records may have changed."""
+        ...

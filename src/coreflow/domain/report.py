@@ -1,0 +1,43 @@
+"""What a pass did: the plan, the outcome of every action, and what became of the services."""
+
+from typing import Literal
+
+from attrs import Factory, frozen
+
+from .plan import Plan, Step
+
+Status = Literal["applied", "failed", "blocked"]
+
+
+@frozen
+class Outcome:
+    """How one action went. Blocked: an earlier action of its unit failed, or what it needs is missing."""
+
+    step: Step
+    status: Status
+    detail: str = ""
+    retry: bool = False
+    """Whether the next pass may succeed without anybody doing anything."""
+
+
+@frozen(kw_only=True)
+class Report:
+    """One pass."""
+
+    plan: Plan = Factory(Plan)
+    outcomes: tuple[Outcome, ...] = ()
+
+    @property
+    def applied(self) -> int:
+        """How many actions were carried out."""
+        return sum(outcome.status == "applied" for outcome in self.outcomes)
+
+    @property
+    def troubles(self) -> tuple[Outcome, ...]:
+        """The actions that were not carried out."""
+        return tuple(outcome for outcome in self.outcomes if outcome.status != "applied")
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything that was wanted could be done."""
+        return self.plan.is_clean and not self.troubles

@@ -1,0 +1,305 @@
+"""A service record -> the specs of its Swarm service and its secret, or why not.
+
+`render_workload` is one flat function over small converters, one per part. Everything it needs is in `Ingredients`,
+which names the very objects it depends on: two equal sets of ingredients give equal results, so a renderer may keep
+the result while all ingredients are the same objects.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from attrs import frozen
+
+from . import naming
+from .ids import ClusterId, NodeId, Owner
+from .images import ArchiveImage, RegistryImage, Rejected, pinned
+from .records import RegistryLogin, Resources, SecretBundleRecord, SecretGroupRecord, ServiceRecord
+from .secrets import Payload, make_payload
+from .specs import (
+    Attachment,
+    HealthCheck,
+    ImageSpec,
+    Limits,
+    Mount,
+    RollPolicy,
+    SecretFile,
+    SecretSpec,
+    ServiceBody,
+    ServiceSpec,
+    Stage,
+    fingerprints,
+)
+from .volumes import LOCAL_DRIVER, make_mounts
+
+WEB_GATEWAY = "sznwebgateway"
+"""The overlay network of public workload traffic."""
+WORKLOAD = "workload"
+DEFAULT_MEMORY_MB = 1000
+MEGABYTE = 1_000_000
+LEAST_MEMORY = 6 * 1024 * 1024
+"""The engine starts no container with less (source: moby's `linuxMinMemory`)."""
+SECRET_FILE = "secret.json"  # noqa: S105 - a file name
+SECOND = 1_000_000_000
+_HOST_NAME = re.compile(
+    r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+)
+
+
+@frozen(kw_only=True)
+class Ingredients:
+    """All that the rendering of one workload depends on."""
+
+    cluster: ClusterId
+    service: ServiceRecord
+    source: ArchiveImage | RegistryImage
+    digest: str | None
+    """What the registry, or the label of the running service, says of the image."""
+    bundles: tuple[tuple[SecretBundleRecord, tuple[SecretGroupRecord, ...]], ...] = ()
+    """Rising order of precedence, each with its groups."""
+    environment: str = "production"
+    provisioned: Mapping[str, str] | None = None
+    pin_to: NodeId | None = None
+    """The only node that has the image, where the Swarm has more than one."""
+
+
+@frozen(kw_only=True)
+class Rendered:
+    """The specs of one workload, in the order in which they are made, and remarks for a person."""
+
+    service: ServiceSpec
+    secret: SecretSpec | None = None
+    image: ImageSpec | None = None
+    notes: tuple[str, ...] = ()
+
+
+def render_workload(given: Ingredients) -> Rendered:
+    """Render one workload.
+
+    Raises Rejected with every reason found.
+    """
+    record, owner = given.service, Owner(given.service.id)
+    mounts, payload = _checked(given)
+    secret = _secret(given, payload)
+    order = "stop-first" if holds_node_data(mounts) else "start-first"
+    body = ServiceBody(
+        image=pinned(reference_of(given.source), given.digest),
+        env=tuple([f"{key}={value}" for key, value in sorted(record.environment.items())]),
+        secrets=(SecretFile(secret.name, SECRET_FILE),) if secret is not None else (),
+        mounts=mounts,
+        networks=(Attachment(WEB_GATEWAY, (record.name,)),),
+        replicas=replicas(record),
+        endpoint_mode="dnsrr",
+        limits=limits(record.resources),
+        reservations=reservations(record.resources),
+        constraints=(f"node.id=={given.pin_to}",) if given.pin_to else (),
+        max_per_node=1 if record.anti_affinity else 0,
+        health_check=health_check(record),
+        update=RollPolicy(on_failure="rollback", order=order),
+        rollback=RollPolicy(on_failure="pause", order=order),
+    )
+    login = given.source.request.login if isinstance(given.source, RegistryImage) else None
+    return Rendered(
+        service=ServiceSpec(
+            name=record.name,
+            owner=owner,
+            stage=Stage.WORKLOADS,
+            body=body,
+            fingerprints=fingerprints(body),
+            login=login,
+            login_hash=login_hash(given.cluster, login),
+        ),
+        secret=secret,
+        image=image_spec(given.source, owner),
+        notes=(*(payload.notes if payload is not None else ()), *_remarks(given, mounts)),
+    )
+
+
+def _checked(given: Ingredients) -> tuple[tuple[Mount, ...], Payload | None]:
+    """The parts that can fail, all tried before any reason is raised."""
+    problems = [*_record_problems(given.service)]
+    mounts: tuple[Mount, ...] = ()
+    payload = None
+    try:
+        mounts = make_mounts(given.service)
+    except Rejected as exc:
+        problems += exc.reasons
+    if given.bundles or given.provisioned:
+        try:
+            payload = make_payload(given.bundles, given.environment, given.provisioned or {})
+        except Rejected as exc:
+            problems += exc.reasons
+        except TypeError:  # the encoder's complaint quotes nothing, but says nothing either
+            problems.append("a secret value is not valid Unicode text")
+    if problems:
+        raise Rejected(*problems)
+    return mounts, payload
+
+
+def reference_of(source: ArchiveImage | RegistryImage) -> str:
+    """The image reference as the records ask for it."""
+    return source.reference if isinstance(source, ArchiveImage) else source.request.reference
+
+
+def image_spec(source: ArchiveImage | RegistryImage, owner: Owner) -> ImageSpec | None:
+    """The image to load, for an image that Cloudly keeps."""
+    if isinstance(source, RegistryImage):
+        return None
+    return ImageSpec(
+        reference=source.reference,
+        owner=owner,
+        stage=Stage.WORKLOADS,
+        image_id=source.image_id,
+        version=source.version,
+        storage_path=source.storage_path,
+    )
+
+
+def login_hash(cluster: ClusterId, login: RegistryLogin | None) -> str:
+    """What a label may know of a login: whether it is the same as before."""
+    if login is None:
+        return ""
+    return naming.salted_hash(cluster, f"{login.serveraddress}\0{login.username}\0{login.password}".encode())
+
+
+def _secret(given: Ingredients, payload: Payload | None) -> SecretSpec | None:
+    if payload is None:
+        return None
+    digest = naming.salted_hash(f"{given.cluster}/{given.service.id}", payload.data)
+    return SecretSpec(
+        name=naming.secret_name(given.service.name, digest),
+        owner=Owner(given.service.id),
+        stage=Stage.WORKLOADS,
+        payload=payload.data,
+    )
+
+
+def holds_node_data(mounts: tuple[Mount, ...]) -> bool:
+    """Whether two tasks at once could fight over data of the node."""
+    return any(not mount.read_only for mount in mounts)
+
+
+def replicas(record: ServiceRecord) -> int:
+    """`scaleFactor`, 1 if absent, at most `maxReplicas`."""
+    wanted = 1 if record.scale_factor is None else max(record.scale_factor, 0)
+    return wanted if record.max_replicas is None else min(wanted, max(record.max_replicas, 0))
+
+
+def limits(resources: Resources | None) -> Limits:
+    """Memory limit (`memorySizeLimitMB`, its old name, else 1000 MB) and CPU limit (none if absent)."""
+    if resources is None:
+        return Limits(memory_bytes=DEFAULT_MEMORY_MB * MEGABYTE)
+    memory = next(
+        (size for size in (resources.memory_size_limit_mb, resources.memory_size_mb) if size is not None),
+        DEFAULT_MEMORY_MB,
+    )
+    return Limits(memory_bytes=round(memory * MEGABYTE), nano_cpus=round((resources.cpu_limit or 0) * 1e9))
+
+
+def reservations(resources: Resources | None) -> Limits:
+    """What the scheduler sets aside; nothing if absent."""
+    if resources is None:
+        return Limits()
+    return Limits(
+        memory_bytes=round((resources.memory_size_reservation_mb or 0) * MEGABYTE),
+        nano_cpus=round((resources.cpu_reservation or 0) * 1e9),
+    )
+
+
+def health_check(record: ServiceRecord) -> HealthCheck | None:
+    """The record's health check; without one the image's own applies."""
+    check = record.health_check
+    if check is None:
+        return None
+    test = (
+        check.command
+        if check.command[:1] in {("CMD",), ("CMD-SHELL",), ("NONE",)}
+        else ("CMD", *check.command)
+    )
+    return HealthCheck(
+        test=test,
+        interval_ns=round((check.interval_seconds or 0) * SECOND),
+        timeout_ns=round((check.timeout_seconds or 0) * SECOND),
+        start_period_ns=round((check.start_period_seconds or 0) * SECOND),
+        retries=check.retries or 0,
+    )
+
+
+def host_names(record: ServiceRecord) -> Iterator[tuple[str, str]]:
+    """Every host name that leads to this service, normalised, with the field that says so."""
+    for index, domain in enumerate(record.domains):
+        if domain.protocol != "ssh":
+            yield domain.name.strip().rstrip(".").lower(), f"domains[{index}].name"
+    if record.ports is not None:
+        for name in record.ports.custom:
+            yield name.strip().rstrip(".").lower(), f"ports.custom.{name}"
+
+
+def _is_port(port: int) -> bool:
+    return 1 <= port <= 65535
+
+
+def _record_problems(record: ServiceRecord) -> Iterator[str]:
+    """Everything that Swarm would accept and that would then not work."""
+    if not naming.is_service_name(record.name):
+        yield f"name is not usable as a service name (letters, digits, - and _, at most {naming.SERVICE_NAME_LIMIT})"
+    yield from _port_problems(record)
+    seen: set[str] = set()
+    for host, where in host_names(record):
+        if not host:
+            yield f"{where} is empty"
+        elif len(host) > 253 or _HOST_NAME.fullmatch(host) is None:
+            yield f"{where} is not a host name"
+        elif host in seen:
+            yield f"{where}: the host name {host} occurs twice"
+        seen.add(host)
+    for key, value in record.environment.items():
+        if not key or "=" in key or "\0" in key:
+            yield "environment: a variable's name is empty or contains = or a null character"
+        elif "\0" in value:
+            yield f"environment.{key} contains a null character"
+    yield from _resource_problems(record.resources)
+    check = record.health_check
+    if check is not None and (not check.command or check.command == ("",)):
+        yield "healthCheck.command is empty"
+
+
+def _port_problems(record: ServiceRecord) -> Iterator[str]:
+    web = record.ports.web if record.ports is not None else None
+    if web is not None and not _is_port(web):
+        yield "ports.web is not a port (1 to 65535)"
+    for index, domain in enumerate(record.domains):
+        if domain.protocol == "ssh":
+            continue
+        if domain.port is not None and not _is_port(domain.port):
+            yield f"domains[{index}].port is not a port (1 to 65535)"
+        elif domain.port is None and web is None:
+            yield f"domains[{index}] has no port, and ports.web is missing"
+    for name, text in record.ports.custom.items() if record.ports is not None else ():
+        port = text.strip()
+        if not (port.isascii() and port.isdigit() and _is_port(int(port[:6]))):
+            yield f"ports.custom.{name} is not a port (1 to 65535)"
+
+
+def _resource_problems(resources: Resources | None) -> Iterator[str]:
+    if resources is None:
+        return
+    limit, reserved = limits(resources), reservations(resources)
+    if limit.memory_bytes < LEAST_MEMORY:
+        yield "resources: the memory limit is below 6 MiB, the least that Docker starts a container with"
+    if limit.nano_cpus < 0 or reserved.nano_cpus < 0 or reserved.memory_bytes < 0:
+        yield "resources: a limit or reservation is negative"
+    if reserved.memory_bytes > limit.memory_bytes >= LEAST_MEMORY:
+        yield "resources: more memory is reserved than the limit allows"
+    if limit.nano_cpus and reserved.nano_cpus > limit.nano_cpus:
+        yield "resources: more CPU is reserved than the limit allows"
+
+
+def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
+    record = given.service
+    if replicas(record) > 1 and any(m.type == "volume" and m.driver != LOCAL_DRIVER for m in mounts):
+        yield "several replicas, but a volume's data stays on its node: each node has its own"
+    for bundle, _ in given.bundles:
+        if bundle.type == "service" and bundle.service_id and bundle.service_id != record.id:
+            yield f"secret bundle {bundle.id} is meant for service {bundle.service_id} only"
+    if given.pin_to:
+        yield "kept on this node: its image was loaded here and no registry has it"
