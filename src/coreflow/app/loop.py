@@ -1,0 +1,184 @@
+"""Kicks and ticks -> passes, one at a time.
+
+A kick says that something may have changed and carries nothing else: the pass reads everything anew. Any number of
+kicks during a pass make exactly one more, so a lost, doubled or late kick cannot matter; a relist at regular intervals
+finds what nobody announced.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+
+import structlog
+import trio
+from croniter import croniter
+
+from coreflow.domain.convergence import Verdict
+from coreflow.domain.errors import Unavailable
+from coreflow.domain.plan import Plan, kind_of, name_of, verb_of
+from coreflow.domain.report import Outcome
+
+from .reconcile import Reconciler, Settlement
+
+log = structlog.get_logger()
+
+SETTLING_SECONDS = 5.0
+"""How soon to look again while something is under way."""
+BURST_SECONDS = 0.3
+"""Events come in bursts; a kick waits this long for its companions."""
+
+
+class Kicks:
+    """Wake-up calls for the loop, coalesced."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._refresh = False
+
+    def kick(self, *, refresh: bool = False) -> None:
+        """Ask for a pass; with `refresh`, for one that looks up every image again."""
+        self._refresh = self._refresh or refresh
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Until the next kick."""
+        await self._event.wait()
+
+    def take(self) -> bool:
+        """Forget the kicks so far; whether one of them asked for a refresh."""
+        refresh, self._refresh = self._refresh, False
+        self._event = trio.Event()
+        return refresh
+
+
+class Loop:
+    """The chain of passes of a daemon."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        kicks: Kicks,
+        *,
+        initial_delay: float,
+        relist_seconds: float,
+        on_settled: Callable[[Settlement], None] | None = None,
+    ) -> None:
+        self._reconciler, self._kicks = reconciler, kicks
+        self._initial_delay, self._relist_seconds = initial_delay, relist_seconds
+        self._on_settled = on_settled
+        self._problems = Problems()
+        self._started = False
+
+    async def run_forever(self) -> None:
+        """Pass after pass. Raises what a pass raises; starting again goes on where it stopped."""
+        if not self._started:
+            with trio.move_on_after(self._initial_delay):
+                await trio.sleep_forever()
+            self._started = True
+        while True:
+            refresh = self._kicks.take()
+            try:
+                settlement = await self._reconciler.settle(refresh=refresh)
+            except BaseException:
+                if refresh:  # not done yet
+                    self._kicks.kick(refresh=True)
+                raise
+            self._problems.report(settlement)
+            if self._on_settled is not None:
+                self._on_settled(settlement)
+            if any(outcome.retry for outcome in settlement.troubles):
+                raise Unavailable("; ".join(sorted({o.detail for o in settlement.troubles if o.retry})))
+            await self._pause(settlement)
+
+    async def _pause(self, settlement: Settlement) -> None:
+        under_way = bool(settlement.last.plan.waits) or not all(
+            verdict.done or verdict.failed for verdict in settlement.verdicts.values()
+        )
+        seconds = min(SETTLING_SECONDS, self._relist_seconds) if under_way else self._relist_seconds
+        with trio.move_on_after(seconds):
+            await self._kicks.wait()
+            await trio.sleep(BURST_SECONDS)
+
+
+async def kick_on_changes(
+    changes: Callable[[], AbstractAsyncContextManager[AsyncIterator[None]]], kicks: Kicks
+) -> None:
+    """Kick whenever a far side says that something changed, and once whenever it is (again) there to say so.
+
+    Raises Unavailable when the far side hangs up.
+    """
+    async with changes() as notices:
+        kicks.kick()
+        async for _ in notices:
+            kicks.kick()
+    raise Unavailable("the stream of changes ended")
+
+
+async def kick_on_schedule(
+    schedule: str,
+    kicks: Kicks,
+    now: Callable[[], datetime],
+    sleep: Callable[[float], Awaitable[None]] = trio.sleep,
+) -> None:
+    """Kick at the times of a six-field cron expression (seconds first), looking up every image again."""
+    while True:
+        moment = now()
+        due: datetime = croniter(schedule, moment, second_at_beginning=True).get_next(datetime)
+        await sleep(max((due - moment).total_seconds(), 0.0))
+        kicks.kick(refresh=True)
+
+
+class ActionLog:
+    """A listener that logs what is done."""
+
+    def planned(self, plan: Plan) -> None:
+        """One line for a pass that has something to do."""
+        if plan.steps:
+            log.info("pass", actions=len(plan.steps), as_desired=plan.kept)
+
+    def applied(self, outcome: Outcome) -> None:
+        """One line per action."""
+        action = outcome.step.action
+        facts = {"kind": kind_of(action), "name": name_of(action), "unit": outcome.step.unit}
+        if outcome.status == "applied":
+            log.info(verb_of(action), reason=action.reason, **facts)
+        else:
+            log.warning(outcome.status, action=verb_of(action), reason=outcome.detail, **facts)
+
+    def progressed(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Nothing: the loop reports changes."""
+
+
+class Problems:
+    """Says what is wrong when it begins and when it ends, and not every minute in between."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def report(self, settlement: Settlement) -> None:
+        """Log the difference to the last report."""
+        found = dict(_problems(settlement))
+        for key, text in found.items():
+            if self._known.get(key) != text:
+                kind, _, name = key.partition(" ")
+                log.warning(kind, name=name, reason=text)
+        for key in self._known.keys() - found.keys():
+            kind, _, name = key.partition(" ")
+            log.info("resolved", name=name, was=kind)
+        self._known = found
+
+
+def _problems(settlement: Settlement) -> list[tuple[str, str]]:
+    plan = settlement.last.plan
+    found = [(f"{'held' if r.held else 'rejected'} {r.name}", "; ".join(r.reasons)) for r in plan.rejections]
+    found += [(f"failed {failure.name}", failure.reason) for failure in plan.failures]
+    found += [(f"note {note.name}", note.text) for note in plan.notes]
+    if plan.refusal is not None:
+        names = ", ".join(plan.refusal.names)
+        found.append(("refused removal", f"{plan.refusal} (COREFLOW_CONFIRM_REMOVAL); services: {names}"))
+    for name, verdict in settlement.verdicts.items():
+        if not verdict.done and verdict.detail:
+            found.append(
+                (f"unfinished {name}", f"{verdict.running} of {verdict.wanted} running: {verdict.detail}")
+            )
+    return found

@@ -1,0 +1,41 @@
+"""Run a job again while its far side is away."""
+
+import traceback
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from coreflow.domain.errors import CoreflowError, PortError
+from coreflow.domain.pacing import next_delay
+
+log = structlog.get_logger()
+
+
+async def supervise(name: str, job: Callable[[], Awaitable[None]]) -> None:
+    """Run `job` until it returns. After a failure it is started again, later each time, a minute later at most.
+
+    A far side that is away costs a line when it goes and none while it stays away; a bug is logged with its
+    traceback, and without its message, which could quote a value.
+    """
+    delay, said = 0.0, ""
+    while True:
+        started = trio.current_time()
+        try:
+            return await job()
+        except PortError as exc:
+            text = str(exc)
+            if text != said:
+                log.warning("waiting for a far side", job=name, reason=text)
+        except CoreflowError as exc:
+            text = str(exc)
+            if text != said:
+                log.error("cannot go on for now", job=name, reason=text)  # noqa: TRY400 - no traceback for a person
+        except Exception as exc:  # noqa: BLE001 - a bug in one job must not stop the others
+            text = type(exc).__name__
+            where = "".join(traceback.format_tb(exc.__traceback__))
+            log.error("unexpected error", job=name, error=text, traceback=where)  # noqa: TRY400 - see the docstring
+        up_for = trio.current_time() - started
+        said = text
+        delay = next_delay(delay, up_for=up_for)
+        await trio.sleep(delay)

@@ -53,7 +53,7 @@ def problems_of(options: BaseOptions) -> Iterator[Problem]:
         yield Problem("COREFLOW_CORETRAFFIC_PUBLISH", "must be ingress or host")
 
 
-def render_networks(taken: Iterable[str]) -> tuple[NetworkSpec, ...]:
+def render_networks(taken: Iterable[str], cluster: ClusterId) -> tuple[NetworkSpec, ...]:
     """The base networks, with address ranges that overlap none of `taken` (subnets that exist already)."""
     used = [ipaddress.ip_network(subnet, strict=False) for subnet in taken]
     free = (
@@ -66,7 +66,8 @@ def render_networks(taken: Iterable[str]) -> tuple[NetworkSpec, ...]:
         for candidate in (_POOL.format(number),)
     )
     return tuple(
-        NetworkSpec(name=name, owner=BASE, stage=Stage.BASE, subnet=next(free, None)) for name in NETWORKS
+        NetworkSpec(name=name, cluster=cluster, owner=BASE, stage=Stage.BASE, subnet=next(free, None))
+        for name in NETWORKS
     )
 
 
@@ -77,6 +78,7 @@ def render_base(
     body = {CORETRAFFIC: _coretraffic, CORELOG: _corelog, CORESTORE: _corestore}[name](image, options)
     return ServiceSpec(
         name=name,
+        cluster=cluster,
         owner=BASE,
         stage=Stage.BASE,
         body=body,

@@ -137,7 +137,7 @@ class Renderer:
         `images` answers `image_requests` (with the same `refresh`), `provisioned` is what bindings returned.
         """
         work = _Work(records, observed, refresh=refresh)
-        networks, bad_networks = _networks(observed)
+        networks, bad_networks = _networks(observed, records.cluster.id)
         for reason in bad_networks:
             work.reject(BASE, BASE, (reason,))
         for name, request in self._base_requests(records):
@@ -477,7 +477,7 @@ def _is_known(
     return image is not None and image.login == login
 
 
-def _networks(observed: Observed) -> tuple[tuple[NetworkSpec, ...], tuple[str, ...]]:
+def _networks(observed: Observed, cluster: ClusterId) -> tuple[tuple[NetworkSpec, ...], tuple[str, ...]]:
     """The base networks, and what makes one that exists already unusable."""
     existing = {network.name: network for network in observed.networks if network.name in NETWORKS}
     problems = [
@@ -486,4 +486,4 @@ def _networks(observed: Observed) -> tuple[tuple[NetworkSpec, ...], tuple[str, .
         if network.driver != "overlay" or network.scope != "swarm"
     ]
     taken = [subnet for network in observed.networks for subnet in network.subnets]
-    return render_networks(taken), tuple(problems)
+    return render_networks(taken, cluster), tuple(problems)

@@ -38,7 +38,7 @@ DEFAULT_MEMORY_MB = 1000
 MEGABYTE = 1_000_000
 LEAST_MEMORY = 6 * 1024 * 1024
 """The engine starts no container with less (source: moby's `linuxMinMemory`)."""
-SECRET_FILE = "secret.json"  # noqa: S105 - a file name
+SECRET_FILE = "secret.json"
 SECOND = 1_000_000_000
 _HOST_NAME = re.compile(
     r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -101,6 +101,7 @@ def render_workload(given: Ingredients) -> Rendered:
     return Rendered(
         service=ServiceSpec(
             name=record.name,
+            cluster=given.cluster,
             owner=owner,
             stage=Stage.WORKLOADS,
             body=body,
@@ -167,6 +168,7 @@ def _secret(given: Ingredients, payload: Payload | None) -> SecretSpec | None:
     digest = naming.salted_hash(f"{given.cluster}/{given.service.id}", payload.data)
     return SecretSpec(
         name=naming.secret_name(given.service.name, digest),
+        cluster=given.cluster,
         owner=Owner(given.service.id),
         stage=Stage.WORKLOADS,
         payload=payload.data,

@@ -18,7 +18,7 @@ from typing import Any, Literal, NewType
 import orjson
 from attrs import field, frozen
 
-from .ids import Owner
+from .ids import ClusterId, Owner
 from .records import RegistryLogin
 
 Fingerprint = NewType("Fingerprint", str)
@@ -284,6 +284,7 @@ class NetworkSpec:
     """An overlay network. `subnet` only matters when the network is made; an existing one is left as it is."""
 
     name: str
+    cluster: ClusterId
     owner: Owner
     stage: Stage
     subnet: str | None = None
@@ -296,6 +297,7 @@ class SecretSpec:
     """A Docker secret. Its name carries a hash of its content, so it never changes."""
 
     name: str
+    cluster: ClusterId
     owner: Owner
     stage: Stage
     payload: bytes = field(repr=False)
@@ -325,6 +327,7 @@ class ServiceSpec:
     """A Swarm service as we want it: its name, its body, and how to fetch its image."""
 
     name: str
+    cluster: ClusterId
     owner: Owner
     stage: Stage
     body: ServiceBody

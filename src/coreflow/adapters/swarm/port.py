@@ -60,15 +60,14 @@ def translated(exc: EngineError, what: str) -> PortError:
 
 
 class SwarmPort:
-    """`DockerPort` for one cluster, on any engine.
+    """`DockerPort` on any engine.
 
     Keeps what it read of a service for as long as the service's version stays the same, so that a pass over an
     unchanged Swarm decodes next to nothing.
     """
 
-    def __init__(self, engine: Engine, cluster: Callable[[], str] | str) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._cluster = cluster if callable(cluster) else lambda: cluster
         self._services: dict[str, tuple[int, ObservedService]] = {}
         self._network_names: dict[str, str] = {}
         self._secret_ids: dict[str, str] = {}
@@ -225,10 +224,10 @@ class SwarmPort:
         match spec:
             case NetworkSpec():
                 with _translated(f"creating network {spec.name}"):
-                    await self._engine.create_network(wire.network_document(spec, self._cluster()))
+                    await self._engine.create_network(wire.network_document(spec))
             case SecretSpec():
                 with _translated(f"creating secret {spec.name}"):
-                    document = wire.secret_document(spec, self._cluster())
+                    document = wire.secret_document(spec)
                     self._secret_ids[spec.name] = await self._engine.create_secret(document)
             case ServiceSpec():
                 await self._create(spec)
@@ -242,7 +241,6 @@ class SwarmPort:
         with _translated(f"creating service {spec.name}"):
             document = wire.service_document(
                 spec,
-                cluster=self._cluster(),
                 secret_ids=self._ids_of(spec),
                 foreign_labels=_foreign(old.labels) if old is not None else None,
             )
@@ -252,7 +250,6 @@ class SwarmPort:
         await self._wake_volume_plugins(spec)
         document = wire.service_document(
             spec,
-            cluster=self._cluster(),
             secret_ids=self._ids_of(spec),
             force_update=target.force_update,
             foreign_labels=_foreign(target.labels),
@@ -321,8 +318,9 @@ class SwarmPort:
             async with self._engine.events() as events:
 
                 async def kicks() -> AsyncIterator[None]:
-                    async for _ in events:
-                        yield None
+                    async for event in events:
+                        if not str(event.get("Action", "")).startswith("exec_"):  # health checks, every few seconds
+                            yield None
 
                 yield kicks()
 

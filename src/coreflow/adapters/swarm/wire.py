@@ -85,7 +85,6 @@ def _known(**members: Any) -> Document:
 def service_document(
     spec: ServiceSpec,
     *,
-    cluster: str,
     secret_ids: Mapping[str, str],
     force_update: int = 0,
     foreign_labels: Mapping[str, str] | None = None,
@@ -98,7 +97,7 @@ def service_document(
     body = spec.body
     return {
         "Name": spec.name,
-        "Labels": {**(foreign_labels or {}), **service_labels(spec, cluster)},
+        "Labels": {**(foreign_labels or {}), **service_labels(spec)},
         "TaskTemplate": _task_template(body, secret_ids, force_update),
         "Mode": {"Global": {}} if body.replicas is None else {"Replicated": {"Replicas": body.replicas}},
         "UpdateConfig": _roll_document(body.update),
@@ -118,9 +117,9 @@ def service_document(
     }
 
 
-def service_labels(spec: ServiceSpec, cluster: str) -> dict[str, str]:
+def service_labels(spec: ServiceSpec) -> dict[str, str]:
     """Our labels on a service: whose it is, what it was rendered from, which image and login it got."""
-    labels = naming.ownership(cluster, spec.owner)
+    labels = naming.ownership(spec.cluster, spec.owner)
     labels[naming.FINGERPRINT] = spec.fingerprints.whole
     for aspect in Aspect:
         labels[naming.aspect_label(aspect.value)] = spec.fingerprints.aspect(aspect)
@@ -205,23 +204,23 @@ def _roll_document(policy: RollPolicy) -> Document:
     }
 
 
-def secret_document(spec: SecretSpec, cluster: str) -> Document:
+def secret_document(spec: SecretSpec) -> Document:
     """For `POST /secrets/create`."""
     return {
         "Name": spec.name,
-        "Labels": naming.ownership(cluster, spec.owner),
+        "Labels": naming.ownership(spec.cluster, spec.owner),
         "Data": base64.b64encode(spec.payload).decode(),
     }
 
 
-def network_document(spec: NetworkSpec, cluster: str) -> Document:
+def network_document(spec: NetworkSpec) -> Document:
     """For `POST /networks/create`."""
     document: Document = {
         "Name": spec.name,
         "Driver": "overlay",
         "Attachable": spec.attachable,
         "CheckDuplicate": True,
-        "Labels": naming.ownership(cluster, spec.owner),
+        "Labels": naming.ownership(spec.cluster, spec.owner),
     }
     if spec.subnet:
         document["IPAM"] = {"Config": [{"Subnet": spec.subnet}]}

@@ -1,0 +1,29 @@
+"""Structured logs: one event per line, as JSON or, on a terminal, in colour."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure(log_format: str = "auto", level: str = "info") -> None:
+    """Set up logging for a process. `auto` means console on a terminal and JSON elsewhere."""
+    to_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    # frames of an exception would show local variables, which may be secrets
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if to_console
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
