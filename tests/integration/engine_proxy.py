@@ -1,0 +1,165 @@
+"""A unix socket in front of an engine's: counts what goes through, and can kill the client at a chosen write.
+
+Runs in threads of the test process. Requests are read properly (Content-Length or chunked), since one connection
+carries many; answers are passed on as they come.
+"""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Literal
+
+from attrs import define, field
+
+READS = frozenset({"GET", "HEAD"})
+When = Literal["before", "after"]
+
+
+@define
+class Trap:
+    """Spring at the n-th write (from 1): before it reaches the engine, or after the engine answered it."""
+
+    nth: int
+    when: When
+    spring: Callable[[], None]
+
+
+@define
+class EngineProxy:
+    """What went through so far."""
+
+    path: Path
+    upstream: str
+    requests: list[tuple[str, str]] = field(factory=list)
+    trap: Trap | None = None
+    _lock: threading.Lock = field(factory=threading.Lock)
+
+    @property
+    def url(self) -> str:
+        """For `DOCKER_HOST`."""
+        return f"unix://{self.path}"
+
+    @property
+    def reads(self) -> int:
+        """Requests that change nothing."""
+        return sum(method in READS for method, _ in self.requests)
+
+    @property
+    def writes(self) -> int:
+        """Requests that change something."""
+        return len(self.requests) - self.reads
+
+    def reset(self) -> None:
+        """Forget what went through."""
+        self.requests.clear()
+
+    def _note(self, method: str, target: str) -> int | None:
+        """Count a request; for a write, which one it is."""
+        with self._lock:
+            self.requests.append((method, target.partition("?")[0]))
+            return None if method in READS else self.writes
+
+    def serve(self, client: socket.socket) -> None:
+        """One connection of a client, until either side hangs up."""
+        engine = socket.socket(socket.AF_UNIX)
+        sprung: list[Trap] = []
+        with client, engine:
+            try:
+                engine.connect(self.upstream)
+                threading.Thread(target=_relay, args=(engine, client, sprung), daemon=True).start()
+                with client.makefile("rb") as stream:
+                    while self._forward(stream, engine, sprung):
+                        pass
+            except OSError:
+                pass
+
+    def _forward(self, stream: BufferedReader, engine: socket.socket, sprung: list[Trap]) -> bool:
+        """Pass on one request; whether the connection goes on."""
+        head = _head(stream)
+        if not head:
+            return False
+        method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
+        nth = self._note(method, target)
+        trap = self.trap
+        if trap is not None and trap.nth == nth:
+            if trap.when == "before":
+                trap.spring()
+                return False
+            sprung.append(trap)
+        engine.sendall(head)
+        for piece in _body(head, stream):
+            engine.sendall(piece)
+        return True
+
+
+def _relay(engine: socket.socket, client: socket.socket, sprung: list[Trap]) -> None:
+    """Pass on answers; that of a write with a trap behind it never arrives."""
+    try:
+        while piece := engine.recv(65536):
+            if sprung:
+                sprung[0].spring()
+                return
+            client.sendall(piece)
+        client.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def _head(stream: BufferedReader) -> bytes:
+    lines = []
+    while line := stream.readline():
+        lines.append(line)
+        if line == b"\r\n":
+            return b"".join(lines)
+    return b""
+
+
+def _body(head: bytes, stream: BufferedReader) -> Iterator[bytes]:
+    fields = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    }
+    if b"chunked" in fields.get(b"transfer-encoding", b""):
+        while True:
+            size = stream.readline()
+            chunk = stream.read(int(size.split(b";")[0], 16) + 2)
+            yield size + chunk
+            if chunk == b"\r\n":
+                return
+    else:
+        left = int(fields.get(b"content-length", b"0"))
+        while left > 0:
+            piece = stream.read(min(left, 65536))
+            if not piece:
+                return
+            left -= len(piece)
+            yield piece
+
+
+@contextmanager
+def engine_proxy(upstream: str, folder: Path) -> Iterator[EngineProxy]:
+    """A proxy in front of the engine at `upstream` (`unix:///...`), for as long as the block runs."""
+    path = folder / "engine.sock"
+    proxy = EngineProxy(path, upstream.removeprefix("unix://"))
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(64)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=proxy.serve, args=(client,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield proxy
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        path.unlink()
