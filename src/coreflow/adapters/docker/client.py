@@ -1,0 +1,321 @@
+"""The `Engine` protocol over the docker SDK's low-level client.
+
+The SDK blocks, so calls run in worker threads: reads are abandoned when their caller is cancelled, writes are not, since
+their outcome would be unknown. Specs go out as they are: the SDK's own spec classes lose members and have wrong defaults,
+and it can send no credentials of ours, so writes use the client as what it is, an HTTP session.
+
+The SDK keys the connection pools of a unix socket by whole URLs, which gives every service its own connection; an adapter
+with one pool mends that.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import docker
+import docker.errors
+import requests
+import trio
+from docker.transport import UnixHTTPAdapter
+
+from coreflow.adapters.swarm.engine import Document, EngineError, EngineUnreachable
+
+T = TypeVar("T")
+
+CALLS = 4
+"""Calls at once: more do not go faster (measured: the engine and the interpreter lock are the limit)."""
+CALL_SECONDS = 60
+LOAD_SECONDS = 3600
+
+
+class _OnePool(UnixHTTPAdapter):
+    """All requests to one socket share one pool."""
+
+    def get_connection(self, url: Any, proxies: Any = None) -> Any:
+        return super().get_connection("http+docker://localhost", proxies)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except docker.errors.APIError as exc:
+        status = exc.response.status_code if exc.response is not None else 500
+        raise EngineError(status, str(exc.explanation or "no explanation")) from None
+    except (requests.exceptions.RequestException, OSError, docker.errors.DockerException) as exc:
+        raise EngineUnreachable(_plain(exc)) from None
+
+
+def _plain(exc: BaseException) -> str:
+    """The innermost reason, in a few words: the SDK wraps it several times."""
+    while exc.__context__ is not None:
+        exc = exc.__context__
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return type(exc).__name__ if isinstance(exc, requests.exceptions.RequestException) else str(exc)
+
+
+class DockerEngine:
+    """One engine; open it with `open_engine`."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._client: docker.APIClient | None = None
+        self._opening = trio.Lock()
+        self._calls = trio.CapacityLimiter(CALLS)
+        self._streams = trio.CapacityLimiter(CALLS)
+
+    async def _connected(self) -> docker.APIClient:
+        """The client; the first use asks the engine for its version."""
+        if self._client is None:
+            async with self._opening:
+                if self._client is None:
+                    self._client = await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True)
+        return self._client
+
+    def _connect(self) -> docker.APIClient:
+        with _translated():
+            client = docker.APIClient(
+                base_url=self._host, version="auto", timeout=CALL_SECONDS, max_pool_size=CALLS
+            )
+        if self._host.startswith("unix://"):
+            socket = self._host.replace("unix://", "http+unix://")
+            client.mount("http+docker://", _OnePool(socket, CALL_SECONDS, max_pool_size=CALLS))
+        return client
+
+    async def _read(
+        self, path: str, *, auth: str | None = None, seconds: int = CALL_SECONDS, **query: Any
+    ) -> Any:
+        return await self._call("GET", path, query=query, auth=auth, seconds=seconds, abandon=True)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, Any] | None = None,
+        auth: str | None = None,
+        seconds: int = CALL_SECONDS,
+        abandon: bool = False,
+    ) -> Any:
+        client = await self._connected()
+
+        def call() -> Any:
+            headers = {"X-Registry-Auth": auth} if auth is not None else {}
+            with _translated():
+                url = f"{client.base_url}/v{client.api_version}{path}"
+                answer = client.request(
+                    method, url, json=body, params=query, headers=headers, timeout=seconds
+                )
+                _raise_for_status(answer)
+                return answer.json() if answer.content else None
+
+        return await trio.to_thread.run_sync(call, limiter=self._calls, abandon_on_cancel=abandon)
+
+    async def _list(self, path: str) -> Sequence[Document]:
+        documents: Sequence[Document] = await self._read(path)
+        return documents or ()
+
+    async def version(self) -> Document:
+        """`GET /version`."""
+        document: Document = await self._read("/version")
+        return document
+
+    async def info(self) -> Document:
+        """`GET /info`."""
+        document: Document = await self._read("/info")
+        return document
+
+    async def list_services(self) -> Sequence[Document]:
+        """`GET /services`."""
+        return await self._list("/services")
+
+    async def list_tasks(self) -> Sequence[Document]:
+        """`GET /tasks`."""
+        return await self._list("/tasks")
+
+    async def list_secrets(self) -> Sequence[Document]:
+        """`GET /secrets`."""
+        return await self._list("/secrets")
+
+    async def list_networks(self) -> Sequence[Document]:
+        """`GET /networks`."""
+        return await self._list("/networks")
+
+    async def list_nodes(self) -> Sequence[Document]:
+        """`GET /nodes`."""
+        return await self._list("/nodes")
+
+    async def inspect_service(self, service_id: str) -> Document:
+        """`GET /services/{id}`."""
+        document: Document = await self._read(f"/services/{quote(service_id)}")
+        return document
+
+    async def create_service(self, spec: Mapping[str, Any], auth: str | None = None) -> str:
+        """`POST /services/create`."""
+        answer = await self._call("POST", "/services/create", body=spec, auth=auth)
+        return str(answer["ID"])
+
+    async def update_service(
+        self, service_id: str, version: int, spec: Mapping[str, Any], auth: str | None = None
+    ) -> None:
+        """`POST /services/{id}/update`."""
+        path = f"/services/{quote(service_id)}/update"
+        await self._call("POST", path, body=spec, query={"version": version}, auth=auth)
+
+    async def remove_service(self, service_id: str) -> None:
+        """`DELETE /services/{id}`."""
+        await self._call("DELETE", f"/services/{quote(service_id)}")
+
+    async def create_secret(self, spec: Mapping[str, Any]) -> str:
+        """`POST /secrets/create`."""
+        answer = await self._call("POST", "/secrets/create", body=spec)
+        return str(answer["ID"])
+
+    async def remove_secret(self, secret_id: str) -> None:
+        """`DELETE /secrets/{id}`."""
+        await self._call("DELETE", f"/secrets/{quote(secret_id)}")
+
+    async def create_network(self, config: Mapping[str, Any]) -> str:
+        """`POST /networks/create`."""
+        answer = await self._call("POST", "/networks/create", body=config)
+        return str(answer["Id"])
+
+    async def inspect_image(self, reference: str) -> Document:
+        """`GET /images/{name}/json`."""
+        document: Document = await self._read(f"/images/{quote(reference)}/json")
+        return document
+
+    async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
+        """`GET /distribution/{name}/json`."""
+        document: Document = await self._read(f"/distribution/{quote(reference)}/json", auth=auth)
+        return document
+
+    async def load_image(self, archive: AsyncIterator[bytes]) -> Sequence[str]:
+        """`POST /images/load`, streamed."""
+        client = await self._connected()
+
+        def pieces() -> Iterator[bytes]:
+            while True:
+                piece = trio.from_thread.run(anext, archive, b"")
+                if not piece:
+                    return
+                yield piece
+
+        def call() -> list[str]:
+            with _translated():
+                url = f"{client.base_url}/v{client.api_version}/images/load"
+                headers = {"Content-Type": "application/x-tar"}
+                answer = client.post(
+                    url, data=pieces(), params={"quiet": "1"}, headers=headers, timeout=LOAD_SECONDS
+                )
+                _raise_for_status(answer)
+                return list(_loaded(answer.text))
+
+        return await trio.to_thread.run_sync(call, limiter=self._streams)
+
+    async def tag_image(self, image: str, repository: str, tag: str) -> None:
+        """`POST /images/{name}/tag`."""
+        await self._call("POST", f"/images/{quote(image)}/tag", query={"repo": repository, "tag": tag})
+
+    async def list_volumes(self) -> Sequence[Document]:
+        """`GET /volumes`."""
+        answer = await self._read("/volumes")
+        return answer.get("Volumes") or ()
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Document]]:
+        """`GET /events`, from now on."""
+        client = await self._connected()
+        filters = json.dumps({"type": ["service", "secret", "network", "node", "container"]})
+        url = f"{client.base_url}/v{client.api_version}/events"
+
+        def connect() -> requests.Response:
+            with _translated():
+                answer = client.get(
+                    url, params={"filters": filters}, stream=True, timeout=(CALL_SECONDS, None)
+                )
+                _raise_for_status(answer)
+                return answer
+
+        answer = await trio.to_thread.run_sync(connect, limiter=self._streams, abandon_on_cancel=True)
+        send, receive = trio.open_memory_channel[Document](64)
+
+        def pump() -> None:
+            try:
+                for line in answer.iter_lines():
+                    if line:
+                        trio.from_thread.run(send.send, json.loads(line))
+            except (
+                requests.exceptions.RequestException,
+                OSError,
+                ValueError,
+                AttributeError,
+                trio.BrokenResourceError,
+            ):
+                pass  # hung up, or closed under our feet: either way the stream has ended
+
+        async def follow() -> None:
+            async with send:
+                await trio.to_thread.run_sync(pump, limiter=self._streams, abandon_on_cancel=True)
+
+        async with trio.open_nursery() as nursery, receive:
+            nursery.start_soon(follow)
+            try:
+                yield receive
+            finally:
+                _hang_up(answer)
+                nursery.cancel_scope.cancel()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._client is not None:
+            self._client.close()
+
+
+def _hang_up(answer: requests.Response) -> None:
+    """End a stream that another thread is reading."""
+    raw: Any = answer.raw
+    with suppress(AttributeError, OSError):
+        raw._fp.fp.raw._sock.shutdown(2)  # noqa: SLF001 - requests has no other way to wake its reader
+    answer.close()
+
+
+def _raise_for_status(answer: requests.Response) -> None:
+    if answer.status_code >= 400:
+        try:
+            message = str(answer.json()["message"])
+        except (ValueError, KeyError, TypeError):
+            message = answer.text.strip() or answer.reason
+        raise EngineError(answer.status_code, message)
+
+
+def _loaded(text: str) -> Iterator[str]:
+    """References, or ids of images without one, from the engine's answer to a load.
+
+    Raises EngineError for an archive that the engine cannot read: it says so in the stream, with status 200.
+    """
+    for line in text.splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        if "error" in message:
+            raise EngineError(400, str(message["error"]))
+        stream = str(message.get("stream", "")).strip()
+        for prefix in ("Loaded image ID: ", "Loaded image: "):
+            if stream.startswith(prefix):
+                yield stream.removeprefix(prefix)
+
+
+@asynccontextmanager
+async def open_engine(host: str) -> AsyncIterator[DockerEngine]:
+    """An engine at `unix:///path` or `tcp://host:port`. Nothing is asked of it before the first call."""
+    engine = DockerEngine(host)
+    try:
+        yield engine
+    finally:
+        await engine.close()
