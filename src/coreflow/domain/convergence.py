@@ -26,7 +26,11 @@ _HINTS = (
 
 @frozen(kw_only=True)
 class Verdict:
-    """How far a service is. `done` and `failed` exclude each other; neither means: still at it."""
+    """How far a service is. `done` and `failed` exclude each other; neither means: still at it.
+
+    Only tasks made from the present spec count as running: right after a write the old ones run, and nothing else tells
+    that a roll-out is about to begin.
+    """
 
     service: str
     running: int
@@ -40,7 +44,7 @@ def judge(service: ObservedService, tasks: Iterable[ObservedTask], nodes: Iterab
     """Judge one service by its own tasks."""
     tasks = list(tasks)
     wanted = _wanted(service, tasks, nodes)
-    running = sum(1 for task in tasks if task.state == _READY and task.desired_state == _READY)
+    running = sum(1 for task in tasks if task.state == _READY and task.desired_state == _READY and task.is_current)
     state = service.update_state
     failed = state in {"rollback_completed", "rollback_paused", "paused"}
     done = running >= wanted and not service.in_roll_out and not failed
@@ -49,7 +53,8 @@ def judge(service: ObservedService, tasks: Iterable[ObservedTask], nodes: Iterab
     elif done:
         detail = ""
     else:
-        detail = _last_error(tasks) or _stuck(tasks)
+        present = [task for task in tasks if task.is_current]
+        detail = _last_error(present) or _stuck(present)
     return Verdict(
         service=service.name,
         running=min(running, wanted),

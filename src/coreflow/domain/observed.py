@@ -71,6 +71,8 @@ class ObservedTask:
     image: str = ""
     addresses: Mapping[str, str] = Factory(dict)
     """Network name to address, without the prefix length."""
+    is_current: bool = True
+    """Whether it was made from its service's present spec; false for a task that a roll-out has yet to replace."""
     template: Fingerprint | None = None
     """The template fingerprint of what the task was made from; known for services that were rolled back."""
 

@@ -96,7 +96,7 @@ class SwarmPort:
         observed = self._read_services(services)
         return Observed(
             services=observed,
-            tasks=self._read_tasks(tasks, observed),
+            tasks=self._read_tasks(tasks, services, observed),
             secrets=observed_secrets,
             networks=observed_networks,
             nodes=observed_nodes,
@@ -107,7 +107,7 @@ class SwarmPort:
         """Services and tasks: two reads."""
         services, tasks = await self._together(self._engine.list_services, self._engine.list_tasks)
         observed = self._read_services(services)
-        return observed, self._read_tasks(tasks, observed)
+        return observed, self._read_tasks(tasks, services, observed)
 
     async def _together(self, *calls: Callable[[], Awaitable[T]]) -> list[T]:
         """Make several calls at once; the first that fails decides."""
@@ -140,9 +140,12 @@ class SwarmPort:
         self._services = now
         return tuple(service for _, service in now.values())
 
-    def _read_tasks(self, documents: Any, services: tuple[ObservedService, ...]) -> tuple[ObservedTask, ...]:
+    def _read_tasks(
+        self, documents: Any, service_documents: Any, services: tuple[ObservedService, ...]
+    ) -> tuple[ObservedTask, ...]:
         templates = dict.fromkeys(wire.rolled_back(services), self._network_names)
-        return tuple([wire.observed_task(document, templates=templates) for document in documents])
+        current = {d["ID"]: d["Spec"].get("TaskTemplate") or {} for d in service_documents}
+        return tuple([wire.observed_task(d, templates=templates, current=current) for d in documents])
 
     async def resolve(self, request: ImageRequest) -> ResolvedImage:
         """Ask the engine first (an image that only it has needs no registry), then the registry."""

@@ -437,8 +437,17 @@ def _others(
             yield path, canonical(kept).decode()
 
 
-def observed_task(document: Json, *, templates: Mapping[str, Mapping[str, str]]) -> ObservedTask:
-    """Read a task. `templates` maps ids of services that were rolled back to the names of networks by id."""
+def observed_task(
+    document: Json,
+    *,
+    templates: Mapping[str, Mapping[str, str]],
+    current: Mapping[str, Json] | None = None,
+) -> ObservedTask:
+    """Read a task.
+
+    `templates` maps ids of services that were rolled back to the names of networks by id; `current` maps ids of services
+    to their present task templates.
+    """
     status = document.get("Status") or {}
     spec = document.get("Spec") or {}
     service_id = document.get("ServiceID") or ""
@@ -455,7 +464,15 @@ def observed_task(document: Json, *, templates: Mapping[str, Mapping[str, str]])
         created_at=document.get("CreatedAt") or "",
         image=(spec.get("ContainerSpec") or {}).get("Image") or "",
         addresses=_addresses(document.get("NetworksAttachments") or ()),
+        is_current=current is None or service_id not in current or _same_template(spec, current[service_id]),
         template=None if names is None else template_fingerprint(service_body({"TaskTemplate": spec}, names)),
+    )
+
+
+def _same_template(one: Json, other: Json) -> bool:
+    """Whether two task templates are the same. A task's own copy lacks `Runtime`."""
+    return one.keys() - {"Runtime"} == other.keys() - {"Runtime"} and all(
+        one[key] == other[key] for key in one if key != "Runtime"
     )
 
 
