@@ -13,7 +13,7 @@ from attrs import Factory, frozen
 
 from coreflow.domain.convergence import Verdict, judge_all
 from coreflow.domain.desired import Desired, Renderer, RenderOptions
-from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
+from coreflow.domain.errors import PortError, Refused, Unavailable
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution
 from coreflow.domain.observed import Observed
 from coreflow.domain.plan import Create, Plan, PlanOptions, Remove, Step, make_plan, stage_of, subject_of
@@ -94,10 +94,17 @@ class Settlement:
         return next((report.troubles for report in reversed(self.reports) if report.outcomes), ())
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether something is left to do that a later pass may be able to."""
+        retry = any(outcome.retry for report in self.reports[-1:] for outcome in report.troubles)
+        return bool(self.last.plan.waits) or retry
+
+    @property
     def is_settled(self) -> bool:
         """Whether nothing is left to do, and nothing went wrong."""
         done = all(verdict.done for verdict in self.verdicts.values())
-        return done and self.last.plan.is_clean and not self.troubles
+        idle = not any(report.applied for report in self.reports[-1:])
+        return done and idle and not self.is_waiting and self.last.plan.is_clean and not self.troubles
 
 
 class Reconciler:
@@ -195,41 +202,35 @@ class Reconciler:
         reports: tuple[Report, ...] = ()
         while True:
             settlement = await self.settle(refresh=refresh)
-            reports += settlement.reports
-            verdicts = settlement.verdicts
-            self._listener.progressed(verdicts)
-            at_rest = not settlement.last.plan.waits and not settlement.reports[-1].outcomes
-            pending = [verdict for verdict in verdicts.values() if not (verdict.done or verdict.failed)]
-            if (at_rest and not pending) or trio.current_time() >= deadline:
-                break
-            if (
-                not await self._wait(settlement.last, deadline)
-                and not pending
-                and not settlement.last.plan.waits
-            ):
-                break
             refresh = False
-        return Settlement(last=settlement.last, reports=reports, verdicts=verdicts)
+            reports += settlement.reports
+            self._listener.progressed(settlement.verdicts)
+            pending = any(not (v.done or v.failed) for v in settlement.verdicts.values())
+            if not (pending or settlement.is_waiting) or trio.current_time() >= deadline:
+                break
+            if pending:
+                await self._wait(settlement.last, deadline)
+            else:
+                await self._sleep(deadline)
+        return Settlement(last=settlement.last, reports=reports, verdicts=settlement.verdicts)
 
-    async def _wait(self, situation: Situation, deadline: float) -> bool:
-        """Poll until every service is done or has failed; whether that was before the deadline."""
+    async def _wait(self, situation: Situation, deadline: float) -> None:
+        """Poll until every service is done or has failed, or the deadline has come."""
         names = sorted(situation.desired.services)
         while trio.current_time() < deadline:
+            await self._sleep(deadline)
             try:
                 services, tasks = await self._docker.progress()
-            except (Unavailable, LostRace):
-                await trio.sleep(min(POLL_SECONDS, max(deadline - trio.current_time(), 0)))
+            except Unavailable:
                 continue
             verdicts = judge_all(names, services, tasks, situation.observed.nodes)
             self._listener.progressed(verdicts)
             if all(verdict.done or verdict.failed for verdict in verdicts.values()):
-                if (
-                    situation.plan.waits
-                ):  # not about these services: a removal that waits, an address that is short
-                    await trio.sleep(min(POLL_SECONDS, max(deadline - trio.current_time(), 0)))
-                return True
-            await trio.sleep(min(POLL_SECONDS, max(deadline - trio.current_time(), 0)))
-        return False
+                return
+
+    @staticmethod
+    async def _sleep(deadline: float) -> None:
+        await trio.sleep(min(POLL_SECONDS, max(deadline - trio.current_time(), 0)))
 
     # applying
 

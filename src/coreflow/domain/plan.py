@@ -250,6 +250,7 @@ class _Planning:
         self.waits: list[Wait] = []
         self.failures: list[Failure] = []
         self.rejections: list[Rejection] = list(desired.rejections)
+        self.notes: list[Note] = list(desired.notes)
         self.removed: set[str] = set()
         self.refusal: Refusal | None = None
         self.held: set[Unit] = set(desired.held)
@@ -262,7 +263,7 @@ class _Planning:
             waits=tuple(self.waits),
             failures=tuple(self.failures),
             rejections=tuple(self.rejections),
-            notes=self.desired.notes,
+            notes=tuple(self.notes),
             refusal=self.refusal,
         )
 
@@ -469,11 +470,10 @@ class _Planning:
             else:
                 self._remove_predecessor(service, successor)
         if not self.options.prune or not self.desired.prune:
-            for service in gone:
-                reason = "no longer wanted, but pruning is off"
-                if not self.desired.prune:
-                    reason = "no longer wanted, unless it belongs to the record whose id is missing"
-                self.waits.append(Wait(unit_of(service.owner, service.name), service.name, reason))
+            reason = "no longer wanted, but COREFLOW_PRUNE is off"
+            if not self.desired.prune:
+                reason = "no longer wanted, unless it belongs to the record whose id is missing"
+            self.notes += [Note(unit=unit_of(s.owner, s.name), name=s.name, text=reason) for s in gone]
             return
         if self._needs_confirmation(gone):
             return
