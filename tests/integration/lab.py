@@ -18,7 +18,7 @@ Json = dict[str, Any]
 LOCAL_IMAGE = "coreflow/test:1"
 NEWER_IMAGE = "coreflow/test:2"
 EXITING_IMAGE = "coreflow/test:exits"
-BASE_NETWORKS = ("sznwebgateway", "szncorechat")
+COMMAND = ("/tmp/shim.py",)
 
 
 @define
@@ -126,7 +126,7 @@ class Lab:
     def run(self, *arguments: str, timeout: float = 120, **extra: str) -> Result:
         """Run `coreflow` to its end."""
         done = subprocess.run(
-            [sys.executable, "-m", "coreflow", *arguments],
+            [sys.executable, *COMMAND, *arguments],
             env=self.environment(**extra),
             cwd=self.folder,
             capture_output=True,
@@ -140,7 +140,7 @@ class Lab:
         """Start `coreflow` in the background; its log goes to `daemon.log`."""
         with (self.folder / "daemon.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "coreflow", *arguments],
+                [sys.executable, *COMMAND, *arguments],
                 env=self.environment(**extra),
                 cwd=self.folder,
                 stdout=log,

@@ -57,8 +57,8 @@ def _remove_volume(lab: Lab, name: str) -> bool:
     return True
 
 
-def _actions(document: dict[str, Any]) -> list[tuple[str, str, str]]:
-    return [(a["action"], a["kind"], a["name"]) for a in document["actions"]]
+def _done(document: dict[str, Any], kind: str = "service") -> list[tuple[str, str, str]]:
+    return [(o["action"], o["name"], o["reason"]) for o in document["outcomes"] if o["kind"] == kind]
 
 
 def test_the_example_cluster_runs(lab: Lab, volume_driver: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_example_cluster_runs(lab: Lab, volume_driver: Path) -> None:
     volume = lab.client.inspect_volume(created[0]["Name"])
     assert volume["Labels"]["serve.zone.serviceName"] == lab.name("shop")
     again = lab.deploy(**base)
-    assert again["actions"] == []
+    assert again["outcomes"] == []
 
 
 def _group(identity: str, key: str, value: str, priority: int | None = None) -> dict[str, Any]:
@@ -194,8 +194,7 @@ def test_one_change_updates_one_service_in_place(
     finally:
         stop.set()
         watcher.join()
-    updates = [action for action in done["actions"] if action["kind"] == "service"]
-    assert [(u["action"], u["name"], u["reason"]) for u in updates] == [("update", lab.name("a"), reason)]
+    assert _done(done) == [("update", lab.name("a"), reason)]
     assert lab.inspect("a")["ID"] == before["a"]["ID"]
     assert lab.inspect("b")["Version"] == before["b"]["Version"]
     assert fewest[0] >= 1
@@ -208,7 +207,7 @@ def test_recreation_is_the_operators_choice(lab: Lab) -> None:
     before = lab.inspect("a")["ID"]
     lab.write(lab.service("a", NEWER_IMAGE))
     done = lab.deploy(COREFLOW_UPDATE="recreate")
-    assert _actions(done) == [("recreate", "service", lab.name("a"))]
+    assert _done(done) == [("recreate", lab.name("a"), f"image {LOCAL_IMAGE} → {NEWER_IMAGE}")]
     assert lab.inspect("a")["ID"] != before
 
 
@@ -227,7 +226,7 @@ def test_a_bad_image_is_rolled_back_and_not_tried_again(lab: Lab) -> None:
     again = lab.apply("--timeout", "60")
     assert again.code == 1
     assert "not tried again" in again.out
-    assert again.json["actions"] == []
+    assert again.json["outcomes"] == []
     assert lab.inspect("a")["Version"] == version
     assert len(lab.running("a")) == 1
     lab.write(lab.service("a", NEWER_IMAGE, secretBundleId="bundle"), **lab.secrets(KEY="new"))
@@ -352,7 +351,7 @@ def test_a_registry_with_a_login(lab: Lab, engine_state: Path) -> None:
     port = private.rpartition(":")[2]
     subprocess.run([script, "registry", "stop", port, *name], check=True)
     try:
-        assert lab.deploy()["actions"] == []
+        assert lab.deploy()["outcomes"] == []
         lab.write(service("2", "correct-horse"))
         down = lab.apply("--timeout", "20")
         assert down.code == 1
@@ -433,12 +432,14 @@ def test_killed_at_any_write_the_next_run_finishes(lab: Lab, when: When) -> None
     for nth in itertools.count(1):
         with engine_proxy(lab.host, lab.folder) as proxy:
             proxy.trap = Trap(nth, when, lab.kill_last)
-            process = lab.start("apply", "--records", str(lab.records), "--timeout", "60", DOCKER_HOST=proxy.url)
+            process = lab.start(
+                "apply", "--records", str(lab.records), "--timeout", "60", DOCKER_HOST=proxy.url
+            )
             code = process.wait(timeout=90)
         lab.deploy()
         assert lab.services() == [lab.name("a"), lab.name("b")]
         assert len(lab.secret_names()) == 2
-        assert lab.apply().json["actions"] == []
+        assert lab.apply().json["outcomes"] == []
         if code == 0:
             break
         assert code == -signal.SIGKILL

@@ -21,7 +21,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, assert_never
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from . import naming
 from .desired import Desired, Note, Rejection, Unit, unit_of
@@ -634,10 +634,14 @@ def _rest_changes(live: ServiceBody, wanted: ServiceBody) -> Iterator[str]:
         ("max_per_node", "tasks per node"),
         ("health_check", "health check"),
         ("restart", "restart policy"),
-        ("update", "update policy"),
-        ("rollback", "roll-back policy"),
     ):
         if getattr(live, name) != getattr(wanted, name):
+            yield text
+    for name, text in (("update", "update policy"), ("rollback", "roll-back policy")):
+        old_policy, new_policy = getattr(live, name), getattr(wanted, name)
+        if live.mounts != wanted.mounts:  # the order follows from the mounts: one change, one reason
+            old_policy = evolve(old_policy, order=new_policy.order)
+        if old_policy != new_policy:
             yield text
     old, new = dict(live.other), dict(wanted.other)
     yield from (path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path))
