@@ -1,11 +1,10 @@
 """What every cluster gets: two overlay networks and the base services."""
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import field, frozen
 
-from .errors import Problem
 from .ids import BASE, ClusterId
 from .records import RegistryLogin
 from .services import WEB_GATEWAY, login_hash
@@ -42,15 +41,6 @@ class BaseOptions:
     )
     coretraffic_publish: str = "ingress"
     corestore_api_token: str | None = field(default=None, repr=False)
-
-
-def problems_of(options: BaseOptions) -> Iterator[Problem]:
-    """What is wrong with these options."""
-    for name in options.services:
-        if name not in SERVICES:
-            yield Problem("COREFLOW_BASE_SERVICES", f"{name} is not a base service ({', '.join(SERVICES)})")
-    if options.coretraffic_publish not in {"ingress", "host"}:
-        yield Problem("COREFLOW_CORETRAFFIC_PUBLISH", "must be ingress or host")
 
 
 def render_networks(taken: Iterable[str], cluster: ClusterId) -> tuple[NetworkSpec, ...]:

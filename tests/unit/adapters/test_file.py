@@ -1,0 +1,663 @@
+"""The cluster file: how it is parsed, watched, and what is said of a broken one."""
+
+import gc
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import trio
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coreflow.adapters.file import (
+    CHUNK,
+    DEPTH_LIMIT,
+    LARGE,
+    FileCloudly,
+    _differences,
+    parse_json,
+    parse_yaml,
+)
+from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
+from coreflow.domain.ids import Owner
+from coreflow.domain.specs import ImageSpec, Stage
+
+NAME = Path("cluster.yaml")
+LOADERS: tuple[type, ...] = (yaml.CSafeLoader, yaml.SafeLoader)
+DOCUMENT = {"configData": {"id": "c1"}, "services": [{"id": "s1", "data": {"name": "shop"}}]}
+
+
+def problem_of(call: Callable[[], object]) -> str:
+    """The one problem of a document that cannot be parsed."""
+    with pytest.raises(InvalidRecord) as caught:
+        call()
+    assert caught.value.__context__ is None
+    (problem,) = caught.value.problems
+    return str(problem)
+
+
+# YAML
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ("a: text", {"a": "text"}),
+        ("a: 'it''s'\nb: \"x\\ty\"\nc: |\n  two\n  lines\n", {"a": "it's", "b": "x\ty", "c": "two\nlines\n"}),
+        ("[1, -2, 0x10, 1.5, true, no, ~, null, '']", [1, -2, 16, 1.5, True, False, None, None, ""]),
+        ("['1', \"true\", 'null', !!str 1]", ["1", "true", "null", "1"]),
+        (
+            "[2026-11-23, 2026-11-23 09:00:00, !!timestamp 2026-11-23]",
+            ["2026-11-23", "2026-11-23 09:00:00", "2026-11-23"],
+        ),
+        ("a: =\nb: <<", {"a": "=", "b": "<<"}),
+        ("a:\n- x\n- {y: [z]}\n- []\n- {}", {"a": ["x", {"y": ["z"]}, [], {}]}),
+        (
+            "a: &one {x: 1}\nb: *one\nc: &two text\nd: *two",
+            {"a": {"x": 1}, "b": {"x": 1}, "c": "text", "d": "text"},
+        ),
+        ("&k a: 1\nb: *k", {"a": 1, "b": "a"}),
+        ("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}", {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}),
+        ("b: {<<: [{x: 1}, {x: 2, y: 2}], z: 3}", {"b": {"x": 1, "y": 2, "z": 3}}),
+        ("'<<': 1", {"<<": 1}),
+        ("'1': a\n'on': b\n? c\n: d", {"1": "a", "on": "b", "c": "d"}),
+        ("!!map {a: !!seq [!!int '1']}", {"a": [1]}),
+        ("# first\n---\na: 1\n...\n", {"a": 1}),
+        ("a: ä€😀", {"a": "ä€😀"}),
+        ("{a: 1,\r\n b: 2}", {"a": 1, "b": 2}),
+        ("text", "text"),
+    ],
+)
+def test_yaml_becomes_a_document(loader: type, text: str, document: object) -> None:
+    """Both of PyYAML's loaders give the document that JSON would, and timestamps stay text."""
+    assert parse_yaml(NAME, text.encode(), loader) == document
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("a: 1\nb: {c: 1,\n c: canary}", 3, "this key occurs twice in its mapping"),
+        ("a: 1\n'a': canary", 2, "this key occurs twice in its mapping"),
+        ("a: &a {x: 1}\nb:\n  <<: *a\n  y: 1\n  y: 2", 5, "this key occurs twice in its mapping"),
+        ("a: 1\n2: canary", 2, "this key is not text: put quotes around it"),
+        ("on: canary", 1, "this key is not text: put quotes around it"),
+        ("~: canary", 1, "this key is not text: put quotes around it"),
+        ("? [canary]\n: 1", 1, "this key is not text: put quotes around it"),
+        ("a: 1\nb: *canary", 2, "this alias has no anchor before it"),
+        ("a: &canary [*canary]", 1, "this alias has no anchor before it"),
+        ("a: 1\nb: !canary x", 2, "this tag is not understood"),
+        ("a: !!python/object:canary {}", 1, "this tag is not understood"),
+        ("a: !!set {canary}", 1, "this tag is not understood"),
+        ("a: !!omap [canary: 1]", 1, "this tag is not understood"),
+        ("a: !!binary canary", 1, "this tag is not understood"),
+        ("a: !!int canary", 1, "this value does not fit its tag"),
+        ("a: !!int ''", 1, "this value does not fit its tag"),
+        ("a: !!bool canary", 1, "this value does not fit its tag"),
+        ("a: " + "9" * 5000, 1, "this value does not fit its tag"),
+        ("<<: canary", 1, "<< takes a mapping, or a list of mappings"),
+        ("<<: [{}, canary]", 1, "<< takes a mapping, or a list of mappings"),
+        ("a: 1\n---\nb: canary", 2, "a second document begins here: one file holds one"),
+        ("# canary", None, "the file holds nothing but comments"),
+        ("[" * (DEPTH_LIMIT + 1), 1, f"more than {DEPTH_LIMIT} mappings and lists inside each other"),
+        ("\n" + "[" * 100_000, 2, f"more than {DEPTH_LIMIT} mappings and lists inside each other"),
+        ("a: 1\nb: c: canary", 2, None),
+        ("a: 1\nb: canary\x01", 2, "this is not valid YAML (a character that YAML does not allow)"),
+        ("a: [canary", None, None),
+        ("a: 1\nb: @canary", 2, None),
+        ('a: "canary\\q"', 1, None),
+        ("- a\nb: canary", 2, None),
+    ],
+)
+def test_broken_yaml_is_refused_with_a_line(
+    loader: type, text: str, line: int | None, reason: str | None
+) -> None:
+    """What is wrong is said with file and line, and without a piece of the content."""
+    problem = problem_of(lambda: parse_yaml(NAME, text.encode(), loader))
+    assert "canary" not in problem
+    assert problem.startswith(reason or "this is not valid YAML")
+    place = problem.rpartition(" @ ")[2]
+    assert place.startswith("cluster.yaml:")
+    if line is not None:
+        assert place == f"cluster.yaml:{line}"
+
+
+def test_the_deepest_nesting_is_read() -> None:
+    """As many collections inside each other as the limit says are fine."""
+    value = parse_yaml(NAME, b"[" * DEPTH_LIMIT + b"]" * DEPTH_LIMIT)
+    for _ in range(DEPTH_LIMIT - 1):
+        assert isinstance(value, list)
+        (value,) = value
+    assert value == []
+
+
+def test_aliases_do_not_multiply() -> None:
+    """A document of aliases to aliases is as small in memory as in the file."""
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, DEPTH_LIMIT))]
+    document = parse_yaml(NAME, "\n".join(lines).encode())
+    assert isinstance(document, dict)
+    assert document["a99"][0] is document["a99"][1] is document["a98"]
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")))
+VALUES: st.SearchStrategy[object] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_json_and_yaml_mean_the_same(document: object) -> None:
+    """A document written as JSON is read the same by both parsers, and one written as YAML comes back as it was."""
+    text = yaml.safe_dump(document, allow_unicode=True)
+    assert parse_yaml(NAME, text.encode()) == document
+    assert parse_json(NAME, orjson.dumps(document)) == document
+
+
+@given(st.data())
+def test_no_damage_shows_content(data: st.DataObject) -> None:
+    """Whatever happens to a file, an error shows nothing of it."""
+    document = {"a": "CANARYCANARY", "b": ["CANARYCANARY", {"CANARYCANARY": 1.5}]}
+    is_json = data.draw(st.booleans())
+    text = json.dumps(document, indent=1) if is_json else yaml.safe_dump(document)
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(start + 3, len(text))))
+    junk = data.draw(st.text("[]{}:,-'\"#&*!%@\n\t\x00 ä", max_size=3))
+    damaged = (text[:start] + junk + text[end:]).encode()
+    shown = ""
+    try:
+        if is_json:
+            parse_json(NAME, damaged)
+        else:
+            parse_yaml(NAME, damaged, data.draw(st.sampled_from(LOADERS)))
+    except InvalidRecord as exc:
+        shown = f"{exc} {exc!r} {exc.__context__!r} {exc.__cause__!r}"
+    assert "CANA" not in shown
+
+
+# JSON, and which is which
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "reason"),
+    [
+        (b'{\n"a": canary}', 2, "this is not valid JSON (unexpected character"),
+        (b'{"a": 1', 1, "this is not valid JSON ("),
+        (b'{\n\n"a": "\xff canary"}', 3, "this is not text in UTF-8"),
+        (b"[" * 100_000, 1, "this is not valid JSON ("),
+    ],
+)
+def test_broken_json_is_refused_with_a_line(data: bytes, line: int, reason: str) -> None:
+    """What is wrong is said with file and line, and without a piece of the content."""
+    problem = problem_of(lambda: parse_json(NAME, data))
+    assert problem.startswith(reason)
+    assert problem.endswith(f" @ cluster.yaml:{line}")
+    assert "canary" not in problem
+
+
+def test_yaml_in_another_encoding_is_refused() -> None:
+    """Bytes that are not UTF-8 are named by their line."""
+    assert (
+        problem_of(lambda: parse_yaml(NAME, b"a: 1\nb: \xff")) == "this is not text in UTF-8 @ cluster.yaml:2"
+    )
+
+
+YAML = yaml.safe_dump(DOCUMENT)
+JSON = json.dumps(DOCUMENT)
+FLOW = "{configData: {id: c1}, services: [{id: s1, data: {name: shop}}]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.yaml", YAML),
+        ("c.YML", YAML),
+        ("c.yaml", JSON),
+        ("c.json", JSON),
+        ("c.json", f"\ufeff{JSON}"),
+        ("c.yaml", f"\ufeff{YAML}"),
+        ("c", YAML),
+        ("c.conf", JSON),
+        ("c.conf", f"\n {JSON}"),
+        ("c.conf", FLOW),
+    ],
+)
+async def test_the_suffix_tells_the_format(name: str, content: str, tmp_path: Path) -> None:
+    """JSON and YAML are known by their suffix, and by their looks where there is another suffix or none."""
+    path = tmp_path / name
+    path.write_text(content)
+    (service,) = (await FileCloudly(path).records()).services
+    assert service.name == "shop"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("c.json", YAML, "this is not valid JSON ("),
+        ("c.yaml", "", "the file is empty: perhaps it is being written @ {}:1"),
+        ("c.json", "", "the file is empty: perhaps it is being written @ {}:1"),
+        ("c.json", "\ufeff \n", "the file is empty: perhaps it is being written @ {}:1"),
+        ("c.conf", "{a: [}", "this is not valid JSON ("),
+        ("c.yaml", "text", "expected a mapping, got text @ $"),
+        (
+            "c.yaml",
+            "configData: {id: c1}",
+            "is missing: write an empty list if there shall be no services @ $.services",
+        ),
+    ],
+)
+async def test_a_broken_file_is_an_invalid_record(
+    name: str, content: str, problem: str, tmp_path: Path
+) -> None:
+    """A file whose content cannot be used as a whole is refused with the reason."""
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(InvalidRecord) as caught:
+        await FileCloudly(path).records()
+    assert str(caught.value).startswith(problem.format(path))
+
+
+# reading
+
+
+async def test_a_missing_file_is_unavailable(tmp_path: Path) -> None:
+    """A file that is not there, or no file, is told by name and reason, and may be there later."""
+    path = tmp_path / "c.yaml"
+    cloudly = FileCloudly(path)
+    with pytest.raises(Unavailable, match=f"^{path}: No such file or directory$"):
+        await cloudly.records()
+    path.mkdir()
+    with pytest.raises(Unavailable, match=f"^{path}: Is a directory$"):
+        await cloudly.records()
+    path.rmdir()
+    path.write_text(YAML)
+    assert (await cloudly.records()).cluster.id == "c1"
+
+
+async def test_a_file_that_was_broken_for_a_while_gives_the_same_records(tmp_path: Path) -> None:
+    """What was read before a mistake is still known after it was undone."""
+    path = tmp_path / "c.yaml"
+    path.write_text(YAML)
+    cloudly = FileCloudly(path)
+    before = await cloudly.records()
+    path.write_text("{")
+    with pytest.raises(InvalidRecord):
+        await cloudly.records()
+    path.write_text(YAML)
+    assert await cloudly.records() is before
+
+
+async def test_other_bytes_with_the_same_meaning_keep_the_records_inside(tmp_path: Path) -> None:
+    """A file that was only formatted anew gives services that are the same objects."""
+    path = tmp_path / "c.conf"
+    path.write_text(YAML)
+    cloudly = FileCloudly(path)
+    before = await cloudly.records()
+    path.write_text(JSON)
+    after = await cloudly.records()
+    assert after is not before
+    assert after.services[0] is before.services[0]
+
+
+class _Growing(io.FileIO):
+    """A file that somebody appends to while it is read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(-1 if size is None else size)
+        with open(str(self.name), "ab") as other:  # noqa: PTH123 - the name is that of an open file
+            other.write(b"#")
+        return data or b""
+
+
+class _GrowingPath(type(Path())):  # type: ignore[misc]  # the class of paths on this system
+    def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:
+        return _Growing(str(self), mode)
+
+
+async def test_a_file_that_changes_meanwhile_is_unavailable(tmp_path: Path) -> None:
+    """Content that somebody wrote to while it was read is not used."""
+    path = tmp_path / "c.yaml"
+    path.write_text(YAML)
+    cloudly = FileCloudly(path)
+    cloudly.path = _GrowingPath(path)
+    with pytest.raises(Unavailable, match=f"^{path}: it is being written$"):
+        await cloudly.records()
+
+
+async def test_a_pipe_can_be_read(tmp_path: Path) -> None:
+    """The output of a command can be the cluster file, once."""
+    read, write = os.pipe()
+    try:
+        os.write(write, YAML.encode())
+        os.close(write)
+        assert (await FileCloudly(f"/dev/fd/{read}").records()).cluster.id == "c1"
+    finally:
+        os.close(read)
+
+
+async def test_two_readers_get_the_same_records(tmp_path: Path) -> None:
+    """Calls at the same time are answered one after the other, from one decoding."""
+    path = tmp_path / "c.yaml"
+    path.write_text(YAML)
+    cloudly = FileCloudly(path)
+    found = []
+
+    async def read() -> None:
+        found.append(await cloudly.records())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(read)
+    assert all(records is found[0] for records in found)
+
+
+@contextmanager
+def collecting(*, enabled: bool) -> Iterator[None]:
+    """The garbage collector on or off, and afterwards as before."""
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        yield
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("ending", ["]}", ""])
+async def test_a_large_file_leaves_the_collector_as_it_was(
+    enabled: bool, ending: str, tmp_path: Path
+) -> None:
+    """Garbage collection is on or off after a large file as it was before, also when the file is broken."""
+    path = tmp_path / "c.json"
+    path.write_text('{"configData": {"id": "c1"}, "services": [' + " " * LARGE + ending)
+    with collecting(enabled=enabled):
+        if ending:
+            await FileCloudly(path).records()
+        else:
+            with pytest.raises(InvalidRecord):
+                await FileCloudly(path).records()
+        assert gc.isenabled() is enabled
+
+
+# URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///etc/cluster.yaml", "/etc/cluster.yaml"),
+        ("file://localhost/etc/cluster.yaml", "/etc/cluster.yaml"),
+        ("file:/etc/cluster.yaml", "/etc/cluster.yaml"),
+        ("FILE:///a%20b/%C3%A4%3F%23.yaml", "/a b/ä?#.yaml"),
+    ],
+)
+def test_a_url_names_a_file(url: str, path: str) -> None:
+    """The path of a `file:` URL is absolute, and percent-encoding is undone."""
+    assert FileCloudly.from_url(url).path == Path(path)
+
+
+def test_a_path_survives_as_a_url(tmp_path: Path) -> None:
+    """What `Path.as_uri` makes of a path leads back to it, bytes that are no text included."""
+    for name in ("a b%#?.yaml", "ä€.yaml", "\udcff.yaml"):
+        path = tmp_path / name
+        assert FileCloudly.from_url(path.as_uri()).path == path
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("file://cluster.yaml", "three slashes"),
+        ("file://folder/cluster.yaml", "three slashes"),
+        ("file:cluster.yaml", "three slashes"),
+        ("file:///a?b", "write ? as %3F"),
+        ("file:///a#b", "write ? as %3F"),
+        ("file:///a%00b", "a path only"),
+        ("https://example.com/a", "begins with file:"),
+        ("/etc/cluster.yaml", "begins with file:"),
+    ],
+)
+def test_a_url_of_no_file_is_refused(url: str, text: str) -> None:
+    """A URL without an absolute path is refused with what it should look like."""
+    with pytest.raises(Refused) as caught:
+        FileCloudly.from_url(url)
+    assert text in str(caught.value)
+
+
+# archives
+
+
+def image(storage_path: str | None) -> ImageSpec:
+    """An image whose archive is said to be at this path."""
+    return ImageSpec(
+        reference="img-shop:1.4",
+        owner=Owner("s1"),
+        stage=Stage.WORKLOADS,
+        image_id="img-shop",
+        version="1.4",
+        storage_path=storage_path,
+    )
+
+
+async def read_archive(cloudly: FileCloudly, storage_path: str | None) -> list[bytes]:
+    async with cloudly.archive(image(storage_path)) as pieces:
+        return [piece async for piece in pieces]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    """A cluster file in a folder of its own, with one archive beside it and one outside."""
+    folder = tmp_path / "cluster"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "shop.tar").write_bytes(b"inside")
+    (tmp_path / "outside.tar").write_bytes(b"outside")
+    path = folder / "cluster.yaml"
+    path.write_text(YAML)
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+async def test_an_archive_comes_in_pieces(size: int, cluster: Path) -> None:
+    """An archive arrives whole, in pieces of at most a mebibyte."""
+    content = os.urandom(size)
+    (cluster.parent / "shop.tar.gz").write_bytes(content)
+    pieces = await read_archive(FileCloudly(cluster), "shop.tar.gz")
+    assert b"".join(pieces) == content
+    assert len(pieces) == -(-size // CHUNK)
+
+
+@pytest.mark.parametrize("path", ["images/shop.tar", "./images/shop.tar", "images/../images/shop.tar"])
+async def test_an_archive_is_beside_the_cluster_file(path: str, cluster: Path) -> None:
+    """A path that stays in the folder of the cluster file leads to the archive."""
+    assert await read_archive(FileCloudly(cluster), path) == [b"inside"]
+
+
+async def test_the_folder_may_be_a_link(cluster: Path, tmp_path: Path) -> None:
+    """What counts is where the folder of the cluster file really is; links inside that stay inside are fine."""
+    (tmp_path / "link").symlink_to(cluster.parent)
+    (cluster.parent / "latest.tar").symlink_to("images/shop.tar")
+    cloudly = FileCloudly(tmp_path / "link" / "cluster.yaml")
+    assert await read_archive(cloudly, "images/shop.tar") == [b"inside"]
+    assert await read_archive(cloudly, "latest.tar") == [b"inside"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (None, "the record has no storagePath"),
+        ("", "the record has no storagePath"),
+        ("images/other.tar", "No such file or directory"),
+        ("images/shop.tar/x", "Not a directory"),
+        ("images", "not a file"),
+        (".", "not a file"),
+        ("../outside.tar", "must be relative and stay inside"),
+        ("link.tar", "must be relative and stay inside"),
+        ("/outside.tar", "must be relative and stay inside"),
+        ("loop.tar", None),
+        ("null\0.tar", "not a usable path"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+async def test_an_archive_that_is_not_there_is_refused(
+    path: str | None, text: str | None, cluster: Path
+) -> None:
+    """Entering says which image lacks its archive, where that should be, and why it is not taken."""
+    (cluster.parent / "link.tar").symlink_to("../outside.tar")
+    (cluster.parent / "loop.tar").symlink_to("loop.tar")
+    with pytest.raises(Refused) as caught:
+        await read_archive(FileCloudly(cluster), path)
+    assert str(caught.value).startswith(f"image img-shop 1.4: archive {path or ''}".rstrip())
+    assert (text or "") in str(caught.value)
+
+
+async def test_an_absolute_path_inside_is_refused(cluster: Path) -> None:
+    """A cluster file can be moved with its images; an absolute path would break that."""
+    with pytest.raises(Refused, match="must be relative"):
+        await read_archive(FileCloudly(cluster), str(cluster.parent / "images" / "shop.tar"))
+
+
+async def test_an_archive_need_not_be_read_to_its_end(cluster: Path) -> None:
+    """Whoever has seen enough leaves, and the file is closed."""
+    (cluster.parent / "big.tar").write_bytes(bytes(3 * CHUNK))
+    async with FileCloudly(cluster).archive(image("big.tar")) as pieces:
+        assert len(await anext(pieces)) == CHUNK
+
+
+async def test_a_disk_that_fails_is_unavailable() -> None:
+    """An error while an archive is read may be over the next time."""
+    cloudly = FileCloudly("/proc/self/cluster.yaml")
+    with pytest.raises(Unavailable, match=r"^image img-shop 1\.4: archive mem: Input/output error$"):
+        await read_archive(cloudly, "mem")  # nothing is mapped at its beginning
+
+
+# changes
+
+
+async def collect_yields(looks: list[int]) -> tuple[list[float], list[float]]:
+    """Feed these states of a file to the watcher: when it looked, and when it yielded, in seconds."""
+    states = iter(looks[1:])
+    looked: list[float] = []
+    yielded: list[float] = []
+
+    async def look() -> tuple[int, ...]:
+        state = next(states, None)
+        if state is None:
+            await trio.sleep_forever()
+        looked.append(round(trio.current_time() - start, 6))
+        return (state or 0,)
+
+    start = trio.current_time()
+    with trio.move_on_after(1000):
+        async with aclosing(_differences((looks[0],), look, 1.0)) as notices:
+            async for _ in notices:
+                yielded.append(round(trio.current_time() - start, 6))  # noqa: PERF401 - it ends by cancellation
+    return looked, yielded
+
+
+@pytest.mark.parametrize(
+    ("looks", "yielded"),
+    [
+        ([1, 1, 1, 1], []),
+        ([1, 2, 2, 2, 2], [1.1]),
+        ([1, 1, 2, 2, 2], [2.1]),
+        ([1, 2, 3, 4, 4, 4], [1.3]),
+        ([1, 2, 2, 3, 3, 3], [1.1, 2.2]),
+        ([1, 2, 1, 1, 1], [1.2]),
+        ([1, 2], []),
+    ],
+)
+async def test_a_change_is_told_once_it_rests(
+    looks: list[int], yielded: list[float], autojump_clock: trio.testing.MockClock
+) -> None:
+    """A difference is told when two looks in a row agree again, and an unchanged file is never told."""
+    assert (await collect_yields(looks))[1] == yielded
+
+
+async def test_the_file_is_looked_at_in_intervals(autojump_clock: trio.testing.MockClock) -> None:
+    """Between two looks at a file at rest is the interval; at one that changes, a tenth of it."""
+    looked, _ = await collect_yields([1, 1, 1, 2, 2, 2])
+    assert looked == [1, 2, 3, 3.1, 4.1]
+
+
+def rewrite(path: Path) -> None:
+    path.write_text(YAML + "# changed\n")
+
+
+def replace(path: Path) -> None:
+    beside = path.with_name("beside")
+    beside.write_text(path.read_text() if path.exists() else YAML)
+    beside.replace(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rewrite,
+        replace,
+        Path.unlink,
+        lambda path: path.chmod(0o600),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+)
+async def test_every_kind_of_change_is_seen(change: Callable[[Path], object], tmp_path: Path) -> None:
+    """Writing, replacing (by the same content, too), removing, and a change of who may read are all told."""
+    path = tmp_path / "c.yaml"
+    path.write_text(YAML)
+    async with FileCloudly(path, poll_seconds=0).changes() as notices:
+        change(path)
+        with trio.fail_after(30):
+            await anext(notices)
+
+
+async def test_a_file_that_appears_is_seen(tmp_path: Path) -> None:
+    """Watching begins before there is a file, or its folder, and goes on after it is gone."""
+    path = tmp_path / "folder" / "c.yaml"
+    async with FileCloudly(path, poll_seconds=0).changes() as notices:
+        with trio.fail_after(30):
+            path.parent.mkdir()
+            replace(path)
+            await anext(notices)
+            path.unlink()
+            await anext(notices)
+            replace(path)
+            await anext(notices)
+
+
+async def test_a_link_that_leads_elsewhere_is_seen(tmp_path: Path) -> None:
+    """A cluster file that is a link changes when the link does, as mounted configurations do."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(YAML)
+    path = tmp_path / "c.yaml"
+    path.symlink_to("one")
+    async with FileCloudly(path, poll_seconds=0).changes() as notices:
+        (tmp_path / "next").symlink_to("two")
+        (tmp_path / "next").replace(path)
+        with trio.fail_after(30):
+            await anext(notices)
+
+
+async def test_watching_ends_when_it_is_cancelled(tmp_path: Path) -> None:
+    """Whoever waits for a change can be cancelled at any time."""
+    cloudly = FileCloudly(tmp_path / "c.yaml", poll_seconds=0)
+    async with trio.open_nursery() as nursery:
+
+        async def watch(task_status: trio.TaskStatus[None]) -> None:
+            async with cloudly.changes() as notices:
+                task_status.started()
+                async for _ in notices:
+                    pass
+
+        await nursery.start(watch)
+        nursery.cancel_scope.cancel()
