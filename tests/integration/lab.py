@@ -18,7 +18,7 @@ Json = dict[str, Any]
 LOCAL_IMAGE = "coreflow/test:1"
 NEWER_IMAGE = "coreflow/test:2"
 EXITING_IMAGE = "coreflow/test:exits"
-COMMAND = ("/tmp/shim.py",)
+COMMAND = ("-m", "coreflow")
 
 
 @define

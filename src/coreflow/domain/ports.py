@@ -18,6 +18,10 @@ from .specs import ImageSpec
 class DockerPort(Protocol):
     """A Swarm manager."""
 
+    async def version(self) -> tuple[str, str]:
+        """The engine's version, and that of its API."""
+        ...
+
     async def observe(self) -> Observed:
         """List everything that matters: one list per kind, whatever the number of objects."""
         ...

@@ -74,6 +74,12 @@ class SwarmPort:
         self._own_node: NodeId | None = None
         self._plugins: frozenset[str] = frozenset()
 
+    async def version(self) -> tuple[str, str]:
+        """The engine's version, and that of its API."""
+        with _translated("asking for the version"):
+            answer = await self._engine.version()
+        return str(answer.get("Version", "?")), str(answer.get("ApiVersion", "0"))
+
     async def observe(self) -> Observed:
         """List services, tasks, secrets, networks and nodes: five reads, whatever the number of objects."""
         services, tasks, secrets, networks, nodes = await self._together(

@@ -1,0 +1,6 @@
+"""`python -m coreflow`."""
+
+from coreflow.app.cli import main
+
+if __name__ == "__main__":
+    main()

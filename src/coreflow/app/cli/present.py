@@ -1,0 +1,422 @@
+"""Plans and results as text for a person and as JSON for a program.
+
+Text is made of lines: a mark, a verb's colour, aligned columns, the reason behind. On a terminal long reasons wrap into
+their column; elsewhere every line stays whole, so that it can be searched. Nothing here knows a secret: plans carry
+names and reasons only.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+from rich.console import Console
+from rich.text import Text
+
+from coreflow.app.reconcile import Settlement, Situation
+from coreflow.domain.convergence import Verdict
+from coreflow.domain.plan import (
+    Action,
+    Plan,
+    Refusal,
+    Step,
+    Verb,
+    kind_of,
+    name_of,
+    owner_of,
+    stage_of,
+    verb_of,
+)
+from coreflow.domain.report import Outcome
+
+Json = dict[str, Any]
+
+MARKS: Mapping[Verb, tuple[str, str]] = {
+    "create": ("+", "green"),
+    "update": ("~", "yellow"),
+    "recreate": ("-/+", "magenta"),
+    "mark failed": ("!", "red"),
+    "remove": ("-", "red"),
+}
+"""Mark and colour of each verb."""
+PAST: Mapping[Verb, str] = {
+    "create": "created",
+    "update": "updated",
+    "recreate": "recreated",
+    "mark failed": "marked as failed",
+    "remove": "removed",
+}
+PROBLEM = ("!", "bold red")
+WAITING = ("·", "cyan")
+NOTE = ("i", "dim")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_INDENT = 2
+_LEAST_REASON = 30
+"""Columns that a reason gets at least; names that are too long for that push it to a line of its own."""
+
+
+def clean(text: str) -> str:
+    """`text` on one line, without anything that a terminal would obey."""
+    return _CONTROLS.sub(
+        lambda match: " " if match[0].isspace() else match[0].encode("unicode_escape").decode(), text
+    ).strip()
+
+
+@frozen(kw_only=True)
+class Row:
+    """One line: `+ service web   not there yet`. Rows of a block share their columns."""
+
+    mark: tuple[str, str]
+    kind: str
+    name: str
+    reason: str
+    is_part: bool = False
+    """Belongs to the row above it."""
+    dimmed: bool = False
+
+
+@frozen
+class Block:
+    """A heading and its rows."""
+
+    heading: str
+    rows: tuple[Row, ...]
+
+
+# plans
+
+
+def plan_blocks(plan: Plan, *, confirm: str = "coreflow apply") -> Iterator[Block]:
+    """The plan, grouped: the stages with their actions, then what waits, what is noteworthy, what is wrong."""
+    stages: dict[str, dict[str, list[Action]]] = {}
+    for step in plan.steps:
+        stages.setdefault(stage_of(step.action), {}).setdefault(step.unit, []).append(step.action)
+    for stage, units in stages.items():
+        yield Block(stage, tuple(row for actions in units.values() for row in _unit_rows(actions)))
+    if plan.waits:
+        yield Block(
+            "waiting", tuple(Row(mark=WAITING, kind="wait", name=w.name, reason=w.reason) for w in plan.waits)
+        )
+    if plan.notes:
+        yield Block(
+            "notes",
+            tuple(Row(mark=NOTE, kind="note", name=n.name, reason=n.text, dimmed=True) for n in plan.notes),
+        )
+    problems = tuple(plan_problems(plan, confirm))
+    if problems:
+        yield Block("problems", problems)
+
+
+def _unit_rows(actions: Sequence[Action]) -> Iterator[Row]:
+    """The services of a unit first, what they need and what they leave behind under them."""
+    leads = [action for action in actions if kind_of(action) in {"service", "network"}] or actions[:1]
+    for action in leads:
+        yield action_row(action)
+    for action in actions:
+        if all(action is not lead for lead in leads):
+            yield action_row(action, is_part=True)
+
+
+def action_row(action: Action, *, is_part: bool = False) -> Row:
+    """One action."""
+    return Row(
+        mark=MARKS[verb_of(action)],
+        kind=kind_of(action),
+        name=name_of(action),
+        reason=action.reason,
+        is_part=is_part,
+    )
+
+
+def plan_problems(plan: Plan, confirm: str = "coreflow apply") -> Iterator[Row]:
+    """What is wrong with the records, or was tried and failed; `confirm` is the command that takes the token."""
+    for rejection in plan.rejections:
+        kind = "held" if rejection.held else "rejected"
+        yield from _problem_rows(kind, rejection.name, rejection.reasons)
+    for failure in plan.failures:
+        yield _problem("failed", failure.name, failure.reason)
+    if plan.refusal is not None:
+        yield from _problem_rows("refused", "removal", refusal_texts(plan.refusal, confirm))
+
+
+def refusal_texts(refusal: Refusal, confirm: str) -> tuple[str, ...]:
+    """What would be removed, and how to say that it is meant."""
+    return (
+        f"removing {len(refusal.names)} of {refusal.owned} services needs a confirmation",
+        f"they are: {', '.join(refusal.names)}",
+        f"if that is meant: {confirm} --confirm-removal {refusal.token}",
+    )
+
+
+def _problem(kind: str, name: str, reason: str) -> Row:
+    return Row(mark=PROBLEM, kind=kind, name=name, reason=reason)
+
+
+def _problem_rows(kind: str, name: str, reasons: Sequence[str]) -> Iterator[Row]:
+    for index, reason in enumerate(reasons):
+        if index == 0:
+            yield _problem(kind, name, reason)
+        else:
+            yield Row(mark=("", ""), kind="", name="", reason=reason)
+
+
+def plan_summary(plan: Plan) -> Text:
+    """`Plan: 3 to create, 1 to update; 12 as desired.`"""
+    if not plan.steps:
+        text = Text("Nothing to do", style="bold")
+        text.append(f": {_services(plan.kept)} as desired", style="not bold")
+    else:
+        text = Text("Plan: ", style="bold")
+        text.append_text(_counts(((verb_of(action), 1) for action in plan.actions), _FUTURE))
+        text.append(f"; {plan.kept} as desired", style="not bold")
+    for word, number in problem_counts(plan).items():
+        text.append("; ", style="not bold")
+        text.append(f"{number} {word}", style="red")
+    return text.append(".", style="not bold")
+
+
+_FUTURE: Mapping[Verb, str] = {
+    "create": "to create",
+    "update": "to update",
+    "recreate": "to recreate",
+    "mark failed": "to mark as failed",
+    "remove": "to remove",
+}
+
+
+def _counts(verbs: Iterable[tuple[Verb, int]], words: Mapping[Verb, str]) -> Text:
+    counts: dict[Verb, int] = {}
+    for verb, number in verbs:
+        counts[verb] = counts.get(verb, 0) + number
+    parts = [
+        Text(f"{counts[verb]} {words[verb]}", style=f"{style} not bold")
+        for verb, (_, style) in MARKS.items()
+        if verb in counts
+    ]
+    return Text(", ").join(parts)
+
+
+def problem_counts(plan: Plan) -> dict[str, int]:
+    """How many records are rejected, held or failed, and how many removals refused; those that are none left out."""
+    held = sum(rejection.held for rejection in plan.rejections)
+    refused = len(plan.refusal.names) if plan.refusal is not None else 0
+    counts = {
+        "rejected": len(plan.rejections) - held,
+        "held": held,
+        "failed": len(plan.failures),
+        "not removed without a confirmation": refused,
+    }
+    return {word: number for word, number in counts.items() if number}
+
+
+def _services(number: int) -> str:
+    return f"{number} service{'' if number == 1 else 's'}"
+
+
+# results
+
+
+def settlement_problems(settlement: Settlement, confirm: str = "coreflow apply") -> Iterator[Row]:
+    """Everything that keeps an apply from being a success."""
+    plan = settlement.last.plan
+    yield from plan_problems(plan, confirm)
+    for outcome in settlement.troubles:
+        kind = "blocked" if outcome.status == "blocked" else "not done"
+        what = f"{verb_of(outcome.step.action)} {kind_of(outcome.step.action)}"
+        yield _problem(kind, name_of(outcome.step.action), f"{what}: {outcome.detail}")
+    explained = explained_names(settlement)
+    for name, verdict in settlement.verdicts.items():
+        if not verdict.done and name not in explained:
+            yield _problem("unfinished", name, state_text(verdict))
+
+
+def explained_names(settlement: Settlement) -> frozenset[str]:
+    """Services whose problem has been told already."""
+    plan = settlement.last.plan
+    return frozenset(
+        {rejection.name for rejection in plan.rejections}
+        | {failure.name for failure in plan.failures}
+        | {name_of(outcome.step.action) for outcome in settlement.troubles}
+    )
+
+
+def settlement_summary(settlement: Settlement) -> Text:
+    """`Applied: 3 created, 1 updated; 12 services as desired.`"""
+    plan, applied = settlement.last.plan, settlement.applied
+    explained = explained_names(settlement)
+    unfinished = sum(not v.done for name, v in settlement.verdicts.items() if name not in explained)
+    as_desired = f"{_services(max(plan.kept - unfinished, 0))} as desired"
+    if applied:
+        text = Text("Applied: ", style="bold")
+        text.append_text(_counts(((verb_of(outcome.step.action), 1) for outcome in applied), PAST))
+        text.append(f"; {as_desired}", style="not bold")
+    elif any(report.outcomes for report in settlement.reports):
+        text = Text("Nothing could be done", style="bold")
+        text.append(f"; {as_desired}", style="not bold")
+    else:
+        text = Text("Nothing to do", style="bold")
+        text.append(f": {as_desired}", style="not bold")
+    counts = problem_counts(plan) | {"not done": len(settlement.troubles), "unfinished": unfinished}
+    for word, number in counts.items():
+        if number:
+            text.append("; ", style="not bold")
+            text.append(f"{number} {word}", style="red")
+    return text.append(".", style="not bold")
+
+
+def outcome_text(outcome: Outcome) -> Text:
+    """One action that ended, as one line."""
+    action = outcome.step.action
+    mark, style = MARKS[verb_of(action)]
+    text = Text()
+    if outcome.status == "applied":
+        text.append(mark, style=style).append(f" {PAST[verb_of(action)]} ")
+    else:
+        word = "blocked" if outcome.status == "blocked" else "failed"
+        text.append(*PROBLEM).append(f" {word}: {verb_of(action)} ", style="red")
+    text.append(f"{kind_of(action)} ").append(clean(name_of(action)), style="bold")
+    return text.append(f"  {clean(outcome.detail or action.reason)}", style="dim")
+
+
+def state_of(verdict: Verdict) -> str:
+    """`done`, `failed` or `waiting`: what a service is, in one word."""
+    return "done" if verdict.done else "failed" if verdict.failed else "waiting"
+
+
+def state_text(verdict: Verdict) -> str:
+    """`1 of 2 running: no suitable node`."""
+    return f"{verdict.running} of {verdict.wanted} running" + (
+        f": {verdict.detail}" if verdict.detail else ""
+    )
+
+
+# layout
+
+
+def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
+    """Print blocks with an empty line behind each; all share their columns."""
+    blocks = tuple(blocks)
+    layout = _Layout.of([row for block in blocks for row in block.rows], _width(console))
+    for block in blocks:
+        print_line(console, Text(" " * _INDENT).append(block.heading, style="bold"))
+        for row in block.rows:
+            for line in layout.lines(row, console):
+                print_line(console, line)
+        console.print()
+
+
+def print_line(console: Console, text: Text) -> None:
+    """Print one line as it is; only a terminal that is too narrow breaks it."""
+    text.rstrip()
+    console.print(text, soft_wrap=not console.is_terminal, highlight=False)
+
+
+def _width(console: Console) -> int | None:
+    return console.width if console.is_terminal else None
+
+
+@frozen(kw_only=True)
+class _Layout:
+    """The columns of some rows. Without a width nothing wraps."""
+
+    mark: int
+    kind: int
+    name: int
+    width: int | None
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], width: int | None) -> "_Layout":
+        mark = max((len(row.mark[0]) for row in rows), default=1)
+        kind = max((len(row.kind) + _part(row) for row in rows), default=0)
+        names = sorted(len(clean(row.name)) for row in rows)
+        name = names[-1] if names else 0
+        if width is not None:
+            room = width - 2 * _INDENT - mark - 1 - kind - 2 - 2 - _LEAST_REASON
+            name = max((length for length in names if length <= room), default=max(room, 8))
+        return cls(mark=mark, kind=kind, name=name, width=width)
+
+    def lines(self, row: Row, console: Console) -> Iterator[Text]:
+        """The lines of one row: one, unless the reason is long or the name is."""
+        style = "dim" if row.dimmed else ""
+        mark = row.mark[0].rjust(self.mark)
+        head = Text(" " * 2 * _INDENT)
+        head.append(" " * _part(row)).append(mark, style=row.mark[1]).append(" ")
+        head.append(
+            row.kind.ljust(self.kind - _part(row)), style=row.mark[1] if row.mark == PROBLEM else style
+        )
+        head.append("  ").append(clean(row.name).ljust(self.name), style=style)
+        indent = 2 * _INDENT + self.mark + 1 + self.kind + 2 + self.name + 2
+        reason = Text(clean(row.reason), style=style)
+        fits = head.cell_len + 2 <= indent
+        if self.width is None:
+            yield head.append("  ").append_text(reason)
+            return
+        wrapped = list(reason.wrap(console, max(self.width - indent, 20))) or [Text()]
+        if fits:
+            head.append("  ").append_text(wrapped.pop(0))
+        yield head
+        for line in wrapped:
+            yield Text(" " * indent).append_text(line)
+
+
+def _part(row: Row) -> int:
+    return 2 if row.is_part else 0
+
+
+# JSON
+
+
+def plan_json(situation: Situation) -> Json:
+    """The plan as documented in docs/commands.md."""
+    plan = situation.plan
+    refusal = plan.refusal
+    return {
+        "cluster": situation.records.cluster.id,
+        "actions": [_action_json(step) for step in plan.steps],
+        "kept": plan.kept,
+        "waits": [{"name": wait.name, "unit": wait.unit, "reason": wait.reason} for wait in plan.waits],
+        "failures": [{"name": f.name, "unit": f.unit, "reason": f.reason} for f in plan.failures],
+        "rejected": [
+            {"name": r.name, "unit": r.unit, "reasons": list(r.reasons), "held": r.held}
+            for r in plan.rejections
+        ],
+        "notes": [{"name": note.name, "unit": note.unit, "text": note.text} for note in plan.notes],
+        "refusal": None
+        if refusal is None
+        else {"names": list(refusal.names), "owned": refusal.owned, "token": refusal.token},
+    }
+
+
+def _action_json(step: Step) -> Json:
+    action = step.action
+    return {
+        "action": verb_of(action),
+        "kind": kind_of(action),
+        "name": name_of(action),
+        "owner": owner_of(action),
+        "stage": str(stage_of(action)),
+        "reason": action.reason,
+    }
+
+
+def settlement_json(settlement: Settlement) -> Json:
+    """The result of an apply: what is left as a plan, what was done, how the services are."""
+    return {
+        **plan_json(settlement.last),
+        "outcomes": [
+            {**_action_json(outcome.step), "status": outcome.status, "detail": outcome.detail}
+            for report in settlement.reports
+            for outcome in report.outcomes
+        ],
+        "services": [
+            {
+                "name": verdict.service,
+                "running": verdict.running,
+                "wanted": verdict.wanted,
+                "state": state_of(verdict),
+                "detail": verdict.detail,
+            }
+            for verdict in settlement.verdicts.values()
+        ],
+        "settled": settlement.is_settled,
+    }
