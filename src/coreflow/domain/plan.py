@@ -362,12 +362,11 @@ class _Planning:
         if not drift and live.labels.get(naming.LOGIN, "") == spec.login_hash:
             self.kept += 1
             return None
+        reason = f"changed by hand: {_changes(live.body, spec.body)}" if drift else "registry login changed"
         if live.in_roll_out:
-            self.waits.append(Wait(unit, spec.name, f"roll-out in progress ({live.update_state})"))
+            self.waits.append(Wait(unit, spec.name, f"{reason}; after the roll-out in progress ({live.update_state})"))
             return None
-        if drift:
-            return self._write(spec, live, f"changed by hand: {_changes(live.body, spec.body)}")
-        return Update(spec, live, "registry login changed")
+        return self._write(spec, live, reason) if drift else Update(spec, live, reason)
 
     def _was_rolled_back(self, spec: ServiceSpec, live: ObservedService) -> bool:
         """Whether the spec that Swarm just rolled back, or an operator did, is the one we still want."""

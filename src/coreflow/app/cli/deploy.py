@@ -62,7 +62,8 @@ def plan(
         show_plan(situation, format)
         if not situation.plan.is_clean:
             return 1
-        return 2 if detailed_exitcode and situation.plan.steps else 0
+        changes = situation.plan.steps or situation.plan.waits
+        return 2 if detailed_exitcode and changes else 0
 
     return run(command, format)
 

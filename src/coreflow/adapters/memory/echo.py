@@ -1,0 +1,169 @@
+"""What a Swarm engine makes of the documents it is sent: the additions, the omissions and the refusals.
+
+Pure functions on the engine's JSON. Each rule was measured on Docker Engine 20.10 and is held by the contract suite, which
+runs on the memory Swarm and on real engines.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from coreflow.adapters.swarm.engine import Document, EngineError
+
+_NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
+_SECRET_NAME = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?")
+LEAST_MEMORY = 4 * 1024 * 1024
+SECRET_LIMIT = 500 * 1024
+
+
+def invalid(text: str) -> EngineError:
+    """The engine's answer to a document that it cannot accept."""
+    return EngineError(400, f"rpc error: code = InvalidArgument desc = {text}")
+
+
+def stored_service(spec: Mapping[str, Any], network_id: Callable[[str], str]) -> Document:
+    """The spec as the engine stores and returns it. `network_id` turns a name into an id, or refuses."""
+    stored: Document = copy.deepcopy(dict(spec))
+    name = stored.get("Name") or ""
+    if not name:
+        raise invalid("meta: name must be provided")
+    if len(name) > 63 or _NAME.fullmatch(name) is None:
+        raise invalid("name must be valid as a DNS name component")
+    stored["Labels"] = stored.get("Labels") or {}
+    template = stored.setdefault("TaskTemplate", {})
+    template["ContainerSpec"] = _container(template.get("ContainerSpec") or {})
+    _task_template(template, network_id)
+    mode = stored.get("Mode") or {"Replicated": {}}
+    if "Replicated" in mode and (mode["Replicated"] or {}).get("Replicas") is None:
+        mode = {"Replicated": {"Replicas": 1}}
+    stored["Mode"] = mode
+    for key in ("UpdateConfig", "RollbackConfig"):
+        if key in stored:
+            stored[key] = _roll(stored[key])
+    if "EndpointSpec" in stored:
+        stored["EndpointSpec"] = _endpoint(stored["EndpointSpec"] or {})
+    return stored
+
+
+def _container(container: Document) -> Document:
+    if not container.get("Image"):
+        raise invalid("ContainerSpec: image reference must be provided")
+    container = _without_empty(container, "Env", "Mounts", "Secrets", "Configs", "Labels", "Command", "Args")
+    if "Mounts" in container:
+        targets = [mount.get("Target") for mount in container["Mounts"]]
+        if len(set(targets)) != len(targets):
+            raise invalid(
+                "ContainerSpec: duplicate mount point: "
+                + str(next(t for t in targets if targets.count(t) > 1))
+            )
+        container["Mounts"] = [_mount(mount) for mount in container["Mounts"]]
+    if "Healthcheck" in container:
+        check = container["Healthcheck"] or {}
+        container["Healthcheck"] = _without_empty(check, "Interval", "Timeout", "StartPeriod", "Retries")
+    container["Isolation"] = container.get("Isolation") or "default"
+    return container
+
+
+def _mount(mount: Document) -> Document:
+    mount = _without_empty(mount, "ReadOnly")
+    if mount.get("VolumeOptions"):
+        options = _without_empty(mount["VolumeOptions"], "Labels", "NoCopy")
+        if options.get("DriverConfig"):
+            options["DriverConfig"] = _without_empty(options["DriverConfig"], "Options")
+        mount["VolumeOptions"] = options
+    return mount
+
+
+def _task_template(template: Document, network_id: Callable[[str], str]) -> None:
+    """The parts of a task template besides the container, in place."""
+    resources = template.get("Resources")
+    if resources is not None:
+        for key in ("Limits", "Reservations"):
+            if key in resources:
+                part = _without_empty(resources[key] or {}, "NanoCPUs", "MemoryBytes", "Pids")
+                memory = part.get("MemoryBytes", LEAST_MEMORY)
+                if memory < LEAST_MEMORY:
+                    raise invalid(f"invalid memory value {memory}: Must be at least 4MiB")
+                resources[key] = part
+    if template.get("RestartPolicy") is not None:
+        template["RestartPolicy"] = {"Condition": "any", "MaxAttempts": 0, **template["RestartPolicy"]}
+    if template.get("Placement") is not None:
+        template["Placement"] = _without_empty(
+            template["Placement"], "Constraints", "MaxReplicas", "Preferences"
+        )
+    networks = template.pop("Networks", None) or ()
+    if networks:
+        template["Networks"] = [
+            {**_without_empty(network, "Aliases"), "Target": network_id(network["Target"])}
+            for network in networks
+        ]
+    template["ForceUpdate"] = template.get("ForceUpdate") or 0
+    template["Runtime"] = template.get("Runtime") or "container"
+
+
+def _roll(policy: Document | None) -> Document:
+    policy = dict(policy or {})
+    if not policy.get("Delay"):
+        policy.pop("Delay", None)
+    return {
+        **policy,
+        "Parallelism": policy.get("Parallelism") or 0,
+        "FailureAction": policy.get("FailureAction") or "pause",
+        "MaxFailureRatio": policy.get("MaxFailureRatio") or 0,
+        "Order": policy.get("Order") or "stop-first",
+    }
+
+
+def _endpoint(endpoint: Document) -> Document:
+    endpoint = _without_empty(endpoint, "Ports")
+    endpoint["Mode"] = endpoint.get("Mode") or "vip"
+    ports = [
+        {
+            **port,
+            "Protocol": port.get("Protocol") or "tcp",
+            "PublishMode": port.get("PublishMode") or "ingress",
+        }
+        for port in endpoint.get("Ports") or ()
+    ]
+    if endpoint["Mode"] == "dnsrr" and any(port["PublishMode"] == "ingress" for port in ports):
+        raise invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
+    if ports:
+        endpoint["Ports"] = ports
+    return endpoint
+
+
+def _without_empty(document: Mapping[str, Any], *keys: str) -> Document:
+    return {
+        key: value
+        for key, value in document.items()
+        if key not in keys or value not in (None, [], {}, 0, False)
+    }
+
+
+def check_secret(spec: Mapping[str, Any], size: int) -> None:
+    """Refuse a secret that the engine would refuse."""
+    name = spec.get("Name") or ""
+    if len(name) > 64 or _SECRET_NAME.fullmatch(name) is None:
+        raise invalid(
+            "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]"
+        )
+    if not 0 < size < SECRET_LIMIT:
+        raise invalid(f"secret data must be larger than 0 and less than {SECRET_LIMIT} bytes")
+
+
+def is_global(spec: Mapping[str, Any]) -> bool:
+    """Whether a stored spec asks for one task on every node."""
+    return "Global" in spec["Mode"]
+
+
+def task_spec(spec: Mapping[str, Any]) -> Document:
+    """What a task carries of its service's spec."""
+    return {key: value for key, value in spec["TaskTemplate"].items() if key != "Runtime"}
+
+
+def secret_ids(spec: Mapping[str, Any] | None) -> set[str]:
+    """The secrets that a spec mounts."""
+    if not spec:
+        return set()
+    return {reference["SecretID"] for reference in spec["TaskTemplate"]["ContainerSpec"].get("Secrets") or ()}

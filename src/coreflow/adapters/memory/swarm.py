@@ -1,0 +1,1136 @@
+"""A small Swarm in memory, behind the same `Engine` protocol as a real one.
+
+It keeps what decides about a reconciler: version indexes and lost races, previous specs, roll-outs with roll-back,
+immutable secrets in use, name conflicts, modes that cannot change, addresses that run out, tasks on several nodes with
+their errors, registries with logins and digests, events. The contract suite in `tests/integration` runs on it and on real
+engines.
+
+Time is an argument: a clock (trio's by default, so that it follows a mock clock), and `advance` for tests without one.
+Nothing happens between calls; every call first lets happen what is due.
+
+It also takes faults: an error before a call or after its effect, a list that is one call old, events lost or doubled, and
+a crash after a number of writes (`crash_after`), until `revive`.
+"""
+
+import base64
+import copy
+import gzip
+import hashlib
+import heapq
+import io
+import ipaddress
+import itertools
+import json
+import tarfile
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Literal
+
+import trio
+from attrs import Factory, define, field, frozen
+
+from coreflow.adapters.memory import echo
+from coreflow.adapters.swarm.engine import Document, EngineError, EngineUnreachable
+
+HISTORY = 5
+"""How many ended tasks Swarm keeps per slot."""
+MONITOR = 5.0
+RESTART_DELAY = 5.0
+NANO = 1_000_000_000
+SETTLE_LIMIT = 3600.0
+_ENDED = frozenset({"complete", "failed", "rejected", "shutdown", "orphaned", "remove"})
+_EPOCH = "2026-01-01T{:02d}:{:02d}:{:02d}.{:09d}Z"
+
+
+@frozen(kw_only=True)
+class Behaviour:
+    """What a container of an image does: run, end with a status after a while, or never become healthy."""
+
+    exits: int | None = None
+    unhealthy: bool = False
+    after: float = 0.1
+    """Seconds until it ends or is found unhealthy."""
+
+
+RUNS = Behaviour()
+
+
+@define(kw_only=True)
+class Registry:
+    """A registry: digests by `repository:tag` (without the host), and who may log in."""
+
+    images: dict[str, str] = Factory(dict)
+    login: tuple[str, str] | None = None
+    up: bool = True
+
+
+@define(kw_only=True)
+class Node:
+    """A member of the Swarm, with what lies on it."""
+
+    id: str
+    hostname: str
+    role: str = "worker"
+    state: str = "ready"
+    availability: str = "active"
+    images: set[str] = Factory(set)
+    plugins: set[str] = field(factory=lambda: {"local"})
+    volumes: dict[str, Document] = Factory(dict)
+    address: str = "192.0.2.1"
+
+
+@frozen(kw_only=True)
+class Fault:
+    """One call that goes wrong. `method` is the name of an `Engine` method, or empty for any."""
+
+    method: str = ""
+    when: Literal["before", "after"] = "before"
+    error: Exception = field(factory=lambda: EngineUnreachable("connection reset"))
+
+
+@define(kw_only=True)
+class _Task:
+    """One task and what only the engine knows of it."""
+
+    document: Document
+    service: str
+    slot: object
+    spec: Document
+    networks: tuple[str, ...]
+    holds_addresses: bool = False
+
+    @property
+    def state(self) -> str:
+        state: str = self.document["Status"]["State"]
+        return state
+
+    @property
+    def is_active(self) -> bool:
+        return self.document["DesiredState"] in {"running", "ready"} and self.state not in _ENDED
+
+    @property
+    def runs(self) -> bool:
+        return self.state == "running" and self.document["DesiredState"] == "running"
+
+
+@define(kw_only=True)
+class _RollOut:
+    """Swarm replacing the tasks of one service, forwards or backwards."""
+
+    service: str
+    backwards: bool
+    began: float
+    armed: bool = True
+    """A second write while it runs disarms the roll-back."""
+    fresh: set[str] = Factory(set)
+    """Ids of tasks it has made."""
+    finishing: bool = False
+    over: bool = False
+
+
+class MemoryEngine:
+    """An engine that is a Swarm manager, in memory."""
+
+    def __init__(
+        self,
+        *,
+        nodes: int = 1,
+        clock: Callable[[], float] = trio.current_time,
+        start_seconds: float = 0.2,
+        stop_seconds: float = 0.1,
+    ) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.registries: dict[str, Registry] = {}
+        self.behaviours: dict[str, Behaviour] = {}
+        self.calls: list[tuple[str, bool]] = []
+        """Every call: its method, and whether it writes."""
+        self.faults: deque[Fault] = deque()
+        self.stale: Counter[str] = Counter()
+        """Lists that answer with what they answered last time, by method name and how often."""
+        self.lose_events = 0
+        self.double_events = 0
+        self.crash_after: int | None = None
+        """Crash after so many more writes: that write's answer is lost, and nothing answers until `revive`."""
+        self.is_manager = True
+        self._crashed = False
+        self._clock, self._offset, self._now = clock, 0.0, 0.0
+        self._start, self._stop = start_seconds, stop_seconds
+        self._ids = itertools.count(1)
+        self._index = 10
+        self._services: dict[str, Document] = {}
+        self._auth: dict[str, str | None] = {}
+        self._secrets: dict[str, tuple[Document, bytes]] = {}
+        self._networks: dict[str, Document] = {}
+        self._tasks: dict[str, _Task] = {}
+        self._roll_outs: dict[str, _RollOut] = {}
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._last_lists: dict[str, Sequence[Document]] = {}
+        self._listeners: list[trio.MemorySendChannel[Document]] = []
+        for number in range(1, nodes + 1):
+            self.add_node(f"node{number}", role="manager" if number == 1 else "worker")
+        for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
+            self._make_network({"Name": name, "Driver": driver}, scope="local", subnet=None)
+        self._make_network({"Name": "ingress", "Driver": "overlay"}, scope="swarm", subnet="10.0.0.0/24")
+
+    # what a test can arrange and look at
+
+    def add_node(self, hostname: str, role: str = "worker") -> Node:
+        """Another member of the Swarm."""
+        number = len(self.nodes) + 1
+        node = Node(id=self._new_id("node"), hostname=hostname, role=role, address=f"192.0.2.{number}")
+        self.nodes[node.id] = node
+        return node
+
+    def add_image(self, reference: str, behaviour: Behaviour = RUNS) -> None:
+        """An image that every node has and no registry knows."""
+        self.behaviours[reference] = behaviour
+        for node in self.nodes.values():
+            node.images.add(reference)
+
+    def add_registry(self, host: str, *, login: tuple[str, str] | None = None) -> Registry:
+        """A registry at `host`, empty."""
+        return self.registries.setdefault(host, Registry(login=login))
+
+    def push(self, reference: str, behaviour: Behaviour = RUNS, *, content: str = "") -> str:
+        """Put an image into its registry (made if it is not there); its digest, which follows from the content."""
+        host, _, path = reference.partition("/")
+        if not path:
+            raise ValueError("push needs a reference with a registry's host")
+        digest = "sha256:" + _digest_of(f"{reference}\0{content}")
+        self.add_registry(host).images[path] = digest
+        self.behaviours[reference] = behaviour
+        self.behaviours[f"{reference}@{digest}"] = behaviour
+        return digest
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._offset += seconds
+        self._catch_up()
+
+    def settle(self) -> None:
+        """Let time pass until nothing more would happen by itself, for an hour of its time at most."""
+        deadline = self._time() + SETTLE_LIMIT
+        while self._due and self._due[0][0] <= deadline and not self._is_at_rest():
+            self._offset += max(self._due[0][0] - self._time(), 0.0)
+            self._catch_up()
+
+    def _is_at_rest(self) -> bool:
+        """Only restarts of containers that end again and again are left."""
+        if any(not roll_out.over for roll_out in self._roll_outs.values()):
+            return False
+        return all(task.runs or not task.is_active for task in self._tasks.values()) or all(
+            self._ends(task) for task in self._tasks.values() if task.is_active and not task.runs
+        )
+
+    def _ends(self, task: _Task) -> bool:
+        behaviour = self._behaviour(task)
+        return behaviour is None or behaviour.exits is not None or behaviour.unhealthy
+
+    def revive(self) -> None:
+        """Answer again after a crash."""
+        self._crashed, self.crash_after = False, None
+
+    def secret_payload(self, name: str) -> bytes:
+        """The value of a secret, which the API never gives."""
+        return next(data for document, data in self._secrets.values() if document["Spec"]["Name"] == name)
+
+    def running_tasks(self, service: str) -> list[Document]:
+        """The tasks of a service (by name) that run and are meant to."""
+        self._catch_up()
+        ids = {key for key, document in self._services.items() if document["Spec"]["Name"] == service}
+        return [copy.deepcopy(t.document) for t in self._tasks.values() if t.service in ids and t.runs]
+
+    @property
+    def reads(self) -> int:
+        """Calls so far that change nothing."""
+        return sum(not write for _, write in self.calls)
+
+    @property
+    def writes(self) -> int:
+        """Calls so far that change something."""
+        return sum(write for _, write in self.calls)
+
+    # calls
+
+    async def _call(self, method: str, answer: Callable[[], Any], *, write: bool = False) -> Any:
+        """One call: faults first, then what is due, then the answer."""
+        await trio.lowlevel.checkpoint()
+        if self._crashed:
+            raise EngineUnreachable("connection refused")
+        self.calls.append((method, write))
+        fault = self._fault(method)
+        if fault is not None and fault.when == "before":
+            raise fault.error
+        self._catch_up()
+        if not self.is_manager and method not in {"version", "info"}:
+            raise EngineError(
+                503, 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'
+            )
+        result = answer()
+        if write and self.crash_after is not None:
+            self.crash_after -= 1
+            if self.crash_after <= 0:
+                self._crashed = True
+                raise EngineUnreachable("connection reset")
+        if fault is not None:
+            raise fault.error
+        return result
+
+    def _fault(self, method: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.method in {"", method}:
+                self.faults.remove(fault)
+                return fault
+        return None
+
+    async def _list(self, method: str, documents: Callable[[], Sequence[Document]]) -> Sequence[Document]:
+        def answer() -> Sequence[Document]:
+            if self.stale[method] > 0 and method in self._last_lists:
+                self.stale[method] -= 1
+                return copy.deepcopy(self._last_lists[method])
+            found = copy.deepcopy(list(documents()))
+            self._last_lists[method] = copy.deepcopy(found)
+            return found
+
+        found: Sequence[Document] = await self._call(method, answer)
+        return found
+
+    async def version(self) -> Document:
+        """`GET /version`."""
+        document: Document = await self._call("version", lambda: {"Version": "memory", "ApiVersion": "1.41"})
+        return document
+
+    async def info(self) -> Document:
+        """`GET /info`."""
+        node = next(iter(self.nodes.values()))
+        swarm = {"NodeID": node.id, "LocalNodeState": "active", "ControlAvailable": self.is_manager}
+        document: Document = await self._call("info", lambda: {"Swarm": swarm, "Name": node.hostname})
+        return document
+
+    async def list_services(self) -> Sequence[Document]:
+        """`GET /services`."""
+        return await self._list("list_services", lambda: list(self._services.values()))
+
+    async def list_tasks(self) -> Sequence[Document]:
+        """`GET /tasks`."""
+        return await self._list("list_tasks", lambda: [task.document for task in self._tasks.values()])
+
+    async def list_secrets(self) -> Sequence[Document]:
+        """`GET /secrets`."""
+        return await self._list("list_secrets", lambda: [document for document, _ in self._secrets.values()])
+
+    async def list_networks(self) -> Sequence[Document]:
+        """`GET /networks`."""
+        return await self._list("list_networks", lambda: list(self._networks.values()))
+
+    async def list_nodes(self) -> Sequence[Document]:
+        """`GET /nodes`."""
+        return await self._list("list_nodes", lambda: [_node_document(node) for node in self.nodes.values()])
+
+    async def list_volumes(self) -> Sequence[Document]:
+        """`GET /volumes`."""
+        node = next(iter(self.nodes.values()))
+        return await self._list("list_volumes", lambda: list(node.volumes.values()))
+
+    async def inspect_service(self, service_id: str) -> Document:
+        """`GET /services/{id}`, by id or name."""
+        document: Document = await self._call(
+            "inspect_service", lambda: copy.deepcopy(self._service(service_id))
+        )
+        return document
+
+    async def create_service(self, spec: Mapping[str, Any], auth: str | None = None) -> str:
+        """`POST /services/create`."""
+        identity: str = await self._call(
+            "create_service", lambda: self._create_service(spec, auth), write=True
+        )
+        return identity
+
+    async def update_service(
+        self, service_id: str, version: int, spec: Mapping[str, Any], auth: str | None = None
+    ) -> None:
+        """`POST /services/{id}/update`."""
+        await self._call(
+            "update_service", lambda: self._update_service(service_id, version, spec, auth), write=True
+        )
+
+    async def rollback_service(self, service_id: str, version: int) -> None:
+        """`POST /services/{id}/update?rollback=previous`: what `docker service rollback` does."""
+        await self._call("rollback_service", lambda: self._roll_back_by_hand(service_id, version), write=True)
+
+    async def remove_service(self, service_id: str) -> None:
+        """`DELETE /services/{id}`."""
+        await self._call("remove_service", lambda: self._remove_service(service_id), write=True)
+
+    async def create_secret(self, spec: Mapping[str, Any]) -> str:
+        """`POST /secrets/create`."""
+        identity: str = await self._call("create_secret", lambda: self._create_secret(spec), write=True)
+        return identity
+
+    async def remove_secret(self, secret_id: str) -> None:
+        """`DELETE /secrets/{id}`."""
+        await self._call("remove_secret", lambda: self._remove_secret(secret_id), write=True)
+
+    async def create_network(self, config: Mapping[str, Any]) -> str:
+        """`POST /networks/create`."""
+        identity: str = await self._call("create_network", lambda: self._create_network(config), write=True)
+        return identity
+
+    async def inspect_image(self, reference: str) -> Document:
+        """`GET /images/{name}/json`."""
+        document: Document = await self._call("inspect_image", lambda: self._inspect_image(reference))
+        return document
+
+    async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
+        """`GET /distribution/{name}/json`."""
+        digest = await self._call("inspect_distribution", lambda: self._ask_registry(reference, auth))
+        return {"Descriptor": {"digest": digest}}
+
+    async def load_image(self, archive: AsyncIterator[bytes]) -> Sequence[str]:
+        """`POST /images/load`."""
+        data = b"".join([piece async for piece in archive])
+        loaded: Sequence[str] = await self._call("load_image", lambda: self._load(data), write=True)
+        return loaded
+
+    async def tag_image(self, image: str, repository: str, tag: str) -> None:
+        """`POST /images/{name}/tag`."""
+        await self._call("tag_image", lambda: self._tag(image, f"{repository}:{tag}"), write=True)
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Document]]:
+        """`GET /events`."""
+        await self._call("events", lambda: None)
+        send, receive = trio.open_memory_channel[Document](256)
+        self._listeners.append(send)
+        try:
+            yield receive
+        finally:
+            if send in self._listeners:
+                self._listeners.remove(send)
+            send.close()
+            receive.close()
+
+    def hang_up(self) -> None:
+        """End every stream of events, as an engine that restarts does."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    # time
+
+    def _time(self) -> float:
+        return self._clock() + self._offset
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (self._now + seconds, next(self._ids), action))
+
+    def _catch_up(self) -> None:
+        """Let everything happen that is due, in its order."""
+        now = self._time()
+        while self._due and self._due[0][0] <= now:
+            self._now, _, action = heapq.heappop(self._due)
+            action()
+        self._now = max(self._now, now)
+
+    def _stamp(self) -> str:
+        seconds, fraction = divmod(self._now, 1)
+        minutes, second = divmod(int(seconds), 60)
+        hours, minute = divmod(minutes, 60)
+        return _EPOCH.format(hours % 24, minute, second, int(fraction * NANO))
+
+    def _new_id(self, kind: str) -> str:
+        return f"{kind}{next(self._ids):06d}"
+
+    def _touch(self, document: Document) -> None:
+        self._index += 1
+        document["Version"] = {"Index": self._index}
+        document["UpdatedAt"] = self._stamp()
+
+    def _emit(self, kind: str, action: str, identity: str, name: str) -> None:
+        event = {"Type": kind, "Action": action, "Actor": {"ID": identity, "Attributes": {"name": name}}}
+        times = 1
+        if self.lose_events > 0:
+            self.lose_events, times = self.lose_events - 1, 0
+        elif self.double_events > 0:
+            self.double_events, times = self.double_events - 1, 2
+        for listener in self._listeners:
+            for _ in range(times):
+                with suppress(trio.WouldBlock):  # a slow reader misses some: the engine keeps 256, too
+                    listener.send_nowait(copy.deepcopy(event))
+
+    # services
+
+    def _service(self, identity: str) -> Document:
+        for document in self._services.values():
+            if identity in {document["ID"], document["Spec"]["Name"]}:
+                return document
+        raise EngineError(404, f"service {identity} not found")
+
+    def _network_id(self, name: str) -> str:
+        for document in self._networks.values():
+            if name in {document["Id"], document["Name"]}:
+                if document["Scope"] != "swarm":
+                    raise EngineError(
+                        403,
+                        f"The network {name} cannot be used with services. Only networks scoped to the swarm can be used",
+                    )
+                identity: str = document["Id"]
+                return identity
+        raise EngineError(404, f"network {name} not found")
+
+    def _checked(self, spec: Mapping[str, Any]) -> Document:
+        stored = echo.stored_service(spec, self._network_id)
+        for identity in sorted(echo.secret_ids(stored)):
+            if identity not in self._secrets:
+                raise echo.invalid(f"secret not found: {identity}")
+        return stored
+
+    def _create_service(self, spec: Mapping[str, Any], auth: str | None) -> str:
+        stored = self._checked(spec)
+        if any(document["Spec"]["Name"] == stored["Name"] for document in self._services.values()):
+            raise EngineError(
+                409,
+                f"rpc error: code = AlreadyExists desc = name conflicts with an existing object: service {stored['Name']} already exists",
+            )
+        self._check_ports(stored, None)
+        identity = self._new_id("service")
+        document: Document = {
+            "ID": identity,
+            "CreatedAt": self._stamp(),
+            "Spec": stored,
+            "Endpoint": {"Spec": {}},
+        }
+        self._touch(document)
+        self._services[identity] = document
+        self._auth[identity] = auth
+        self._emit("service", "create", identity, stored["Name"])
+        self._fill_slots(identity)
+        return identity
+
+    def _check_ports(self, spec: Document, own: str | None) -> None:
+        """A port of the ingress network belongs to one service."""
+        wanted = {
+            port.get("PublishedPort")
+            for port in (spec.get("EndpointSpec") or {}).get("Ports") or ()
+            if port["PublishMode"] == "ingress"
+        }
+        for identity, other in self._services.items():
+            for port in (other["Spec"].get("EndpointSpec") or {}).get("Ports") or ():
+                if (
+                    identity != own
+                    and port["PublishMode"] == "ingress"
+                    and port.get("PublishedPort") in wanted
+                ):
+                    name = other["Spec"]["Name"]
+                    raise echo.invalid(
+                        f"port '{port['PublishedPort']}' is already in use by service '{name}' ({identity}) as an ingress port"
+                    )
+
+    def _update_service(self, identity: str, version: int, spec: Mapping[str, Any], auth: str | None) -> None:
+        document = self._service(identity)
+        if document["Version"]["Index"] != version:
+            raise EngineError(500, "rpc error: code = Unknown desc = update out of sequence")
+        stored, live = self._checked(spec), document["Spec"]
+        if stored["Name"] != live["Name"]:
+            raise EngineError(
+                501, "rpc error: code = Unimplemented desc = renaming services is not supported"
+            )
+        if echo.is_global(stored) != echo.is_global(live):
+            raise EngineError(
+                501, "rpc error: code = Unimplemented desc = service mode change is not allowed"
+            )
+        self._check_ports(stored, document["ID"])
+        if auth is not None:
+            self._auth[document["ID"]] = auth
+        self._write(document, stored, previous=live)
+        self._begin(document["ID"], backwards=False)
+
+    def _write(self, document: Document, spec: Document, previous: Document | None) -> None:
+        """A write raises the version, keeps the last spec as the previous one, and forgets the last roll-out."""
+        document["Spec"] = spec
+        if previous is None:
+            document.pop("PreviousSpec", None)
+        else:
+            document["PreviousSpec"] = copy.deepcopy(previous)
+        document.pop("UpdateStatus", None)
+        self._touch(document)
+        self._emit("service", "update", document["ID"], spec["Name"])
+
+    def _roll_back_by_hand(self, identity: str, version: int) -> None:
+        document = self._service(identity)
+        if document["Version"]["Index"] != version:
+            raise EngineError(500, "rpc error: code = Unknown desc = update out of sequence")
+        if "PreviousSpec" not in document:
+            raise EngineError(
+                400,
+                f"rpc error: code = FailedPrecondition desc = service {document['ID']} does not have a previous spec",
+            )
+        live = document["Spec"]
+        self._write(document, document["PreviousSpec"], previous=live)
+        document["UpdateStatus"] = {
+            "State": "rollback_started",
+            "StartedAt": self._stamp(),
+            "Message": "manually requested rollback",
+        }
+        self._begin(document["ID"], backwards=True)
+
+    def _remove_service(self, identity: str) -> None:
+        document = self._service(identity)
+        del self._services[document["ID"]]
+        self._roll_outs.pop(document["ID"], None)
+        for task in [task for task in self._tasks.values() if task.service == document["ID"]]:
+            task.document["DesiredState"] = "remove"
+            self._later(self._stop, lambda task=task: self._forget(task))  # type: ignore[misc]  # a default binds it
+        self._emit("service", "remove", document["ID"], document["Spec"]["Name"])
+
+    # tasks
+
+    def _tasks_of(self, service: str) -> list[_Task]:
+        return [task for task in self._tasks.values() if task.service == service]
+
+    def _slots(self, service: str) -> list[object]:
+        spec = self._services[service]["Spec"]
+        if echo.is_global(spec):
+            return [node.id for node in self._usable_nodes(spec)]
+        return list(range(1, spec["Mode"]["Replicated"]["Replicas"] + 1))
+
+    def _usable_nodes(self, spec: Document) -> list[Node]:
+        constraints = (spec["TaskTemplate"].get("Placement") or {}).get("Constraints") or ()
+        return [
+            node
+            for node in self.nodes.values()
+            if node.state == "ready"
+            and node.availability == "active"
+            and all(_meets(node, c) for c in constraints)
+        ]
+
+    def _fill_slots(self, service: str) -> None:
+        """Make tasks for slots that have none, and end those of slots that are gone."""
+        slots = self._slots(service)
+        active: dict[object, list[_Task]] = {}
+        for task in self._tasks_of(service):
+            if task.is_active:
+                active.setdefault(task.slot, []).append(task)
+        for slot, tasks in active.items():
+            if slot not in slots:
+                for task in tasks:
+                    self._shut_down(task)
+        for slot in slots:
+            if slot not in active:
+                self._make_task(service, slot)
+
+    def _make_task(self, service: str, slot: object, delay: float = 0.0) -> _Task:
+        spec = echo.task_spec(self._services[service]["Spec"])
+        document: Document = {
+            "ID": self._new_id("task"),
+            "CreatedAt": self._stamp(),
+            "Labels": {},
+            "Spec": copy.deepcopy(spec),
+            "ServiceID": service,
+            "Status": {"State": "new", "Timestamp": self._stamp(), "Message": "created"},
+            "DesiredState": "ready" if delay else "running",
+        }
+        if isinstance(slot, int):
+            document["Slot"] = slot
+        self._touch(document)
+        networks = tuple(network["Target"] for network in spec.get("Networks") or ())
+        task = _Task(document=document, service=service, slot=slot, spec=spec, networks=networks)
+        self._tasks[document["ID"]] = task
+        self._trim_history(service, slot)
+        self._later(delay, lambda: self._schedule(task))
+        return task
+
+    def _trim_history(self, service: str, slot: object) -> None:
+        ended = [task for task in self._tasks_of(service) if task.slot == slot and not task.is_active]
+        for task in ended[: max(len(ended) - HISTORY + 1, 0)]:
+            del self._tasks[task.document["ID"]]
+
+    def _set(self, task: _Task, state: str, message: str, error: str = "") -> None:
+        status: Document = {"State": state, "Timestamp": self._stamp(), "Message": message}
+        if error:
+            status["Err"] = error
+        task.document["Status"] = status
+        self._touch(task.document)
+        if state in _ENDED:
+            self._free(task)
+
+    def _schedule(self, task: _Task) -> None:
+        """`new` -> an address -> `pending` -> a node -> `preparing`. What cannot go on tries again later."""
+        if not task.is_active or task.document["ID"] not in self._tasks:
+            return
+        task.document["DesiredState"] = "running"
+        if not self._take_addresses(task):
+            self._set(task, "new", "created")
+            self._later(1.0, lambda: self._schedule(task))
+            return
+        node, error = self._choose(task)
+        if node is None:
+            self._set(task, "pending", "pending task scheduling", error)
+            self._later(1.0, lambda: self._schedule(task))
+            return
+        task.document["NodeID"] = node.id
+        self._set(task, "preparing", "preparing")
+        self._later(self._start / 2, lambda: self._prepare(task, node))
+
+    def _choose(self, task: _Task) -> tuple[Node | None, str]:
+        """The usable node with the fewest tasks, or why there is none."""
+        service = self._services[task.service]["Spec"]
+        usable = self._usable_nodes(service)
+        if isinstance(task.slot, str):
+            usable = [node for node in usable if node.id == task.slot]
+        total = len(self.nodes)
+        if not usable:
+            return None, f"no suitable node (scheduling constraints not satisfied on {_nodes(total)})"
+        drivers = {
+            ((mount.get("VolumeOptions") or {}).get("DriverConfig") or {}).get("Name") or "local"
+            for mount in task.spec["ContainerSpec"].get("Mounts") or ()
+            if mount["Type"] == "volume"
+        }
+        equipped = [node for node in usable if drivers <= node.plugins]
+        if not equipped:
+            return None, f"no suitable node (missing plugin on {_nodes(len(usable))})"
+        most = (task.spec.get("Placement") or {}).get("MaxReplicas") or 0
+        load = Counter(
+            t.document.get("NodeID") for t in self._tasks_of(task.service) if t.is_active and t is not task
+        )
+        free = [node for node in equipped if not most or load[node.id] < most]
+        if not free:
+            return None, f"no suitable node (max replicas per node limit exceed on {_nodes(len(equipped))})"
+        busy = Counter(t.document.get("NodeID") for t in self._tasks.values() if t.is_active)
+        return min(free, key=lambda node: (load[node.id], busy[node.id], node.hostname)), ""
+
+    def _prepare(self, task: _Task, node: Node) -> None:
+        if not task.is_active or task.document["ID"] not in self._tasks:
+            return
+        image: str = task.spec["ContainerSpec"]["Image"]
+        if image not in node.images and not self._pull(task, node, image):
+            self._end(task, "rejected", "preparing", f"No such image: {image}")
+            return
+        self._set(task, "starting", "starting")
+        for mount in task.spec["ContainerSpec"].get("Mounts") or ():
+            if mount["Type"] == "volume":
+                self._make_volume(node, mount)
+        behaviour = self._behaviour(task) or RUNS
+        if behaviour.unhealthy:
+            self._later(
+                behaviour.after, lambda: self._end(task, "failed", "started", "task: unhealthy container")
+            )
+        else:
+            self._later(self._start / 2, lambda: self._run(task, behaviour))
+
+    def _pull(self, task: _Task, node: Node, image: str) -> bool:
+        """Fetch an image from its registry, with the login of the service."""
+        try:
+            self._ask_registry(image, self._auth.get(task.service))
+        except EngineError:
+            return False
+        node.images.add(image)
+        return True
+
+    def _behaviour(self, task: _Task) -> Behaviour | None:
+        image: str = task.spec["ContainerSpec"]["Image"]
+        return self.behaviours.get(image) or self.behaviours.get(image.partition("@")[0])
+
+    @staticmethod
+    def _make_volume(node: Node, mount: Document) -> None:
+        """A volume is made where a task first needs it, and never changed afterwards."""
+        options = mount.get("VolumeOptions") or {}
+        driver = options.get("DriverConfig") or {}
+        node.volumes.setdefault(
+            mount["Source"],
+            {
+                "Name": mount["Source"],
+                "Driver": driver.get("Name") or "local",
+                "Options": driver.get("Options") or None,
+                "Labels": options.get("Labels") or None,
+            },
+        )
+
+    def _run(self, task: _Task, behaviour: Behaviour) -> None:
+        if not task.is_active or task.document["ID"] not in self._tasks:
+            return
+        self._set(task, "running", "started")
+        self._emit("container", "start", task.document["ID"], task.service)
+        if behaviour.exits is not None:
+            status = behaviour.exits
+            error = f"task: non-zero exit ({status})" if status else ""
+            state = "failed" if status else "complete"
+            self._later(
+                behaviour.after, lambda: self._end(task, state, "started" if status else "finished", error)
+            )
+        self._poke(task.service)
+
+    def _end(self, task: _Task, state: str, message: str, error: str) -> None:
+        """A task ended by itself: tell the roll-out, and start another one in its place."""
+        if not task.is_active or task.document["ID"] not in self._tasks:
+            return
+        self._set(task, state, message, error)
+        task.document["DesiredState"] = "shutdown"
+        self._emit("container", "die", task.document["ID"], task.service)
+        if task.service not in self._services:
+            return
+        self._failed(task)
+        policy = task.spec.get("RestartPolicy") or {}
+        condition = policy.get("Condition", "any")
+        restart = condition == "any" or (condition == "on-failure" and state != "complete")
+        occupied = any(t.slot == task.slot and t.is_active for t in self._tasks_of(task.service))
+        if restart and not occupied and task.slot in self._slots(task.service):
+            again = self._make_task(task.service, task.slot, policy.get("Delay", RESTART_DELAY * NANO) / NANO)
+            roll_out = self._roll_outs.get(task.service)
+            if (
+                roll_out is not None
+                and not roll_out.over
+                and again.spec == echo.task_spec(self._services[task.service]["Spec"])
+            ):
+                roll_out.fresh.add(again.document["ID"])
+
+    def fail_task(self, identity: str, error: str = "task: non-zero exit (137)") -> None:
+        """End a running task from outside, as `docker kill` does."""
+        self._catch_up()
+        self._end(self._tasks[identity], "failed", "started", error)
+
+    def _shut_down(self, task: _Task) -> None:
+        if task.document["DesiredState"] != "shutdown":
+            task.document["DesiredState"] = "shutdown"
+            self._touch(task.document)
+            if task.state in {"new", "pending"}:
+                self._set(task, "shutdown", "shutdown")
+            else:
+                self._later(self._stop, lambda: self._set(task, "shutdown", "shutdown"))
+
+    def _forget(self, task: _Task) -> None:
+        self._free(task)
+        self._tasks.pop(task.document["ID"], None)
+
+    # roll-outs
+
+    def _begin(self, service: str, *, backwards: bool) -> None:
+        """Start replacing what differs from the spec; a label alone replaces nothing."""
+        running = self._roll_outs.get(service)
+        interrupted = running is not None and not running.over
+        if running is not None:
+            running.over = True
+        self._fill_slots(service)
+        document = self._services[service]
+        if not self._dirty(service) and not backwards:
+            if interrupted:
+                self._roll_outs.pop(service, None)
+            return
+        roll_out = _RollOut(service=service, backwards=backwards, began=self._now, armed=not interrupted)
+        self._roll_outs[service] = roll_out
+        if not backwards:
+            document["UpdateStatus"] = {
+                "State": "updating",
+                "StartedAt": self._stamp(),
+                "Message": "update in progress",
+            }
+        self._poke(service)
+
+    def _dirty(self, service: str) -> list[_Task]:
+        """Active tasks that were made from another spec."""
+        wanted = echo.task_spec(self._services[service]["Spec"])
+        return [task for task in self._tasks_of(service) if task.is_active and task.spec != wanted]
+
+    def _policy(self, roll_out: _RollOut) -> Document:
+        spec = self._services[roll_out.service]["Spec"]
+        policy: Document = spec.get("RollbackConfig" if roll_out.backwards else "UpdateConfig") or {}
+        return policy
+
+    def _poke(self, service: str) -> None:
+        """Go on with a roll-out as far as its policy allows."""
+        roll_out = self._roll_outs.get(service)
+        if roll_out is None or roll_out.over or service not in self._services:
+            return
+        policy = self._policy(roll_out)
+        start_first = policy.get("Order") == "start-first"
+        wanted = echo.task_spec(self._services[service]["Spec"])
+        active = [task for task in self._tasks_of(service) if task.is_active]
+        clean = {task.slot for task in active if task.spec == wanted and task.runs}
+        for task in active:
+            if task.spec != wanted and task.slot in clean:
+                self._shut_down(task)
+        waiting = {task.slot for task in active if task.spec == wanted and not task.runs}
+        dirty = [task for task in self._dirty(service) if task.slot not in waiting]
+        room = (policy.get("Parallelism") or len(dirty) or 1) - len(waiting)
+        for task in dirty[: max(room, 0)]:
+            if not start_first:
+                self._shut_down(task)
+            fresh = self._make_task(service, task.slot)
+            roll_out.fresh.add(fresh.document["ID"])
+            waiting.add(task.slot)
+        if not waiting and not self._dirty(service) and not roll_out.finishing:
+            roll_out.finishing = True
+            monitor = policy.get("Monitor", MONITOR * NANO) / NANO
+            self._later(monitor, lambda: self._finish(roll_out))
+
+    def _finish(self, roll_out: _RollOut) -> None:
+        if roll_out.over or roll_out.service not in self._services:
+            return
+        roll_out.over = True
+        document = self._services[roll_out.service]
+        state, message = (
+            ("rollback_completed", "rollback completed")
+            if roll_out.backwards
+            else ("completed", "update completed")
+        )
+        started = (document.get("UpdateStatus") or {}).get("StartedAt", self._stamp())
+        document["UpdateStatus"] = {
+            "State": state,
+            "StartedAt": started,
+            "CompletedAt": self._stamp(),
+            "Message": message,
+        }
+        self._touch(document)
+        self._emit("service", "update", document["ID"], document["Spec"]["Name"])
+
+    def _failed(self, task: _Task) -> None:
+        """A task that the roll-out made has failed: do what the policy says."""
+        roll_out = self._roll_outs.get(task.service)
+        if roll_out is None or roll_out.over or task.document["ID"] not in roll_out.fresh:
+            return
+        action = self._policy(roll_out).get("FailureAction", "pause")
+        document = self._services[task.service]
+        status = document["UpdateStatus"]
+        cause = f"due to failure or early termination of task {task.document['ID']}"
+        if action == "continue":
+            self._poke(task.service)
+            return
+        roll_out.over = True
+        if action == "rollback" and not roll_out.backwards and roll_out.armed and "PreviousSpec" in document:
+            document["Spec"] = document.pop("PreviousSpec")
+            document["UpdateStatus"] = {
+                **status,
+                "State": "rollback_started",
+                "Message": f"update rolled back {cause}",
+            }
+            self._touch(document)
+            self._emit("service", "update", document["ID"], document["Spec"]["Name"])
+            self._later(0.0, lambda: self._begin(task.service, backwards=True))
+        elif action == "rollback" and not roll_out.armed:
+            document["UpdateStatus"] = {**status, "State": "updating", "Message": "update in progress"}
+        else:
+            state = "rollback_paused" if roll_out.backwards else "paused"
+            document["UpdateStatus"] = {**status, "State": state, "Message": f"update paused {cause}"}
+            self._touch(document)
+
+    # addresses
+
+    def _capacity(self, network: Document) -> int:
+        configs = (network.get("IPAM") or {}).get("Config") or ()
+        sizes = [int(ipaddress.ip_network(config["Subnet"]).num_addresses) for config in configs]
+        return sum(size - 3 for size in sizes)
+
+    def _used(self, network: str) -> int:
+        tasks = sum(task.holds_addresses and network in task.networks for task in self._tasks.values())
+        virtual = sum(
+            (document["Spec"].get("EndpointSpec") or {}).get("Mode", "vip") == "vip"
+            and any(n["Target"] == network for n in document["Spec"]["TaskTemplate"].get("Networks") or ())
+            for document in self._services.values()
+        )
+        return tasks + virtual
+
+    def _take_addresses(self, task: _Task) -> bool:
+        if task.holds_addresses:
+            return True
+        if any(self._used(network) >= self._capacity(self._networks[network]) for network in task.networks):
+            return False
+        attachments = []
+        for network in task.networks:
+            document = self._networks[network]
+            subnet = ipaddress.ip_network(document["IPAM"]["Config"][0]["Subnet"])
+            taken = {
+                address.partition("/")[0]
+                for other in self._tasks.values()
+                if other.holds_addresses
+                for attachment in other.document.get("NetworksAttachments") or ()
+                if attachment["Network"]["ID"] == network
+                for address in attachment["Addresses"]
+            }
+            host = next(str(h) for h in itertools.islice(subnet.hosts(), 1, None) if str(h) not in taken)
+            attachments.append(
+                {
+                    "Network": {"ID": network, "Spec": {"Name": document["Name"]}},
+                    "Addresses": [f"{host}/{subnet.prefixlen}"],
+                }
+            )
+        task.document["NetworksAttachments"] = attachments
+        task.holds_addresses = True
+        return True
+
+    @staticmethod
+    def _free(task: _Task) -> None:
+        task.holds_addresses = False
+
+    # secrets and networks
+
+    def _create_secret(self, spec: Mapping[str, Any]) -> str:
+        data = base64.b64decode(spec.get("Data") or "")
+        echo.check_secret(spec, len(data))
+        name = spec["Name"]
+        if any(document["Spec"]["Name"] == name for document, _ in self._secrets.values()):
+            raise EngineError(409, f"rpc error: code = AlreadyExists desc = secret {name} already exists")
+        identity = self._new_id("secret")
+        document: Document = {
+            "ID": identity,
+            "CreatedAt": self._stamp(),
+            "Spec": {"Name": name, "Labels": dict(spec.get("Labels") or {})},
+        }
+        self._touch(document)
+        self._secrets[identity] = (document, data)
+        self._emit("secret", "create", identity, name)
+        return identity
+
+    def _remove_secret(self, identity: str) -> None:
+        if identity not in self._secrets:
+            raise EngineError(404, f"rpc error: code = NotFound desc = secret {identity} not found")
+        name = self._secrets[identity][0]["Spec"]["Name"]
+        users = [d["Spec"]["Name"] for d in self._services.values() if identity in echo.secret_ids(d["Spec"])]
+        if users:
+            noun = "service" if len(users) == 1 else "services"
+            raise echo.invalid(
+                f"secret '{name}' is in use by the following {noun}: {', '.join(sorted(users))}"
+            )
+        del self._secrets[identity]
+        self._emit("secret", "remove", identity, name)
+
+    def _create_network(self, config: Mapping[str, Any]) -> str:
+        name = config["Name"]
+        if any(document["Name"] == name for document in self._networks.values()):
+            raise EngineError(409, f"network with name {name} already exists")
+        wanted = ((config.get("IPAM") or {}).get("Config") or [{}])[0].get("Subnet")
+        taken = [ipaddress.ip_network(s) for document in self._networks.values() for s in _subnets(document)]
+        if wanted is not None:
+            if any(ipaddress.ip_network(wanted).overlaps(other) for other in taken):
+                raise EngineError(403, "Pool overlaps with other one on this address space")
+        else:
+            wanted = next(
+                f"10.0.{number}.0/24"
+                for number in itertools.count(1)
+                if not any(ipaddress.ip_network(f"10.0.{number}.0/24").overlaps(other) for other in taken)
+            )
+        identity = self._make_network(config, scope="swarm", subnet=wanted)
+        self._emit("network", "create", identity, name)
+        return identity
+
+    def _make_network(self, config: Mapping[str, Any], *, scope: str, subnet: str | None) -> str:
+        identity = self._new_id("network")
+        self._networks[identity] = {
+            "Id": identity,
+            "Name": config["Name"],
+            "Scope": scope,
+            "Driver": config.get("Driver", "bridge"),
+            "Attachable": bool(config.get("Attachable")),
+            "Labels": dict(config.get("Labels") or {}),
+            "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet}] if subnet else []},
+        }
+        return identity
+
+    async def remove_network(self, identity: str) -> None:
+        """`DELETE /networks/{id}`."""
+        await self._call("remove_network", lambda: self._remove_network(identity), write=True)
+
+    def _remove_network(self, identity: str) -> None:
+        network = self._network_id(identity)
+        for document in self._services.values():
+            if any(n["Target"] == network for n in document["Spec"]["TaskTemplate"].get("Networks") or ()):
+                raise EngineError(
+                    400,
+                    f"rpc error: code = FailedPrecondition desc = network {network} is in use by service {document['ID']}",
+                )
+        name = self._networks.pop(network)["Name"]
+        self._emit("network", "remove", network, name)
+
+    # images
+
+    def _inspect_image(self, reference: str) -> Document:
+        node = next(iter(self.nodes.values()))
+        if reference not in node.images:
+            raise EngineError(404, f"No such image: {reference}")
+        host, _, path = reference.partition("/")
+        digest = self.registries[host].images.get(path) if host in self.registries else None
+        repository = reference.rpartition(":")[0]
+        digests = [f"{repository}@{digest}"] if digest else []
+        return {"Id": f"sha256:{_digest_of(reference)}", "RepoTags": [reference], "RepoDigests": digests}
+
+    def _ask_registry(self, reference: str, auth: str | None) -> str:
+        """The digest of a reference; refuses as the engine passes on what a registry says."""
+        name, _, pinned = reference.partition("@")
+        host, _, path = name.partition("/")
+        registry = self.registries.get(host)
+        if registry is None or not registry.up:
+            raise EngineError(500, f'Get "https://{host}/v2/": dial tcp: connect: connection refused')
+        if registry.login is not None:
+            if auth is None:
+                raise EngineError(500, f'Get "https://{host}/v2/": no basic auth credentials')
+            login = json.loads(base64.urlsafe_b64decode(auth))
+            if (login.get("username"), login.get("password")) != registry.login:
+                raise EngineError(401, "unauthorized: authentication required")
+        digest = registry.images.get(path)
+        if digest is None or (pinned and pinned not in set(registry.images.values())):
+            raise EngineError(404, f"manifest unknown: manifest unknown for {path}")
+        return pinned or digest
+
+    def _load(self, data: bytes) -> list[str]:
+        """Read a `docker save` archive; a container of its image runs."""
+        try:
+            if data[:2] == b"\x1f\x8b":
+                data = gzip.decompress(data)
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                member = archive.extractfile("manifest.json")
+                manifest = json.load(member) if member is not None else []
+        except (tarfile.TarError, KeyError, ValueError, OSError, EOFError) as exc:
+            raise EngineError(500, "archive/tar: invalid tar header") from exc
+        loaded = [
+            tag
+            for entry in manifest
+            for tag in (entry.get("RepoTags") or [f"sha256:{_digest_of(entry['Config'])}"])
+        ]
+        node = next(iter(self.nodes.values()))
+        for tag in loaded:
+            node.images.add(tag)
+            self.behaviours.setdefault(tag, RUNS)
+        return loaded
+
+    def _tag(self, image: str, reference: str) -> None:
+        node = next(iter(self.nodes.values()))
+        if image not in node.images:
+            raise EngineError(404, f"No such image: {image}")
+        node.images.add(reference)
+        self.behaviours[reference] = self.behaviours.get(image, RUNS)
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _subnets(network: Document) -> Iterator[str]:
+    for config in network["IPAM"]["Config"]:
+        yield config["Subnet"]
+
+
+def _nodes(number: int) -> str:
+    return f"{number} node{'' if number == 1 else 's'}"
+
+
+def _meets(node: Node, constraint: str) -> bool:
+    """Whether a node meets a placement constraint such as `node.role==manager`."""
+    key, operator, value = constraint.replace(" ", "").partition("!=" if "!=" in constraint else "==")
+    known = {"node.id": node.id, "node.hostname": node.hostname, "node.role": node.role}
+    return (known.get(key) == value) == (operator == "==")
+
+
+def _node_document(node: Node) -> Document:
+    return {
+        "ID": node.id,
+        "Version": {"Index": 1},
+        "Spec": {"Role": node.role, "Availability": node.availability, "Labels": {}},
+        "Description": {
+            "Hostname": node.hostname,
+            "Engine": {
+                "EngineVersion": "memory",
+                "Plugins": [{"Type": "Volume", "Name": name} for name in sorted(node.plugins)],
+            },
+        },
+        "Status": {"State": node.state, "Addr": node.address},
+    }
