@@ -28,6 +28,9 @@ _HINTS = (
 class Verdict:
     """How far a service is. `done` and `failed` exclude each other; neither means: still at it.
 
+    Done means that Swarm is at rest and runs what the service's live spec says. A service that was rolled back is at rest,
+    too (the detail tells); whether its live spec is the one we want is the planner's to say.
+
     Only tasks made from the present spec count as running: right after a write the old ones run, and nothing else tells
     that a roll-out is about to begin.
     """
@@ -46,9 +49,9 @@ def judge(service: ObservedService, tasks: Iterable[ObservedTask], nodes: Iterab
     wanted = _wanted(service, tasks, nodes)
     running = sum(1 for task in tasks if task.state == _READY and task.desired_state == _READY and task.is_current)
     state = service.update_state
-    failed = state in {"rollback_completed", "rollback_paused", "paused"}
+    failed = state in {"rollback_paused", "paused"}
     done = running >= wanted and not service.in_roll_out and not failed
-    if failed:
+    if failed or state == "rollback_completed":
         detail = f"{state.replace('_', ' ')}: {_last_error(tasks) or service.update_message}"
     elif done:
         detail = ""

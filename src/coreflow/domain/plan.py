@@ -577,7 +577,7 @@ def _aspect_changes(aspect: Aspect, live: ServiceBody, wanted: ServiceBody) -> I
     match aspect:
         case Aspect.IMAGE:
             if live.image != wanted.image:
-                yield f"image {_short(live.image)} → {_short(wanted.image)}"
+                yield _image_change(live.image, wanted.image)
         case Aspect.SECRET:
             if live.secrets != wanted.secrets:
                 yield _secret_change(live, wanted)
@@ -589,9 +589,12 @@ def _aspect_changes(aspect: Aspect, live: ServiceBody, wanted: ServiceBody) -> I
             assert_never(aspect)
 
 
-def _short(image: str) -> str:
-    name, _, digest = image.partition("@")
-    return f"{name}@{digest[:19]}" if digest else name
+def _image_change(live: str, wanted: str) -> str:
+    """Names and tags where they differ; else the digests behind them, cut."""
+    if unpinned(live) != unpinned(wanted):
+        return f"image {unpinned(live)} → {unpinned(wanted)}"
+    old, new = (image.partition("@")[2][:19] or "no digest" for image in (live, wanted))
+    return f"image {unpinned(live)}: {old} → {new}"
 
 
 def _secret_change(live: ServiceBody, wanted: ServiceBody) -> str:
