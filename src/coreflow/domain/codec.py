@@ -14,10 +14,12 @@ same object, so that the steps behind it can recognise unchanged records by iden
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar, get_origin
+from types import NoneType, UnionType
+from typing import Any, Generic, NewType, Protocol, TypeGuard, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
+import orjson
 from cattrs.gen import make_dict_structure_fn, override
 
 from .errors import InvalidRecord, Problem
@@ -72,6 +74,12 @@ _TYPE_NAMES: dict[type, str] = {
 }
 
 
+_PLAIN_JSON = (
+    orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+"""Only what JSON itself has: a date is not its text."""
+
+
 class _Wrong(ValueError):
     """A value of the wrong type; `path` leads from the field to the culprit."""
 
@@ -84,13 +92,23 @@ def _expected(kind: type, value: object) -> str:
     return f"expected {_TYPE_NAMES[kind]}, got {_TYPE_NAMES.get(type(value), type(value).__name__)}"
 
 
-def _exact(kind: type) -> Callable[[Any, Any], Any]:
-    def check(value: Any, _: Any) -> Any:
-        if type(value) is not kind:
-            raise _Wrong(_expected(kind, value))
-        return value
+def _text(value: Any, _: Any = None) -> str:
+    if type(value) is not str:
+        raise _Wrong(_expected(str, value))
+    if not value.isascii() and _printable(value) != value:
+        raise _Wrong("expected Unicode text, got half a surrogate pair")
+    return value
 
-    return check
+
+def _printable(text: str) -> str:
+    """The text with what UTF-8 cannot spell (and JSON can: half a surrogate pair) escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _truth(value: Any, _: Any) -> bool:
+    if type(value) is not bool:
+        raise _Wrong(_expected(bool, value))
+    return value
 
 
 def _whole(value: Any, _: Any) -> int:
@@ -111,17 +129,28 @@ def _text_map(value: Any, _: Any = None) -> dict[str, str]:
     if type(value) is not dict:
         raise _Wrong(_expected(dict, value))
     for key, item in value.items():
-        if type(item) is not str:
-            raise _Wrong(_expected(str, item), f".{key}")
-        if type(key) is not str:
-            raise _Wrong("expected text as key")
-    return value
+        if type(key) is not str or type(item) is not str or not (key.isascii() and item.isascii()):
+            _check_entries(value)  # in the common case there is nothing to look at closely
+            break
+    return dict(value)
+
+
+def _check_entries(value: Mapping[Any, Any]) -> None:
+    problems: list[Problem] = []
+    for key, item in value.items():
+        for part, where in ((key, " (key)"), (item, "")):
+            try:
+                _text(part)
+            except _Wrong as exc:
+                problems.append(Problem(f".{_printable(str(key))}{where}", str(exc)))
+    if problems:
+        raise InvalidRecord(*problems)
 
 
 def _object_map(value: Any, _: Any) -> dict[str, object]:
     if type(value) is not dict:
         raise _Wrong(_expected(dict, value))
-    return value
+    return dict(value)
 
 
 def _wire_name(name: str) -> str:
@@ -144,7 +173,7 @@ def _tuple_of(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
                 try:
                     handler(element, item)
                 except Exception as exc:  # noqa: BLE001 - collected, not swallowed: raised below
-                    problems.extend(_problems(exc, f"[{index}]", item))
+                    problems.extend(_problems(exc, f"[{index}]"))
             raise InvalidRecord(*problems) from None
 
     return structure
@@ -163,7 +192,7 @@ def _map_of(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
             try:
                 decoded[str(key)] = handler(element, item)
             except Exception as exc:  # noqa: BLE001 - collected, not swallowed: raised below
-                problems.extend(_problems(exc, f".{key}", item))
+                problems.extend(_problems(exc, f".{_printable(str(key))}"))
         if problems:
             raise InvalidRecord(*problems)
         return decoded
@@ -177,7 +206,9 @@ def _respell(kind: type, raw: Any) -> Any:
         return {"name": raw}
     if type(raw) is not dict:
         return raw
-    if kind in _ENVELOPED and type(raw.get("data")) is dict:
+    if kind in _ENVELOPED and raw.get("data") is not None:
+        if type(raw["data"]) is not dict:
+            raise _Wrong(_expected(dict, raw["data"]), ".data")
         raw = {**raw["data"], "id": raw.get("id")}
     if kind is ClusterRecord:
         if "nodes" not in raw and "servers" in raw:
@@ -205,6 +236,7 @@ def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
     respelled = kind in _RESPELLED
 
     def structure(raw: Any, _: Any) -> Any:
+        given = raw
         if respelled:
             raw = _respell(kind, raw)
             if type(raw) is not dict:
@@ -213,25 +245,48 @@ def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
             raise _Wrong(_expected(dict, raw))
         elif None in raw.values():
             raw = {key: value for key, value in raw.items() if value is not None}
-        return base(raw, kind)
+        try:
+            return base(raw, kind)
+        except cattrs.ClassValidationError as exc:
+            enveloped = kind in _ENVELOPED and given.get("data") is not None
+            raise InvalidRecord(*_problems(exc, "", ".data" if enveloped else "")) from None
 
     return structure
 
 
-def _is_a(origin: object) -> Callable[[Any], bool]:
+def _is_a(*origins: object) -> Callable[[Any], bool]:
     def check(kind: Any) -> bool:
-        return get_origin(kind) is origin
+        return get_origin(kind) in origins
 
     return check
 
 
+def _is_new_type(kind: Any) -> bool:
+    return isinstance(kind, NewType)
+
+
+def _same_as_base(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
+    """The hook of the type behind a NewType, itself: cattrs would look it up for every value."""
+    hook: Callable[[Any, Any], Any] = converter.get_structure_hook(kind.__supertype__)
+    return hook
+
+
+def _unless_absent(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
+    """The hook of `X` for `X | None`: a null counts as absent and is gone before a field is looked at."""
+    (inner,) = (choice for choice in get_args(kind) if choice is not NoneType)
+    hook: Callable[[Any, Any], Any] = converter.get_structure_hook(inner)
+    return hook
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook(str, _exact(str))
-    converter.register_structure_hook(bool, _exact(bool))
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(bool, _truth)
     converter.register_structure_hook(int, _whole)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook_factory(attrs.has, _class_hook)
+    converter.register_structure_hook_factory(_is_new_type, _same_as_base)
+    converter.register_structure_hook_factory(_is_a(Union, UnionType), _unless_absent)
     converter.register_structure_hook_factory(_is_a(tuple), _tuple_of)
     converter.register_structure_hook_factory(_is_a(Mapping), _map_of)
     converter.register_structure_hook_func(lambda kind: kind == Mapping[str, str], _text_map)
@@ -242,8 +297,8 @@ def _make_converter() -> cattrs.Converter:
 _converter = _make_converter()
 
 
-def _problems(exc: BaseException, path: str, kind: type | None) -> Iterator[Problem]:
-    """Flatten what cattrs raised into problems with wire paths. `kind` is the class that was being decoded."""
+def _problems(exc: BaseException, path: str, inside: str = "") -> Iterator[Problem]:
+    """Flatten what cattrs raised into problems with wire paths. `inside` leads from a record to its fields."""
     if isinstance(exc, InvalidRecord):
         for problem in exc.problems:
             yield Problem(path + problem.path, problem.text)
@@ -251,12 +306,11 @@ def _problems(exc: BaseException, path: str, kind: type | None) -> Iterator[Prob
         yield Problem(path + exc.path, str(exc))
     elif isinstance(exc, cattrs.ClassValidationError):
         found, others = exc.group_exceptions()
-        inside = ".data" if kind in _ENVELOPED else ""
         for inner, note in found:
             below = f"{path}.{note.name}" if note.name == "id" else f"{path}{inside}.{_wire_name(note.name)}"
-            yield from _problems(inner, below, _class_of(note.type))
+            yield from _problems(inner, below)
         for inner in others:
-            yield from _problems(inner, path + inside, kind)
+            yield from _problems(inner, path + inside)
     elif isinstance(exc, KeyError):
         name = str(exc.args[0])
         # KeyError carries the wire name; cattrs puts the attribute's note around it, so `path` may end in it already
@@ -265,42 +319,47 @@ def _problems(exc: BaseException, path: str, kind: type | None) -> Iterator[Prob
         yield Problem(path, f"cannot be decoded ({type(exc).__name__})")
 
 
-def _class_of(kind: Any) -> type | None:
-    for candidate in (kind, *getattr(kind, "__args__", ())):
-        if isinstance(candidate, type) and attrs.has(candidate):
-            return candidate
-    return None
-
-
 def decode(raw: object, kind: type[T], path: str = "$") -> T:
     """Decode one record of class `kind`. Raises InvalidRecord with every problem found, paths starting at `path`."""
     try:
         return _converter.structure(raw, kind)
     except Exception as exc:  # noqa: BLE001 - cattrs may raise anything for a hostile document
-        raise InvalidRecord(*_problems(exc, path, kind)) from None
+        raise InvalidRecord(*_problems(exc, path)) from None
 
 
-class _Memo(Generic[T]):
-    """The raw and the decoded form of each record of one kind, by place and by id."""
+class _HasId(Protocol):
+    @property
+    def id(self) -> str: ...
 
-    def __init__(self, kind: type[T], label: str) -> None:
+
+R = TypeVar("R", bound=_HasId)
+
+
+class _Memo(Generic[R]):
+    """The raw and the decoded form of each record of one kind, by id."""
+
+    def __init__(self, kind: type[R], label: str) -> None:
         self.kind, self.label = kind, label
-        self.known: dict[str, tuple[object, T]] = {}
+        self._structure: Callable[[object, type[R]], R] = _converter.get_structure_hook(kind)
+        self._known: dict[str, tuple[object, R]] = {}
 
-    def decode(self, raw: object, path: str) -> T:
+    def decode(self, raw: object) -> R:
+        """Decode a record, or find it. May raise anything that `_problems` understands."""
         key = raw.get("id") if type(raw) is dict else None
-        if type(key) is str:
-            known = self.known.get(key)
-            if known is not None and known[0] == raw:
-                return known[1]
-        record = decode(raw, self.kind, path)
-        if type(key) is str:
-            self.known[key] = (raw, record)
+        if type(key) is not str:
+            return self._structure(raw, self.kind)
+        known = self._known.get(key)
+        if known is not None and known[0] == raw:
+            return known[1]
+        record = self._structure(raw, self.kind)
+        self._known[key] = (raw, record)
         return record
 
-    def forget_all_but(self, keys: set[str]) -> None:
-        if len(self.known) > len(keys):
-            self.known = {key: value for key, value in self.known.items() if key in keys}
+    def forget_all_but(self, records: list[R]) -> None:
+        """Forget what is not among these records."""
+        if len(self._known) > len(records):
+            ids = {record.id for record in records}
+            self._known = {key: value for key, value in self._known.items() if key in ids}
 
 
 class RecordDecoder:
@@ -322,10 +381,9 @@ class RecordDecoder:
         """
         document, cluster = _frame(document)
         rejected: list[RejectedRecord] = []
-        services = [record for _, record in self._list(self._services, document, "services", rejected)]
         return Records(
             cluster=cluster,
-            services=tuple(services),
+            services=tuple(self._list(self._services, document, "services", rejected)),
             images=self._by_id(self._images, document, "images", rejected),
             external_registries=self._by_id(self._registries, document, "externalRegistries", rejected),
             secret_bundles=self._by_id(self._bundles, document, "secretBundles", rejected),
@@ -337,32 +395,28 @@ class RecordDecoder:
         )
 
     def _list(
-        self, memo: _Memo[T], document: Mapping[str, Any], key: str, rejected: list[RejectedRecord]
-    ) -> list[tuple[str, T]]:
-        decoded: list[tuple[str, T]] = []
-        seen: set[str] = set()
+        self, memo: _Memo[R], document: Mapping[str, Any], key: str, rejected: list[RejectedRecord]
+    ) -> list[R]:
+        decoded: list[R] = []
         for index, raw in enumerate(document.get(key) or ()):
             try:
-                record = memo.decode(raw, f"$.{key}[{index}]")
-            except InvalidRecord as exc:
-                rejected.append(_rejected(memo.label, raw, exc))
-            else:
-                identity = record.id  # type: ignore[attr-defined]  # every record with a memo has one
-                seen.add(identity)
-                decoded.append((identity, record))
-        memo.forget_all_but(seen)
+                decoded.append(memo.decode(raw))
+            except Exception as exc:  # noqa: BLE001 - cattrs may raise anything for a hostile document
+                problems = _problems(exc, f"$.{key}[{index}]")
+                rejected.append(_rejected(memo.label, raw, InvalidRecord(*problems)))
+        memo.forget_all_but(decoded)
         return decoded
 
     def _by_id(
-        self, memo: _Memo[T], document: Mapping[str, Any], key: str, rejected: list[RejectedRecord]
-    ) -> dict[Any, T]:
-        pairs = self._list(memo, document, key, rejected)
-        found = dict(pairs)
-        if len(found) == len(pairs):
+        self, memo: _Memo[R], document: Mapping[str, Any], key: str, rejected: list[RejectedRecord]
+    ) -> dict[Any, R]:
+        records = self._list(memo, document, key, rejected)
+        found = {record.id: record for record in records}
+        if len(found) == len(records):
             return found
         count: dict[str, int] = {}
-        for identity, _ in pairs:
-            count[identity] = count.get(identity, 0) + 1
+        for record in records:
+            count[record.id] = count.get(record.id, 0) + 1
         for identity in sorted(identity for identity, times in count.items() if times > 1):
             del found[identity]
             reason = f"id {identity} occurs {count[identity]} times @ $.{key}"
@@ -395,9 +449,7 @@ def _frame(document: object) -> tuple[Mapping[str, Any], ClusterRecord]:
         except InvalidRecord as exc:
             problems.extend(exc.problems)
     if document.get("services") is None and type(raw) is dict:
-        old = raw.get("containers") or (
-            raw["data"].get("containers") if type(raw.get("data")) is dict else None
-        )
+        old = (raw["data"] if type(raw.get("data")) is dict else raw).get("containers")
         if old is not None:  # before 2023 the services travelled inside the cluster record
             document = {**document, "services": old}
     if document.get("services") is None:
@@ -438,10 +490,12 @@ def _certificates(raw: object, rejected: list[RejectedRecord]) -> dict[str, Cert
     decoded: dict[str, CertificateRecord] = {}
     for host, item in raw.items():
         try:
-            decoded[str(host)] = decode(item, CertificateRecord, f"$.certificates.{host}")
+            decoded[str(host)] = decode(item, CertificateRecord, f"$.certificates.{_printable(str(host))}")
         except InvalidRecord as exc:
             reasons = tuple(map(str, exc.problems))
-            rejected.append(RejectedRecord(kind="certificate", id=str(host), name=None, reasons=reasons))
+            rejected.append(
+                RejectedRecord(kind="certificate", id=_printable(str(host)), name=None, reasons=reasons)
+            )
     return decoded
 
 
@@ -453,7 +507,11 @@ def _rejected(label: str, raw: object, exc: InvalidRecord) -> RejectedRecord:
         identity, name = raw.get("id"), data.get("name")
     return RejectedRecord(
         kind=label,
-        id=identity if type(identity) is str else None,
-        name=name if type(name) is str else None,
+        id=identity if _is_text(identity) else None,
+        name=name if _is_text(name) else None,
         reasons=tuple(map(str, exc.problems)),
     )
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return type(value) is str and _printable(value) == value

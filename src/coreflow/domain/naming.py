@@ -27,7 +27,7 @@ PRODUCT = "coreflow"
 
 SERVICE_NAME_LIMIT = 63
 SECRET_NAME_LIMIT = 64
-_SERVICE_NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[a-zA-Z0-9]+)*")
+_SERVICE_NAME = re.compile(r"[a-zA-Z0-9]+(?:[-_]+[a-zA-Z0-9]+)*")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
