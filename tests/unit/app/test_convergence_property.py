@@ -6,11 +6,11 @@ import trio
 from attrs import frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, Json, World, cluster, new_engine, play, service
 
 from coreflow.adapters.memory import Fault, MemoryCloudly
 from coreflow.adapters.swarm.engine import EngineError, EngineUnreachable
 from coreflow.domain.errors import PortError
-from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, Json, World, cluster, new_engine, play, service
 
 NAMES = ("a", "b", "c", "d")
 LISTS = ("list_services", "list_tasks", "list_secrets", "list_networks", "list_nodes")
@@ -156,7 +156,9 @@ def test_any_story_ends_in_the_desired_world(story: list[tuple[str, Any]], final
 
     async def scene() -> None:
         world = World(new_engine(), MemoryCloudly(document([])))
-        await world.engine.create_service({"Name": "foreign", "TaskTemplate": {"ContainerSpec": {"Image": GOOD}}})
+        await world.engine.create_service(
+            {"Name": "foreign", "TaskTemplate": {"ContainerSpec": {"Image": GOOD}}}
+        )
         version = (await world.live("foreign"))["Version"]["Index"]
         for kind, what in story:
             await _happen(_Guarded(world, version), kind, what)

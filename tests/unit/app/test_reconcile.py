@@ -1,0 +1,499 @@
+"""Passes on a memory Swarm: what is written, what is not, and what is said about it."""
+
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, new_engine, play, service
+
+from coreflow.adapters.memory import Behaviour, Fault, MemoryCloudly
+from coreflow.adapters.swarm.engine import EngineError, EngineUnreachable
+from coreflow.app.reconcile import PASS_LIMIT, Settlement
+from coreflow.domain.base import SERVICES, BaseOptions
+from coreflow.domain.desired import RenderOptions
+from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
+from coreflow.domain.plan import verb_of
+
+
+def _done(settlement: Settlement, kind: str = "service") -> list[tuple[str, str]]:
+    found = []
+    for outcome in settlement.applied:
+        action = outcome.step.action
+        subject: Any = getattr(action, "spec", None) or getattr(action, "target", None)
+        if kind in type(subject).__name__.lower():
+            found.append((verb_of(action), action.reason))
+    return found
+
+
+def test_a_cluster_is_deployed_and_then_left_alone() -> None:
+    """Networks, secrets and services are made once; the second run reads five lists and writes nothing."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a", secretBundleId="b"), service("b"), secrets={"b": "value"}))
+        first = await world.reconciler().deploy(timeout=60)
+        assert first.is_settled
+        assert await world.names() == ["a", "b"]
+        world.engine.calls.clear()
+        again = await world.reconciler().deploy(timeout=60)
+        assert again.is_settled
+        assert (world.engine.reads, world.engine.writes) == (5, 0)
+
+    play(scene)
+
+
+def test_the_base_comes_with_every_cluster() -> None:
+    """Base services run, the global one on every node, and go when the operator does not want them."""
+
+    async def scene() -> None:
+        images = {name: f"base/{name}" for name in SERVICES}
+        world = World(new_engine(nodes=3), render=RenderOptions(base=BaseOptions(images=images)))
+        for image in images.values():
+            world.engine.add_image(f"{image}:latest")
+        settlement = await world.reconciler().deploy(timeout=60)
+        assert settlement.is_settled
+        assert len(world.engine.running_tasks("corestore")) == 3
+        fewer = attrs.evolve(
+            world, render=RenderOptions(base=BaseOptions(services=("corelog",), images=images))
+        )
+        assert (await fewer.reconciler().deploy(timeout=60)).is_settled
+        assert await world.names() == ["corelog"]
+
+    play(scene)
+
+
+def test_a_secret_goes_when_no_spec_and_no_previous_spec_names_it() -> None:
+    """Rotated twice, the first secret is gone and the second stays for a roll-back."""
+
+    async def scene() -> None:
+        world = World()
+        seen = []
+        for value in ("one", "two", "three"):
+            world.cloudly.set(cluster(service("a", secretBundleId="b"), secrets={"b": value}))
+            assert (await world.reconciler().deploy(timeout=60)).is_settled
+            mounted = (await world.live("a"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Secrets"]
+            seen.append(mounted[0]["SecretName"])
+        assert await world.secrets() == sorted(seen[1:])
+
+    play(scene)
+
+
+def test_a_rolled_back_spec_is_remembered_across_restarts() -> None:
+    """A bad image is tried once; a new process knows it failed; a changed record is tried again."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        await world.reconciler().deploy(timeout=60)
+        world.cloudly.set(cluster(service("a", BAD)))
+        failed = await world.reconciler().deploy(timeout=60)
+        assert not failed.is_settled
+        assert [f.reason for f in failed.last.plan.failures] == [
+            f"image {GOOD} → {BAD}: rolled back: task: non-zero exit (1); not tried again"
+        ]
+        assert len(world.engine.running_tasks("a")) == 1
+        writes = world.engine.writes
+        assert not (await world.reconciler().deploy(timeout=60)).is_settled
+        assert world.engine.writes == writes
+        world.cloudly.set(cluster(service("a", NEWER)))
+        assert (await world.reconciler().deploy(timeout=60)).is_settled
+
+    play(scene)
+
+
+def test_a_failure_is_found_by_a_process_that_did_not_see_it() -> None:
+    """Killed right after its write, the next process reads the roll-back off the failed tasks, and does not retry."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        await world.reconciler().deploy(timeout=60)
+        world.cloudly.set(cluster(service("a", BAD)))
+        await world.reconciler().run_pass()
+        world.engine.settle()
+        settlement = await world.reconciler().deploy(timeout=60)
+        assert [verb for verb, _ in _done(settlement)] == ["mark failed"]
+        assert not settlement.is_settled
+
+    play(scene)
+
+
+def test_a_failed_spec_is_retried_when_somebody_says_so() -> None:
+    """`retry_failed` tries a remembered spec again."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        await world.reconciler().deploy(timeout=60)
+        world.cloudly.set(cluster(service("a", BAD)))
+        await world.reconciler().deploy(timeout=60)
+        world.engine.behaviours[BAD] = Behaviour()
+        settlement = await world.reconciler(retry_failed=True).deploy(timeout=60)
+        assert settlement.is_settled
+        assert (await world.live("a"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == BAD
+
+    play(scene)
+
+
+def test_a_roll_back_by_hand_is_respected() -> None:
+    """What an operator rolled back is reported as failed, not put back."""
+
+    async def scene() -> None:
+        world = World()
+        for image in (GOOD, NEWER):
+            world.cloudly.set(cluster(service("a", image)))
+            await world.reconciler().deploy(timeout=60)
+        live = await world.live("a")
+        await world.engine.rollback_service(live["ID"], live["Version"]["Index"])
+        world.engine.settle()
+        settlement = await world.reconciler().deploy(timeout=60)
+        assert "rolled back by hand" in settlement.last.plan.failures[0].reason
+        assert (await world.live("a"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == GOOD
+
+    play(scene)
+
+
+def test_a_lost_race_is_planned_again() -> None:
+    """Somebody writes between our look and our write: the next pass sees it, and both changes end well."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        await world.reconciler().deploy(timeout=60)
+        world.cloudly.set(cluster(service("a", scaleFactor=2)))
+        lost = EngineError(500, "rpc error: code = Unknown desc = update out of sequence")
+        world.engine.faults.append(Fault(method="update_service", error=lost))
+        settlement = await world.reconciler().deploy(timeout=60)
+        assert settlement.is_settled
+        assert len(settlement.reports[0].troubles) == 1
+
+    play(scene)
+
+
+def test_a_failed_network_blocks_what_joins_it() -> None:
+    """Without the network nothing is made, and the reason is said once per service."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        world.engine.faults += [Fault(method="create_network", error=EngineError(403, "no"))] * 2
+        settlement = await world.reconciler().settle()
+        details = [outcome.detail for outcome in settlement.reports[0].troubles]
+        assert "creating network sznwebgateway: no" in details
+        assert "network sznwebgateway could not be created" in details
+
+    play(scene)
+
+
+def test_one_service_fails_alone() -> None:
+    """An engine that refuses one service does not keep the others from running."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a", secretBundleId="b"), service("b"), secrets={"b": "x"}))
+        refusal = EngineError(400, "rpc error: code = InvalidArgument desc = no")
+        world.engine.faults += [Fault(method="create_secret", error=refusal)] * 9
+        settlement = await world.reconciler().deploy(timeout=30)
+        assert not settlement.is_settled
+        assert await world.names() == ["b"]
+        assert {outcome.status for outcome in settlement.troubles} == {"failed", "blocked"}
+
+    play(scene)
+
+
+def test_unusable_records_touch_nothing() -> None:
+    """A document that cannot be used as a whole is an error, not an empty cluster."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        await world.reconciler().deploy(timeout=60)
+        world.cloudly.set({"services": []})
+        with pytest.raises(InvalidRecord):
+            await world.reconciler().deploy(timeout=60)
+        assert await world.names() == ["a"]
+
+    play(scene)
+
+
+def test_an_engine_that_is_away_is_unavailable() -> None:
+    """A failed listing is not an empty list: the pass ends with an error."""
+
+    async def scene() -> None:
+        world = World()
+        world.engine.faults.append(Fault(method="list_secrets"))
+        with pytest.raises(Unavailable, match="the engine does not answer"):
+            await world.reconciler().deploy(timeout=60)
+        world.engine.is_manager = False
+        with pytest.raises(Unavailable, match="not a Swarm manager"):
+            await world.reconciler().deploy(timeout=60)
+
+    play(scene)
+
+
+def test_an_engine_that_hangs_up_while_we_wait_is_asked_again() -> None:
+    """Waiting for convergence survives a hiccup."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+
+        class Hiccup:
+            def planned(self, plan: object) -> None: ...
+            def applied(self, outcome: object) -> None:
+                world.engine.faults.clear()
+
+            def progressed(self, verdicts: object) -> None:
+                if not world.engine.running_tasks("a") and not world.engine.faults:
+                    world.engine.faults.append(Fault(method="list_tasks"))
+
+        settlement = await world.reconciler(Hiccup()).deploy(timeout=60)
+        assert settlement.is_settled
+
+    play(scene)
+
+
+def test_a_deadline_ends_the_waiting() -> None:
+    """A service whose image is missing is reported with the reason when the time is up."""
+
+    async def scene() -> None:
+        world = World()
+        world.engine.add_image(MISSING)
+        for node in world.engine.nodes.values():
+            node.images.discard(MISSING)
+        registry = world.engine.push("r.example.com/gone:1")
+        assert registry
+        world.cloudly.set(cluster(service("a", "r.example.com/gone:1")))
+        reconciler = world.reconciler()
+        await reconciler.look()
+        started = trio.current_time()
+        world.engine.registries["r.example.com"].images.clear()
+        rejected = await world.reconciler().deploy(timeout=20)
+        assert [r.reasons for r in rejected.last.plan.rejections] == [
+            ("image r.example.com/gone:1: not found on r.example.com",)
+        ]
+        world.engine.push("r.example.com/gone:1", Behaviour(unhealthy=True))
+        unhealthy = await world.reconciler().deploy(timeout=20)
+        assert not unhealthy.is_settled
+        assert "health check" in unhealthy.verdicts["a"].detail
+        assert trio.current_time() - started >= 20
+
+    play(scene)
+
+
+def test_a_tag_that_moved_is_noticed_by_a_refresh_only() -> None:
+    """An unchanged reference keeps its digest; a refresh looks it up again; a registry that is down changes nothing."""
+
+    async def scene() -> None:
+        world = World()
+        old = world.engine.push("r.example.com/web:1")
+        world.cloudly.set(cluster(service("a", "r.example.com/web:1")))
+        await world.reconciler().deploy(timeout=60)
+
+        async def image() -> str:
+            spec = (await world.live("a"))["Spec"]
+            found: str = spec["TaskTemplate"]["ContainerSpec"]["Image"]
+            return found
+
+        assert await image() == f"r.example.com/web:1@{old}"
+        new = world.engine.push("r.example.com/web:1", content="newer")
+        await world.reconciler().deploy(timeout=60)
+        assert await image() == f"r.example.com/web:1@{old}"
+        world.engine.registries["r.example.com"].up = False
+        assert (await world.reconciler().deploy(timeout=60, refresh=True)).is_settled
+        assert await image() == f"r.example.com/web:1@{old}"
+        world.engine.registries["r.example.com"].up = True
+        await world.reconciler().deploy(timeout=60, refresh=True)
+        assert await image() == f"r.example.com/web:1@{new}"
+
+    play(scene)
+
+
+def test_a_login_is_used_checked_and_refreshed() -> None:
+    """Wrong credentials reject, right ones deploy, changed ones are written without a restart."""
+
+    async def scene() -> None:
+        world = World()
+        registry = world.engine.add_registry("r.example.com", login=("user", "right"))
+        world.engine.push("r.example.com/web:1")
+
+        def record(password: str) -> Any:
+            login = {"serveraddress": "r.example.com", "username": "user", "password": password}
+            found = service("a", "r.example.com/web:1")
+            found["data"]["registryTarget"]["registryInfo"] = login
+            return cluster(found)
+
+        world.cloudly.set(record("wrong"))
+        assert (
+            "login is wrong"
+            in (await world.reconciler().deploy(timeout=10)).last.plan.rejections[0].reasons[0]
+        )
+        assert await world.names() == []
+        world.cloudly.set(record("right"))
+        assert (await world.reconciler().deploy(timeout=60)).is_settled
+        [task] = world.engine.running_tasks("a")
+        registry.login = ("user", "newer")
+        world.cloudly.set(record("newer"))
+        settlement = await world.reconciler().deploy(timeout=60)
+        assert _done(settlement) == [("update", "registry login changed")]
+        assert world.engine.running_tasks("a")[0]["ID"] == task["ID"]
+        world.cloudly.set(record("wrong"))
+        writes = world.engine.writes
+        assert not (await world.reconciler().deploy(timeout=10)).is_settled
+        assert world.engine.writes == writes
+
+    play(scene)
+
+
+def test_an_internal_image_is_loaded_once() -> None:
+    """The archive is opened only where the engine lacks the image; a missing one fails that service alone."""
+
+    async def scene() -> None:
+        import io
+        import json
+        import tarfile
+
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            manifest = json.dumps([{"Config": "c.json", "RepoTags": ["whatever:1"], "Layers": []}]).encode()
+            member = tarfile.TarInfo("manifest.json")
+            member.size = len(manifest)
+            archive.addfile(member, io.BytesIO(manifest))
+        image = {
+            "id": "img",
+            "data": {
+                "location": {"internal": True},
+                "versions": [{"versionString": "1"}, {"versionString": "2"}],
+            },
+        }
+
+        def records(version: str) -> Any:
+            data = {"name": "a", "imageId": "img", "imageVersion": version}
+            return cluster({"id": "id-a", "data": data}, images=[image])
+
+        world = World(cloudly=MemoryCloudly(records("1"), archives={("img", "1"): buffer.getvalue()}))
+        assert (await world.reconciler().deploy(timeout=60)).is_settled
+        assert sum(method == "load_image" for method, _ in world.engine.calls) == 1
+        world.cloudly.set(records("2"))
+        settlement = await world.reconciler().deploy(timeout=10)
+        assert not settlement.is_settled
+        assert settlement.troubles[0].detail
+        assert len(world.engine.running_tasks("a")) == 1
+        world.cloudly.archives["img", "2"] = b"no archive at all"
+        garbage = await world.reconciler().deploy(timeout=10)
+        assert "archive" in garbage.troubles[0].detail
+
+    play(scene)
+
+
+def test_several_nodes_keep_a_loaded_image_where_it_is() -> None:
+    """With more than one node, a service with a loaded image is placed on the node that has it, and says so."""
+
+    async def scene() -> None:
+        image = {"id": "img", "data": {"location": {"internal": True}, "versions": [{"versionString": "1"}]}}
+        data = {"name": "a", "imageId": "img", "imageVersion": "1"}
+        world = World(new_engine(nodes=3))
+        next(iter(world.engine.nodes.values())).images.add("img:1")
+        world.cloudly.set(cluster({"id": "id-a", "data": data}, images=[image]))
+        settlement = await world.reconciler().deploy(timeout=60)
+        assert settlement.is_settled
+        own = next(iter(world.engine.nodes))
+        assert world.engine.running_tasks("a")[0]["NodeID"] == own
+        assert "kept on this node" in settlement.last.plan.notes[0].text
+
+    play(scene)
+
+
+def test_a_renamed_record_runs_all_the_time() -> None:
+    """The new service comes first; the old one goes once the new one runs."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("old", identity="id-1")))
+        await world.reconciler().deploy(timeout=60)
+        world.cloudly.set(cluster(service("new", identity="id-1")))
+        fewest = [9]
+
+        class Watch:
+            def planned(self, plan: object) -> None:
+                self.progressed(None)
+
+            def applied(self, outcome: object) -> None:
+                self.progressed(None)
+
+            def progressed(self, verdicts: object) -> None:
+                running = world.engine.running_tasks("old") + world.engine.running_tasks("new")
+                fewest[0] = min(fewest[0], len(running))
+
+        settlement = await world.reconciler(Watch()).deploy(timeout=60)
+        assert settlement.is_settled
+        assert await world.names() == ["new"]
+        assert fewest == [1]
+
+    play(scene)
+
+
+def test_passes_that_change_something_every_time_come_to_an_end() -> None:
+    """Where something changes as fast as it is put right, settling gives up after a bound."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        await world.reconciler().deploy(timeout=60)
+
+        class Vandal:
+            def planned(self, plan: object) -> None:
+                for document in world.engine._services.values():
+                    document["Spec"]["Mode"] = {"Replicated": {"Replicas": 7}}
+                    document["Version"] = {"Index": document["Version"]["Index"] + 1}
+
+            def applied(self, outcome: object) -> None: ...
+            def progressed(self, verdicts: object) -> None: ...
+
+        settlement = await world.reconciler(Vandal()).settle()
+        assert len(settlement.reports) <= PASS_LIMIT
+        assert not settlement.is_settled
+
+    play(scene)
+
+
+def test_a_crash_leaves_nothing_doubled() -> None:
+    """Killed after any of its writes, the next run finishes with the same objects."""
+
+    async def scene() -> None:
+        for writes in range(1, 7):
+            world = World()
+            world.cloudly.set(
+                cluster(
+                    service("a", secretBundleId="b"), service("b", secretBundleId="b"), secrets={"b": "x"}
+                )
+            )
+            world.engine.crash_after = writes
+            try:
+                await world.reconciler().settle()
+            except Unavailable:
+                pass
+            world.engine.revive()
+            assert (await world.reconciler().deploy(timeout=60)).is_settled
+            assert await world.names() == ["a", "b"]
+            assert len(await world.secrets()) == 2
+
+    play(scene)
+
+
+def test_errors_of_the_source_are_passed_on() -> None:
+    """What the source of records says goes to the caller, without a group around it."""
+
+    async def scene() -> None:
+        world = World()
+        for error in (Unavailable("away"), Refused("no")):
+            world.cloudly.faults.append(error)
+            with pytest.raises(type(error)):
+                await world.reconciler().look()
+        with pytest.raises(EngineUnreachable):
+            world.engine.faults.append(Fault())
+            await world.engine.list_nodes()
+        assert str(Problem("$.a", "is missing")) == "is missing @ $.a"
+
+    play(scene)
