@@ -1,5 +1,6 @@
 """Passes on a memory Swarm: what is written, what is not, and what is said about it."""
 
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -8,16 +9,16 @@ import trio
 from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, new_engine, play, service
 
 from coreflow.adapters.memory import Behaviour, Fault, MemoryCloudly
-from coreflow.adapters.swarm.engine import EngineError, EngineUnreachable
+from coreflow.adapters.swarm.engine import EngineError
 from coreflow.app.reconcile import PASS_LIMIT, Settlement
 from coreflow.domain.base import SERVICES, BaseOptions
 from coreflow.domain.desired import RenderOptions
-from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
+from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.plan import verb_of
 
 
 def _done(settlement: Settlement, kind: str = "service") -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     for outcome in settlement.applied:
         action = outcome.step.action
         subject: Any = getattr(action, "spec", None) or getattr(action, "target", None)
@@ -442,17 +443,21 @@ def test_passes_that_change_something_every_time_come_to_an_end() -> None:
         world.cloudly.set(cluster(service("a")))
         await world.reconciler().deploy(timeout=60)
 
-        class Vandal:
-            def planned(self, plan: object) -> None:
-                for document in world.engine._services.values():
-                    document["Spec"]["Mode"] = {"Replicated": {"Replicas": 7}}
-                    document["Version"] = {"Index": document["Version"]["Index"] + 1}
+        def vandalise() -> None:
+            for document in world.engine._services.values():
+                document["Spec"]["Mode"] = {"Replicated": {"Replicas": 7}}
+                document["Version"] = {"Index": document["Version"]["Index"] + 1}
 
-            def applied(self, outcome: object) -> None: ...
+        class Vandal:
+            def planned(self, plan: object) -> None: ...
+            def applied(self, outcome: object) -> None:
+                vandalise()
+
             def progressed(self, verdicts: object) -> None: ...
 
+        vandalise()
         settlement = await world.reconciler(Vandal()).settle()
-        assert len(settlement.reports) <= PASS_LIMIT
+        assert len(settlement.reports) == PASS_LIMIT
         assert not settlement.is_settled
 
     play(scene)
@@ -470,10 +475,8 @@ def test_a_crash_leaves_nothing_doubled() -> None:
                 )
             )
             world.engine.crash_after = writes
-            try:
+            with suppress(Unavailable):
                 await world.reconciler().settle()
-            except Unavailable:
-                pass
             world.engine.revive()
             assert (await world.reconciler().deploy(timeout=60)).is_settled
             assert await world.names() == ["a", "b"]
@@ -491,9 +494,5 @@ def test_errors_of_the_source_are_passed_on() -> None:
             world.cloudly.faults.append(error)
             with pytest.raises(type(error)):
                 await world.reconciler().look()
-        with pytest.raises(EngineUnreachable):
-            world.engine.faults.append(Fault())
-            await world.engine.list_nodes()
-        assert str(Problem("$.a", "is missing")) == "is missing @ $.a"
 
     play(scene)

@@ -928,7 +928,7 @@ class MemoryEngine:
             and any(n["Target"] == network for n in document["Spec"]["TaskTemplate"].get("Networks") or ())
             for document in self._services.values()
         )
-        return tasks + virtual
+        return int(tasks + virtual)
 
     def _take_addresses(self, task: _Task) -> bool:
         if task.holds_addresses:

@@ -1,0 +1,324 @@
+"""Kicks and ticks: when passes happen, and what is logged about them."""
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from structlog.testing import capture_logs
+from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, play, service
+
+from coreflow.adapters.memory import Fault
+from coreflow.adapters.swarm.port import SwarmPort
+from coreflow.app.loop import ActionLog, Kicks, Loop, Problems, kick_on_changes, kick_on_schedule
+from coreflow.app.main import Ports, running
+from coreflow.app.settings import Settings, load_settings
+from coreflow.app.supervise import supervise
+from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
+
+
+@pytest.fixture
+def settings(tmp_path: Any) -> Settings:
+    """Settings for a daemon without base services."""
+    environ = {
+        "CLOUDLY_URL": "file:///cluster.yaml",
+        "COREFLOW_BASE_SERVICES": "",
+        "COREFLOW_INITIAL_DELAY": "10",
+        "COREFLOW_RELIST_SECONDS": "60",
+        "COREFLOW_SCHEDULE": "0 30 4 * * *",
+    }
+    return load_settings(environ, directory=tmp_path, secrets=tmp_path)
+
+
+def _ports(world: World) -> Ports:
+    return Ports(cloudly=world.cloudly, docker=SwarmPort(world.engine))
+
+
+def test_the_daemon_deploys_follows_and_stops(settings: Settings) -> None:
+    """First pass after the delay; a change of the records makes another; the end of the block stops everything."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        async with running(settings, _ports(world)) as engine:
+            await trio.sleep(9)
+            assert await world.names() == []
+            await trio.sleep(3)
+            assert await world.names() == ["a"]
+            world.cloudly.set(cluster(service("a"), service("b")))
+            await trio.sleep(2)
+            assert await world.names() == ["a", "b"]
+            engine.kick()
+            settlement = await engine.settled()
+            assert settlement.last.plan.kept == 2
+            assert engine.last is settlement
+        calls = len(world.engine.calls)
+        await trio.sleep(600)
+        assert len(world.engine.calls) == calls
+
+    play(scene)
+
+
+def test_a_change_by_hand_is_repaired_without_an_event(settings: Settings) -> None:
+    """A lost event costs time, not correctness: the relist finds what changed."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        async with running(settings, _ports(world)):
+            await trio.sleep(20)
+            world.engine.lose_events = 99
+            await world.change("a", lambda spec: spec.update(Mode={"Replicated": {"Replicas": 4}}))
+            await trio.sleep(130)
+            assert (await world.live("a"))["Spec"]["Mode"]["Replicated"]["Replicas"] == 1
+
+    play(scene)
+
+
+def test_an_idle_daemon_only_reads(settings: Settings) -> None:
+    """An hour with nothing to do: one relist a minute, five reads each, and no write."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        async with running(settings, _ports(world)):
+            await trio.sleep(100)
+            world.engine.calls.clear()
+            await trio.sleep(3600)
+            assert world.engine.writes == 0
+            assert world.engine.reads <= 61 * 5
+
+    play(scene)
+
+
+def test_the_daemon_survives_an_engine_that_goes_and_comes(settings: Settings) -> None:
+    """While the engine is away nothing ends; when it is back, what was missed is done. It is said once, not every try."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        with capture_logs() as lines:
+            async with running(settings, _ports(world)):
+                await trio.sleep(20)
+                world.engine._crashed = True
+                world.engine.hang_up()
+                world.cloudly.set(cluster(service("a"), service("b")))
+                await trio.sleep(600)
+                world.engine.revive()
+                await trio.sleep(120)
+                assert await world.names() == ["a", "b"]
+        waiting = [line for line in lines if line["event"] == "waiting for a far side"]
+        assert {line["job"] for line in waiting} == {"reconcile", "watch docker"}
+        assert len(waiting) <= 4
+
+    play(scene)
+
+
+def test_unusable_records_leave_everything_as_it_is(settings: Settings) -> None:
+    """A file that became garbage is reported, and the daemon goes on when it is mended."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        with capture_logs() as lines:
+            async with running(settings, _ports(world)):
+                await trio.sleep(20)
+                world.cloudly.set({"oops": 1})
+                await trio.sleep(60)
+                assert await world.names() == ["a"]
+                world.cloudly.set(cluster(service("a"), service("b")))
+                await trio.sleep(120)
+                assert await world.names() == ["a", "b"]
+        assert [line["event"] for line in lines].count("cannot go on for now") == 1
+
+    play(scene)
+
+
+def test_many_kicks_make_one_more_pass() -> None:
+    """Any number of kicks during a pass makes exactly one more."""
+
+    async def scene() -> None:
+        world = World()
+        kicks = Kicks()
+        passes = []
+        loop = Loop(
+            world.reconciler(),
+            kicks,
+            initial_delay=0,
+            relist_seconds=1000,
+            on_settled=lambda s: passes.append(s),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(loop.run_forever)
+            await trio.sleep(10)
+            count = len(passes)
+            for _ in range(50):
+                kicks.kick()
+            await trio.sleep(10)
+            assert len(passes) == count + 1
+            nursery.cancel_scope.cancel()
+
+    play(scene)
+
+
+def test_a_refresh_is_not_lost_when_its_pass_fails() -> None:
+    """A scheduled look at all images that could not be made is made up for."""
+
+    async def scene() -> None:
+        world = World()
+        world.engine.push("r.example.com/web:1")
+        world.cloudly.set(cluster(service("a", "r.example.com/web:1")))
+        await world.reconciler().deploy(timeout=60)
+        world.engine.push("r.example.com/web:1", content="newer")
+        kicks = Kicks()
+        kicks.kick(refresh=True)
+        loop = Loop(world.reconciler(), kicks, initial_delay=0, relist_seconds=5)
+        world.engine.faults.append(Fault(method="list_nodes"))
+        with pytest.raises(Unavailable):
+            await loop.run_forever()
+        with trio.move_on_after(5):
+            await loop.run_forever()
+        assert sum(method == "inspect_distribution" for method, _ in world.engine.calls) >= 2
+
+    play(scene)
+
+
+def test_the_schedule_has_six_fields() -> None:
+    """Seconds first: a kick at each due time, asking for a refresh."""
+
+    async def scene() -> None:
+        kicks = Kicks()
+        start = datetime(2026, 1, 1, 4, 29, 30, tzinfo=UTC)
+        began = trio.current_time()
+
+        def now() -> datetime:
+            return start + timedelta(seconds=trio.current_time() - began)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kick_on_schedule, "15 30 * * * *", kicks, now)
+            await kicks.wait()
+            assert now() == datetime(2026, 1, 1, 4, 30, 15, tzinfo=UTC)
+            assert kicks.take() is True
+            await kicks.wait()
+            assert now() == datetime(2026, 1, 1, 5, 30, 15, tzinfo=UTC)
+            nursery.cancel_scope.cancel()
+
+    play(scene)
+
+
+def test_a_stream_of_changes_that_ends_is_unavailable() -> None:
+    """Each notice kicks, so does the connection itself; the end is an error, so that somebody connects again."""
+
+    async def scene() -> None:
+        kicks = Kicks()
+
+        @asynccontextmanager
+        async def changes() -> AsyncIterator[AsyncIterator[None]]:
+            async def none() -> AsyncIterator[None]:
+                yield None
+
+            yield none()
+
+        with pytest.raises(Unavailable, match="ended"):
+            await kick_on_changes(changes, kicks)
+        assert kicks.take() is False
+
+    play(scene)
+
+
+def test_a_supervised_job_is_started_again_later_and_later() -> None:
+    """1 s, 2 s, 4 s ... between attempts; each distinct reason is said once; a bug does not stop it."""
+
+    async def scene() -> None:
+        times: list[float] = []
+        errors: list[Exception] = [
+            Unavailable("away"),
+            Unavailable("away"),
+            InvalidRecord(Problem("$", "is odd")),
+            KeyError("canary-value"),
+            Refused("no"),
+        ]
+
+        async def job() -> None:
+            times.append(trio.current_time())
+            if errors:
+                raise errors.pop(0)
+
+        with capture_logs() as lines:
+            await supervise("job", job)
+        waits = [round(b - a, 6) for a, b in itertools.pairwise(times)]
+        assert waits == [1, 2, 4, 8, 16]
+        assert [line.get("reason") or line.get("error") for line in lines] == [
+            "away",
+            "is odd @ $",
+            "KeyError",
+            "no",
+        ]
+        assert "canary-value" not in str(lines)
+
+    play(scene)
+
+
+def test_problems_are_said_when_they_begin_and_end() -> None:
+    """A rejected record is a warning once, silence while it stays, and a line when it is mended."""
+
+    async def scene() -> None:
+        world = World()
+        problems = Problems()
+        world.cloudly.set(cluster(service("a", MISSING), service("b", GOOD, secretBundleId="none")))
+        with capture_logs() as lines:
+            for _ in range(3):
+                problems.report(await world.reconciler().settle())
+            assert {(line["event"], line["name"]) for line in lines} == {("held", "a"), ("rejected", "b")}
+            assert len(lines) == 2
+            world.cloudly.set(cluster(service("a"), service("b")))
+            await world.reconciler().deploy(timeout=60)
+            problems.report(await world.reconciler().settle())
+        assert [line["event"] for line in lines[2:]] == ["resolved", "resolved"]
+
+    play(scene)
+
+
+def test_failures_and_refusals_are_problems_too() -> None:
+    """A failed roll-out and a refused removal are said with what to do."""
+
+    async def scene() -> None:
+        world = World()
+        problems = Problems()
+        world.cloudly.set(cluster(service("a"), service("b")))
+        await world.reconciler().deploy(timeout=60)
+        world.cloudly.set(cluster(service("a", BAD), service("b", NEWER)))
+        await world.reconciler().deploy(timeout=60)
+        with capture_logs() as lines:
+            problems.report(await world.reconciler().settle())
+            world.cloudly.set(cluster())
+            problems.report(await world.reconciler().settle())
+        assert [line["event"] for line in lines] == ["failed", "refused", "resolved"]
+        assert "COREFLOW_CONFIRM_REMOVAL" in lines[1]["reason"]
+
+    play(scene)
+
+
+def test_actions_are_logged_with_their_reasons() -> None:
+    """One line per action; one that fails is a warning with the engine's words."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        world.engine.faults.append(Fault(method="create_service"))
+        with capture_logs() as lines:
+            await world.reconciler(ActionLog()).deploy(timeout=60)
+        assert {
+            "event": "create",
+            "kind": "service",
+            "name": "a",
+            "reason": "not there yet",
+        }.items() <= lines[-1].items()
+        assert any(line["event"] == "failed" and line["log_level"] == "warning" for line in lines)
+        assert structlog.get_logger() is not None
+
+    play(scene)
