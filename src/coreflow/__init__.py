@@ -7,7 +7,15 @@ from coreflow.domain.base import BaseOptions
 from coreflow.domain.codec import RecordDecoder, decode_records
 from coreflow.domain.convergence import Verdict, judge, judge_all
 from coreflow.domain.desired import Desired, Renderer, RenderOptions
-from coreflow.domain.errors import CoreflowError, InvalidRecord, LostRace, PortError, Problem, Refused, Unavailable
+from coreflow.domain.errors import (
+    CoreflowError,
+    InvalidRecord,
+    LostRace,
+    PortError,
+    Problem,
+    Refused,
+    Unavailable,
+)
 from coreflow.domain.observed import Observed
 from coreflow.domain.plan import Plan, PlanOptions, make_plan
 from coreflow.domain.ports import CloudlyPort, DockerPort

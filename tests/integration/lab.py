@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class Lab:
     host: str
     folder: Path
     prefix: str
-    client: docker.APIClient = field(init=False)
+    client: Any = field(init=False)
+    """The SDK's low-level client; it has no useful types."""
     environ: dict[str, str] = field(factory=dict)
     _processes: list[subprocess.Popen[str]] = field(factory=list)
 
@@ -156,11 +158,15 @@ class Lab:
 
     def plan(self, *options: str, **extra: str) -> Result:
         """`coreflow plan --format json`."""
-        return self.run("plan", "--records", str(self.records), "--format", "json", *options, **extra)
+        return self.run(
+            "plan", "--records", str(self.records), "--format", "json", *options, timeout=120, **extra
+        )
 
     def apply(self, *options: str, **extra: str) -> Result:
         """`coreflow apply --format json`."""
-        return self.run("apply", "--records", str(self.records), "--format", "json", *options, **extra)
+        return self.run(
+            "apply", "--records", str(self.records), "--format", "json", *options, timeout=120, **extra
+        )
 
     def deploy(self, *options: str, **extra: str) -> Json:
         """An apply that must succeed."""
@@ -241,9 +247,7 @@ class Lab:
                 self.client.remove_secret(secret["ID"])
         for network in self.client.networks():
             if (network.get("Labels") or {}).get("serve.zone.cluster") == self.prefix:
-                self.wait(
-                    f"network {network['Name']} is free", lambda n=network: self._remove_network(n["Id"])
-                )
+                self.wait(f"network {network['Name']} is free", partial(self._remove_network, network["Id"]))
         self.client.close()
 
     def _remove_network(self, identity: str) -> bool:

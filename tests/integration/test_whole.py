@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def volume_driver(lab: Lab, engine_state: Path) -> Iterator[Path]:
             "no container uses a volume", lambda: not lab.client.containers(filters={"name": lab.prefix})
         )
         for volume in lab.client.volumes(filters={"driver": "corestore"})["Volumes"] or ():
-            lab.wait("the volume is free", lambda v=volume: _remove_volume(lab, v["Name"]))
+            lab.wait("the volume is free", partial(_remove_volume, lab, volume["Name"]))
     finally:
         process.kill()
         process.wait()

@@ -328,7 +328,9 @@ class SwarmPort:
 
                 async def kicks() -> AsyncIterator[None]:
                     async for event in events:
-                        if not str(event.get("Action", "")).startswith("exec_"):  # health checks, every few seconds
+                        if not str(event.get("Action", "")).startswith(
+                            "exec_"
+                        ):  # health checks, every few seconds
                             yield None
 
                 yield kicks()
