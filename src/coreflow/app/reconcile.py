@@ -13,7 +13,7 @@ from attrs import Factory, frozen
 
 from coreflow.domain.convergence import Verdict, judge_all
 from coreflow.domain.desired import Desired, Renderer, RenderOptions
-from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution
 from coreflow.domain.observed import Observed
 from coreflow.domain.plan import Create, Plan, PlanOptions, Remove, Step, make_plan, stage_of, subject_of
@@ -130,24 +130,7 @@ class Reconciler:
         With `refresh`, every image reference is looked up again, so that a tag that moved is noticed. Raises
         InvalidRecord when the records as a whole cannot be used, and Unavailable when a far side is away.
         """
-        found: dict[str, Records | Observed] = {}
-        errors: list[Exception] = []
-
-        async def fetch(name: str) -> None:
-            try:
-                found[name] = await (self._cloudly.records() if name == "records" else self._docker.observe())
-            except Exception as exc:  # noqa: BLE001 - raised below, without the group around it
-                errors.append(exc)
-                nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for name in ("records", "observed"):
-                nursery.start_soon(fetch, name)
-        if errors:
-            raise errors[0]
-        records, observed = found["records"], found["observed"]
-        assert isinstance(records, Records)  # noqa: S101 - by construction
-        assert isinstance(observed, Observed)  # noqa: S101 - by construction
+        records, observed = await self._fetch()
         requests = self._renderer.image_requests(records, observed, refresh=refresh)
         images = await self._resolve(requests)
         desired = self._renderer.render(records, observed, images, refresh=refresh)
@@ -157,6 +140,32 @@ class Reconciler:
             desired=desired,
             plan=make_plan(desired, observed, self._options),
         )
+
+    async def _fetch(self) -> tuple[Records, Observed]:
+        """Records and observation at the same time. Where both fail, what is wrong with the records is the news."""
+        records: list[Records] = []
+        observed: list[Observed] = []
+        errors: dict[str, CoreflowError] = {}
+
+        async def fetch_records() -> None:
+            try:
+                records.append(await self._cloudly.records())
+            except CoreflowError as exc:
+                errors["records"] = exc
+                nursery.cancel_scope.cancel()
+
+        async def observe() -> None:
+            try:
+                observed.append(await self._docker.observe())
+            except CoreflowError as exc:
+                errors["observed"] = exc
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch_records)
+            nursery.start_soon(observe)
+        if errors:
+            raise errors.get("records") or errors["observed"]
+        return records[0], observed[0]
 
     async def _resolve(self, requests: Iterable[ImageRequest]) -> dict[ImageRequest, Resolution]:
         """Look up image references, each once; a failure is an answer too."""

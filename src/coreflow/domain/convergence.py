@@ -47,7 +47,9 @@ def judge(service: ObservedService, tasks: Iterable[ObservedTask], nodes: Iterab
     """Judge one service by its own tasks."""
     tasks = list(tasks)
     wanted = _wanted(service, tasks, nodes)
-    running = sum(1 for task in tasks if task.state == _READY and task.desired_state == _READY and task.is_current)
+    running = sum(
+        1 for task in tasks if task.state == _READY and task.desired_state == _READY and task.is_current
+    )
     state = service.update_state
     failed = state in {"rollback_paused", "paused"}
     done = running >= wanted and not service.in_roll_out and not failed

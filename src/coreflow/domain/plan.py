@@ -364,7 +364,9 @@ class _Planning:
             return None
         reason = f"changed by hand: {_changes(live.body, spec.body)}" if drift else "registry login changed"
         if live.in_roll_out:
-            self.waits.append(Wait(unit, spec.name, f"{reason}; after the roll-out in progress ({live.update_state})"))
+            self.waits.append(
+                Wait(unit, spec.name, f"{reason}; after the roll-out in progress ({live.update_state})")
+            )
             return None
         return self._write(spec, live, reason) if drift else Update(spec, live, reason)
 

@@ -9,6 +9,7 @@ with one pool mends that.
 """
 
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
@@ -77,12 +78,15 @@ class DockerEngine:
 
     def _connect(self) -> docker.APIClient:
         with _translated():
+            if self._host.startswith("unix://"):
+                with socket.socket(socket.AF_UNIX) as probe:  # the SDK leaks a socket that cannot connect
+                    probe.connect(self._host.removeprefix("unix://"))
             client = docker.APIClient(
                 base_url=self._host, version="auto", timeout=CALL_SECONDS, max_pool_size=CALLS
             )
         if self._host.startswith("unix://"):
-            socket = self._host.replace("unix://", "http+unix://")
-            client.mount("http+docker://", _OnePool(socket, CALL_SECONDS, max_pool_size=CALLS))
+            path = self._host.replace("unix://", "http+unix://")
+            client.mount("http+docker://", _OnePool(path, CALL_SECONDS, max_pool_size=CALLS))
         return client
 
     async def _read(
