@@ -335,24 +335,32 @@ class _HasId(Protocol):
 R = TypeVar("R", bound=_HasId)
 
 
+def _raw_form(raw: object) -> bytes | None:
+    """The bytes of a raw record: other than the objects, they tell 1 from true. None for what is not JSON."""
+    try:
+        return orjson.dumps(raw, option=_PLAIN_JSON)
+    except TypeError:
+        return None
+
+
 class _Memo(Generic[R]):
     """The raw and the decoded form of each record of one kind, by id."""
 
     def __init__(self, kind: type[R], label: str) -> None:
         self.kind, self.label = kind, label
         self._structure: Callable[[object, type[R]], R] = _converter.get_structure_hook(kind)
-        self._known: dict[str, tuple[object, R]] = {}
+        self._known: dict[str, tuple[bytes | None, R]] = {}
 
     def decode(self, raw: object) -> R:
         """Decode a record, or find it. May raise anything that `_problems` understands."""
         key = raw.get("id") if type(raw) is dict else None
         if type(key) is not str:
             return self._structure(raw, self.kind)
-        known = self._known.get(key)
-        if known is not None and known[0] == raw:
+        known, form = self._known.get(key), _raw_form(raw)
+        if known is not None and form is not None and known[0] == form:
             return known[1]
         record = self._structure(raw, self.kind)
-        self._known[key] = (raw, record)
+        self._known[key] = (form, record)
         return record
 
     def forget_all_but(self, records: list[R]) -> None:

@@ -5,12 +5,13 @@ A record that cannot be rendered is *rejected*, with reasons; a service whose im
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from operator import is_
 
 from attrs import Factory, frozen
 
 from . import naming
 from .base import NETWORKS, BaseOptions, render_base, render_networks
-from .ids import BASE, ClusterId, GroupId, NodeId, Owner, ServiceId
+from .ids import BASE, BundleId, ClusterId, NodeId, Owner, ServiceId
 from .images import (
     ArchiveImage,
     ImageProblem,
@@ -29,8 +30,8 @@ from .images import (
 )
 from .observed import Observed
 from .records import Records, SecretBundleRecord, SecretGroupRecord, ServiceRecord
-from .secrets import matches
-from .services import WORKLOAD, Ingredients, Rendered, host_names, login_hash, render_workload
+from .secrets import Layer, flatten, matches
+from .services import WORKLOAD, Ingredients, Rendered, login_hash, render_workload
 from .specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
 
 Unit = str
@@ -97,6 +98,8 @@ class Renderer:
         self.options = options
         self._memo: dict[ServiceId, tuple[Ingredients, Rendered]] = {}
         self._sources: dict[ServiceId, tuple[tuple[object, ...], tuple[ImageSource, str]]] = {}
+        self._layers: dict[BundleId, Layer] = {}
+        self._pinned: tuple[Observed, ClusterId, PinnedImages] | None = None
 
     def image_requests(
         self, records: Records, observed: Observed, *, refresh: bool = False
@@ -105,7 +108,7 @@ class Renderer:
 
         With `refresh` all of them, so that a tag that moved is noticed.
         """
-        known = {} if refresh else pinned_images(observed, records.cluster.id)
+        known = {} if refresh else self._pinned_images(observed, records.cluster.id)
         wanted = []
         for name, request in self._base_requests(records):
             if not _is_known(
@@ -136,7 +139,10 @@ class Renderer:
 
         `images` answers `image_requests` (with the same `refresh`), `provisioned` is what bindings returned.
         """
-        work = _Work(records, observed, refresh=refresh)
+        pinned = self._pinned_images(observed, records.cluster.id)
+        work = _Work(
+            records, observed, pinned, self._layers, self.options.secret_environment, refresh=refresh
+        )
         networks, bad_networks = _networks(observed, records.cluster.id)
         for reason in bad_networks:
             work.reject(BASE, BASE, (reason,))
@@ -144,12 +150,20 @@ class Renderer:
             self._render_base(name, request, images, work)
         for service in self._in_order(records, observed, work):
             self._render_one(service, images, provisioned or {}, work)
-        for gone in self._memo.keys() - {service.id for service in records.services}:
-            del self._memo[gone]
+        for gone in (self._memo.keys() | self._sources.keys()) - {service.id for service in records.services}:
+            self._memo.pop(gone, None)
             self._sources.pop(gone, None)
+        work.forget_layers()
         if bad_networks:
             work.hold_everything()
         return work.desired(networks)
+
+    def _pinned_images(self, observed: Observed, cluster: ClusterId) -> "PinnedImages":
+        """What the labels say of images; asked twice in a pass, computed once."""
+        known = self._pinned
+        if known is None or known[0] is not observed or known[1] != cluster:
+            known = self._pinned = (observed, cluster, pinned_images(observed, cluster))
+        return known[2]
 
     def _base_requests(self, records: Records) -> Iterator[tuple[str, ImageRequest]]:
         base = self.options.base
@@ -178,10 +192,13 @@ class Renderer:
         image = records.images.get(service.image_id) if service.image_id else None
         registry_id = image.location.external_registry_id if image is not None else None
         registry = records.external_registries.get(registry_id) if registry_id else None
-        inputs = (service, image, registry, records.cluster.registry_info)
+        fallback = records.cluster.registry_info
         known = self._sources.get(service.id)
-        if known is not None and all(a is b for a, b in zip(known[0], inputs, strict=True)):
-            return known[1]
+        if known is not None:
+            old = known[0]
+            if old[0] is service and old[1] is image and old[2] is registry and old[3] is fallback:
+                return known[1]
+        inputs = (service, image, registry, fallback)
         source = image_source(service, records)
         login = source.request.login if isinstance(source, RegistryImage) else None
         found = (source, login_hash(records.cluster.id, login))
@@ -190,15 +207,22 @@ class Renderer:
 
     def _in_order(self, records: Records, observed: Observed, work: "_Work") -> Iterator[ServiceRecord]:
         """Workload records, those that run already first: in a quarrel over a name, who has it keeps it."""
-        running = {s.owner for s in observed.services if naming.is_ours(s.labels, records.cluster.id)}
+        named = {(s.owner, s.name) for s in observed.services if s.cluster == records.cluster.id}
+        running = {owner for owner, _ in named}
         count: dict[str, int] = {}
         for service in records.services:
             count[service.id] = count.get(service.id, 0) + 1
+        for rejected in records.rejected:
+            if rejected.kind == "service" and rejected.id is not None and rejected.id in count:
+                count[rejected.id] += 1
         doubled = {identity for identity, times in count.items() if times > 1}
         for identity in sorted(doubled):
             names = sorted({service.name for service in records.services if service.id == identity})
             work.reject(identity, names[0], (f"{count[identity]} service records have the id {identity}",))
-        for service in sorted(records.services, key=lambda s: (Owner(s.id) not in running, s.id)):
+        for service in sorted(
+            records.services,
+            key=lambda s: ((Owner(s.id), s.name) not in named, Owner(s.id) not in running, s.id),
+        ):
             if service.id in doubled:
                 continue
             if is_workload(service):
@@ -222,7 +246,7 @@ class Renderer:
             else:
                 rendered = render_workload(ingredients)
                 self._memo[service.id] = (ingredients, rendered)
-            work.claim_hosts(service)
+            work.claim_hosts(service, rendered.hosts)
         except Rejected as exc:
             work.reject(service.id, service.name, exc.reasons)
         except _Held as exc:
@@ -241,6 +265,7 @@ class Renderer:
         problems: list[str] = []
         source: ImageSource | None = None
         digest = held = None
+        login = ""
         try:
             source, login = self._source(service, work.records)
             if isinstance(source, RegistryImage):
@@ -252,7 +277,7 @@ class Renderer:
                     digest = answer
         except Rejected as exc:
             problems += exc.reasons
-        bundles = tuple(work.bundles(service, problems))
+        layers = tuple(work.layers(service, problems))
         if problems or source is None:
             raise Rejected(*problems)
         if held is not None:
@@ -262,28 +287,24 @@ class Renderer:
             service=service,
             source=source,
             digest=digest,
-            bundles=bundles,
-            environment=self.options.secret_environment,
+            login_hash=login,
+            layers=layers,
             provisioned=provisioned.get(service.id),
             pin_to=work.pin if isinstance(source, ArchiveImage) else None,
         )
 
 
 def _same(one: Ingredients, other: Ingredients) -> bool:
-    """Whether two sets of ingredients consist of the same objects (bundles and groups included)."""
+    """Whether two sets of ingredients consist of the same objects."""
     return (
         one.service is other.service
-        and one.digest == other.digest
         and one.source is other.source
-        and one.provisioned == other.provisioned
+        and one.digest == other.digest
         and one.pin_to == other.pin_to
         and one.cluster == other.cluster
-        and one.environment == other.environment
-        and len(one.bundles) == len(other.bundles)
-        and all(
-            a[0] is b[0] and len(a[1]) == len(b[1]) and all(g is h for g, h in zip(a[1], b[1], strict=True))
-            for a, b in zip(one.bundles, other.bundles, strict=True)
-        )
+        and one.provisioned == other.provisioned
+        and len(one.layers) == len(other.layers)
+        and all(map(is_, one.layers, other.layers))
     )
 
 
@@ -294,8 +315,19 @@ class _Held(Exception):
 class _Work:
     """What one rendering has gathered so far."""
 
-    def __init__(self, records: Records, observed: Observed, *, refresh: bool) -> None:
+    def __init__(
+        self,
+        records: Records,
+        observed: Observed,
+        pinned: "PinnedImages",
+        layers: dict[BundleId, Layer],
+        environment: str,
+        *,
+        refresh: bool,
+    ) -> None:
         self.records = records
+        self._layers, self._environment = layers, environment
+        self._looked_at: dict[BundleId, tuple[Layer | None, tuple[str, ...]]] = {}
         self._refresh = refresh
         self.services: dict[str, ServiceSpec] = {}
         self.secrets: dict[str, SecretSpec] = {}
@@ -306,10 +338,8 @@ class _Work:
         self.held_names: set[str] = set()
         self.prune = True
         self.pin: NodeId | None = observed.own_node if len(observed.nodes) > 1 else None
-        self._known = pinned_images(observed, records.cluster.id)
-        self._foreign = {
-            s.name for s in observed.services if not naming.is_ours(s.labels, records.cluster.id)
-        }
+        self._known = pinned
+        self._foreign = {s.name for s in observed.services if s.cluster != records.cluster.id}
         self._hosts: dict[str, str] = {}
         self._all_groups = tuple(records.secret_groups.values())
         for rejected in records.rejected:
@@ -361,15 +391,12 @@ class _Work:
         self.reject(unit, name, (reason,))
         return False
 
-    def claim_hosts(self, service: ServiceRecord) -> None:
+    def claim_hosts(self, service: ServiceRecord, hosts: tuple[str, ...]) -> None:
         """Reserve the host names of a service, all or none."""
-        if not service.domains and (service.ports is None or not service.ports.custom):
-            return
-        names = [host for host, _ in host_names(service)]
-        taken = [f"the host name {h} belongs to service {self._hosts[h]}" for h in names if h in self._hosts]
+        taken = [f"the host name {h} belongs to service {self._hosts[h]}" for h in hosts if h in self._hosts]
         if taken:
             raise Rejected(*taken)
-        for host in names:
+        for host in hosts:
             self._hosts[host] = service.id
 
     def digest(
@@ -392,27 +419,49 @@ class _Work:
             return ImageProblem(f"image {request.reference} was not looked up", unavailable=True)
         return running.digest
 
-    def bundles(
-        self, service: ServiceRecord, problems: list[str]
-    ) -> Iterator[tuple[SecretBundleRecord, tuple[SecretGroupRecord, ...]]]:
-        """The bundles of a service with their groups, the main one last; what is missing goes to `problems`."""
+    def layers(self, service: ServiceRecord, problems: list[str]) -> Iterator[Layer]:
+        """What the bundles of a service give, the main one last; what is missing goes to `problems`."""
         main = (service.secret_bundle_id,) if service.secret_bundle_id else ()
         for identity in (*service.additional_secret_bundle_ids, *main):
-            bundle = self.records.secret_bundles.get(identity)
-            if bundle is None:
-                problems.append(missing("secret bundle", identity, self.records))
-            else:
-                yield bundle, tuple(self._groups(bundle, problems))
+            known = self._looked_at.get(identity)
+            if known is None:
+                known = self._looked_at[identity] = self._look_at(identity)
+            layer, missing_records = known
+            problems += missing_records
+            if layer is not None:
+                yield layer
+
+    def forget_layers(self) -> None:
+        """Drop what was kept of bundles that no service mentions any more."""
+        for identity in self._layers.keys() - self._looked_at.keys():
+            del self._layers[identity]
+
+    def _look_at(self, identity: BundleId) -> tuple[Layer | None, tuple[str, ...]]:
+        """The layer of one bundle: the same object as last time while bundle and groups are the same objects."""
+        bundle = self.records.secret_bundles.get(identity)
+        if bundle is None:
+            return None, (missing("secret bundle", identity, self.records),)
+        problems: list[str] = []
+        groups = tuple(self._groups(bundle, problems))
+        layer = self._layers.get(identity)
+        if (
+            layer is None
+            or layer.bundle is not bundle
+            or len(layer.groups) != len(groups)
+            or not all(map(is_, layer.groups, groups))
+        ):
+            layer = self._layers[identity] = flatten(bundle, groups, self._environment)
+        return layer, tuple(problems)
 
     def _groups(self, bundle: SecretBundleRecord, problems: list[str]) -> Iterator[SecretGroupRecord]:
         if not bundle.included_secret_group_ids and bundle.included_tags:
             yield from (g for g in self._all_groups if matches(bundle.included_tags, g.tags))
+        groups = self.records.secret_groups
         for identity in bundle.included_secret_group_ids:
-            group = self.records.secret_groups.get(GroupId(identity))
+            group = groups.get(identity)
             if group is None:
-                problems.append(
-                    f"{missing('secret group', identity, self.records)} (in secret bundle {bundle.id})"
-                )
+                text = missing("secret group", identity, self.records)
+                problems.append(f"{text} (in secret bundle {bundle.id})")
             else:
                 yield group
 
@@ -453,13 +502,16 @@ class PinnedImage:
     login: str
 
 
-def pinned_images(observed: Observed, cluster: ClusterId) -> dict[tuple[Unit, str], PinnedImage]:
+PinnedImages = Mapping[tuple[Unit, str], PinnedImage]
+"""By unit and reference."""
+
+
+def pinned_images(observed: Observed, cluster: ClusterId) -> PinnedImages:
     """What the labels of our services remember of images, by unit and reference; of those that failed, too."""
     known: dict[tuple[Unit, str], PinnedImage] = {}
     for service in observed.services:
-        labels = service.labels
-        if naming.is_ours(labels, cluster):
-            unit, login = unit_of(service.owner, service.name), labels.get(naming.LOGIN, "")
+        if service.cluster == cluster:
+            labels, unit, login = service.labels, unit_of(service.owner, service.name), service.login
             for label in (naming.FAILED_IMAGE, naming.IMAGE):
                 image = labels.get(label)
                 if image:
@@ -469,9 +521,7 @@ def pinned_images(observed: Observed, cluster: ClusterId) -> dict[tuple[Unit, st
     return known
 
 
-def _is_known(
-    known: Mapping[tuple[Unit, str], PinnedImage], unit: Unit, request: ImageRequest, login: str
-) -> bool:
+def _is_known(known: PinnedImages, unit: Unit, request: ImageRequest, login: str) -> bool:
     """Whether a running service says what the reference means, and has the same login for it."""
     image = known.get((unit, request.reference))
     return image is not None and image.login == login

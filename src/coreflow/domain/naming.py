@@ -76,4 +76,4 @@ def secret_name(service_name: str, digest: str) -> str:
 
 def salted_hash(salt: str, data: bytes, digits: int = 12) -> str:
     """A short keyed hash: equal for equal data within one cluster, of no use outside it."""
-    return hmac.new(salt.encode(), data, hashlib.sha256).hexdigest()[:digits]
+    return hmac.digest(salt.encode(), data, "sha256").hex()[:digits]

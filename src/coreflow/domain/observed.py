@@ -5,11 +5,11 @@
 
 from collections.abc import Mapping
 
-from attrs import Factory, frozen
+from attrs import Factory, field, frozen
 
 from . import naming
 from .ids import NodeId, Owner
-from .specs import Fingerprint, Fingerprints, ServiceBody
+from .specs import Fingerprint, Fingerprints, ServiceBody, seal
 
 UPDATING = frozenset({"updating", "rollback_started"})
 """Update states in which Swarm is still replacing tasks."""
@@ -38,16 +38,43 @@ class ObservedService:
     update_message: str = ""
     update_started: str = ""
     """When the roll-out began, also while and after it is rolled back (RFC 3339)."""
+    owner: Owner = field(init=False)
+    """Whose it is, by its label; empty for a service that is not ours."""
+    intent: Fingerprint = field(init=False)
+    """The fingerprint of the spec that we last wrote, by its label."""
+    login: str = field(init=False)
+    """The hash of the registry login that we last wrote, by its label."""
+    cluster: str = field(init=False)
+    """The cluster whose coreflow made it, by its labels; empty for a service that is not coreflow's."""
+    seal: str = field(init=False)
+    """Intent, live fingerprint, login and owner in one text: equal to a spec's seal when nothing is to do."""
+    named_secrets: frozenset[str] = field(init=False)
+    """Every secret that the spec or the previous spec mounts."""
 
-    @property
-    def owner(self) -> Owner:
-        """Whose it is, by its label; empty for a service that is not ours."""
+    @owner.default
+    def _owner_of_labels(self) -> Owner:
         return Owner(self.labels.get(naming.OWNER, ""))
 
-    @property
-    def intent(self) -> Fingerprint:
-        """The fingerprint of the spec that we last wrote."""
+    @intent.default
+    def _intent_of_labels(self) -> Fingerprint:
         return Fingerprint(self.labels.get(naming.FINGERPRINT, ""))
+
+    @login.default
+    def _login_of_labels(self) -> str:
+        return self.labels.get(naming.LOGIN, "")
+
+    @cluster.default
+    def _cluster_of_labels(self) -> str:
+        ours = self.labels.get(naming.MANAGED_BY) == naming.PRODUCT
+        return self.labels.get(naming.CLUSTER, "") if ours else ""
+
+    @seal.default
+    def _sealed(self) -> str:
+        return seal(self.intent, self.fingerprints.whole, self.login, self.owner)
+
+    @named_secrets.default
+    def _all_secrets(self) -> frozenset[str]:
+        return self.previous_secrets.union(file.secret_name for file in self.body.secrets)
 
     @property
     def in_roll_out(self) -> bool:

@@ -224,7 +224,6 @@ def make_plan(desired: Desired, observed: Observed, options: PlanOptions | None 
 class _Seen:
     """Indexes over what was observed."""
 
-    services: Mapping[str, ObservedService] = Factory(dict)
     owned: Mapping[str, ObservedService] = Factory(dict)
     secrets: Mapping[str, ObservedSecret] = Factory(dict)
     networks: Mapping[str, ObservedNetwork] = field(factory=dict)
@@ -237,8 +236,7 @@ class _Planning:
         self.desired, self.observed, self.options = desired, observed, options
         cluster = desired.cluster
         self.seen = _Seen(
-            services={s.name: s for s in observed.services},
-            owned={s.name: s for s in observed.services if naming.is_ours(s.labels, cluster)},
+            owned={s.name: s for s in observed.services if s.cluster == cluster},
             secrets={s.name: s for s in observed.secrets},
             networks={n.name: n for n in observed.networks},
         )
@@ -255,6 +253,10 @@ class _Planning:
         self.refusal: Refusal | None = None
         self.held: set[Unit] = set(desired.held)
         self._tasks: dict[str, list[ObservedTask]] | None = None
+        self.leftovers = [
+            self.seen.owned[name] for name in sorted(self.seen.owned.keys() - desired.services.keys())
+        ]
+        """Our services whose names nobody wants any more."""
 
     def plan(self) -> Plan:
         return Plan(
@@ -282,17 +284,9 @@ class _Planning:
         changed: list[ServiceSpec] = []
         for name, spec in self.desired.services.items():
             live = owned.get(name)
-            whole = spec.fingerprints.whole
-            if (
-                live is not None
-                and live.labels.get(naming.FINGERPRINT) == whole
-                and live.fingerprints.whole == whole
-                and live.labels.get(naming.LOGIN, "") == spec.login_hash
-                and live.labels.get(naming.OWNER) == spec.owner
-            ):
-                self.kept += 1
-            else:
+            if live is None or live.seal != spec.seal:
                 changed.append(spec)
+        self.kept += len(self.desired.services) - len(changed)
         room = _AddressRoom(self.desired, self.observed, changed)
         for spec in sorted(changed, key=lambda s: (s.stage, s.name not in owned, s.owner, s.name)):
             steps = self._change(spec, self.seen.owned.get(spec.name), room)
@@ -332,14 +326,13 @@ class _Planning:
 
     def _make(self, spec: ServiceSpec) -> Action:
         old = self._renamed_from(spec)
-        return Create(spec, "not there yet" if old is None else f"renamed from {old.name}")
+        return Create(spec, f"renamed from {old[0].name}" if old else "not there yet")
 
-    def _renamed_from(self, spec: ServiceSpec) -> ObservedService | None:
+    def _renamed_from(self, spec: ServiceSpec) -> list[ObservedService]:
+        """The record's services under other names: several where it was renamed again before the last one ran."""
         if spec.owner == BASE:
-            return None
-        return next(
-            (s for s in self.seen.owned.values() if s.owner == spec.owner and s.name != spec.name), None
-        )
+            return []
+        return next((service for service in self.leftovers if service.owner == spec.owner), None)
 
     def _difference(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
         """What to do about a live service that differs from its spec, if anything."""
@@ -359,7 +352,7 @@ class _Planning:
 
     def _repair(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
         drift = live.fingerprints.whole != spec.fingerprints.whole
-        if not drift and live.labels.get(naming.LOGIN, "") == spec.login_hash:
+        if not drift and live.login == spec.login_hash:
             self.kept += 1
             return None
         reason = f"changed by hand: {_changes(live.body, spec.body)}" if drift else "registry login changed"
@@ -427,12 +420,12 @@ class _Planning:
     def _with_parts(self, spec: ServiceSpec, action: Action) -> list[Action]:
         """The action, behind what the service needs first."""
         parts: list[Action] = []
-        old = self._renamed_from(spec) if isinstance(action, Create) else None
-        if old is not None and spec.body.update.order == "stop-first":
-            parts.append(
-                Remove(old, spec.stage, f"renamed to {spec.name}; both must not use its data at once")
-            )
-            self.removed.add(old.name)
+        if isinstance(action, Create) and spec.body.update.order == "stop-first":
+            for old in self._renamed_from(spec):
+                parts.append(
+                    Remove(old, spec.stage, f"renamed to {spec.name}; both must not use its data at once")
+                )
+                self.removed.add(old.name)
         image = self.desired.images.get(spec.name)
         if image is not None:
             live_image = (
@@ -456,12 +449,13 @@ class _Planning:
         """Remove services of ours that nobody wants, unless that would be most of them."""
         unwanted = [
             service
-            for name, service in sorted(self.seen.owned.items())
-            if name not in self.desired.services
-            and name not in self.removed
-            and name not in self.desired.held_names
-            and unit_of(service.owner, name) not in self.held
+            for service in self.leftovers
+            if service.name not in self.removed
+            and service.name not in self.desired.held_names
+            and unit_of(service.owner, service.name) not in self.held
         ]
+        if not unwanted:
+            return
         successors = {spec.owner: spec for spec in self.desired.services.values() if spec.owner != BASE}
         gone: list[ObservedService] = []
         for service in unwanted:
@@ -525,15 +519,21 @@ class _Planning:
         ]
         if not unwanted:
             return
+        candidates = {secret.name for secret in unwanted}
         needed: set[str] = set()
         rolling: set[Owner] = set()
-        owners = {service.owner for service in self.seen.owned.values() if service.name not in self.removed}
         for service in self.observed.services:
-            if service.name not in self.removed or service.name not in self.seen.owned:
-                needed.update(file.secret_name for file in service.body.secrets)
-                needed |= service.previous_secrets
-                if service.in_roll_out:
-                    rolling.add(service.owner)
+            if service.name in self.removed and service.name in self.seen.owned:
+                continue
+            if not candidates.isdisjoint(service.named_secrets):
+                needed |= service.named_secrets
+            if service.update_state and service.in_roll_out:
+                rolling.add(service.owner)
+        owners: set[Owner] = set()
+        if self.refusal:
+            owners = {
+                service.owner for service in self.seen.owned.values() if service.name not in self.removed
+            }
         for secret in sorted(unwanted, key=lambda s: s.name):
             left_alone = secret.owner in self.held or secret.owner in rolling or not self.desired.prune
             if secret.name in needed or left_alone or (self.refusal and secret.owner in owners):
@@ -688,14 +688,15 @@ class _AddressRoom:
             if sizes:
                 self.left[name] = sum(size - 3 for size in sizes)  # network, broadcast and gateway
         nodes = max(len(observed.nodes), 1)
+        left = self.left
         for service in observed.services:
-            self._charge(service.body, nodes)
+            body = service.body
+            tasks = nodes if body.replicas is None else body.replicas
+            need = tasks + 1 if body.endpoint_mode == "vip" else tasks
+            for attachment in body.networks:
+                if attachment.network in left:
+                    left[attachment.network] -= need
         self._nodes = nodes
-
-    def _charge(self, body: ServiceBody, nodes: int, sign: int = 1) -> None:
-        for network, need in _needs(body, nodes).items():
-            if network in self.left:
-                self.left[network] -= sign * need
 
     def shortage(self, spec: ServiceSpec, live: ObservedService | None) -> str | None:
         """Reserve what the spec needs beyond what it has; says so where a network lacks it."""

@@ -5,9 +5,9 @@ higher priority wins, and among equals the later one. Additional bundles come fi
 what a provisioned binding returned below both: what an operator wrote wins.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .images import Rejected
 from .records import SecretBundleRecord, SecretGroupRecord, Tag
@@ -16,7 +16,15 @@ from .specs import canonical
 PAYLOAD_LIMIT = 500_000
 """Docker takes secrets of less than 500 KB (source: swarmkit's `MaxSecretSize`)."""
 
-GroupLookup = Callable[[SecretBundleRecord], Iterable[SecretGroupRecord]]
+
+@frozen
+class Layer:
+    """The variables that one bundle gives in one environment, and remarks on groups that give none."""
+
+    bundle: SecretBundleRecord
+    groups: tuple[SecretGroupRecord, ...]
+    values: Mapping[str, str] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
 
 @frozen
@@ -37,8 +45,8 @@ def matches(wanted: Iterable[Tag], tags: Iterable[Tag]) -> bool:
     return any(tag.key in keys if tag.value is None else (tag.key, tag.value) in present for tag in wanted)
 
 
-def flatten(groups: Iterable[SecretGroupRecord], environment: str) -> tuple[dict[str, str], list[str]]:
-    """One environment's variables of some groups, and notes on groups that have no value there."""
+def flatten(bundle: SecretBundleRecord, groups: tuple[SecretGroupRecord, ...], environment: str) -> Layer:
+    """One environment's variables of a bundle's groups."""
     values: dict[str, str] = {}
     ranks: dict[str, float] = {}
     notes: list[str] = []
@@ -50,25 +58,23 @@ def flatten(groups: Iterable[SecretGroupRecord], environment: str) -> tuple[dict
         rank = group.priority or 0.0
         if group.key not in ranks or rank >= ranks[group.key]:
             values[group.key], ranks[group.key] = value.value, rank
-    return values, notes
+    return Layer(bundle, groups, values, tuple(notes))
 
 
-def make_payload(
-    bundles: Iterable[tuple[SecretBundleRecord, Iterable[SecretGroupRecord]]],
-    environment: str,
-    provisioned: Mapping[str, str],
-) -> Payload:
-    """The merged variables as JSON. `bundles` come in rising order of precedence: the main bundle last.
+def make_payload(layers: Iterable[Layer], provisioned: Mapping[str, str]) -> Payload:
+    """The merged variables as JSON. Layers come in rising order of precedence: the main bundle last.
 
     Raises Rejected when the result is too large for a Docker secret.
     """
     merged = dict(provisioned)
     notes: list[str] = []
-    for _, groups in bundles:
-        values, missing = flatten(groups, environment)
-        notes += missing
-        notes += [f"secret bundle overrides the provisioned {key}" for key in values if key in provisioned]
-        merged.update(values)
+    for layer in layers:
+        notes += layer.notes
+        if provisioned:
+            notes += [
+                f"secret bundle overrides the provisioned {key}" for key in layer.values if key in provisioned
+            ]
+        merged.update(layer.values)
     data = canonical(merged)
     if len(data) >= PAYLOAD_LIMIT:
         raise Rejected(f"secret.json has {len(data)} bytes; Docker takes less than {PAYLOAD_LIMIT}")

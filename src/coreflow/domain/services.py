@@ -13,8 +13,8 @@ from attrs import frozen
 from . import naming
 from .ids import ClusterId, NodeId, Owner
 from .images import ArchiveImage, RegistryImage, Rejected, pinned
-from .records import RegistryLogin, Resources, SecretBundleRecord, SecretGroupRecord, ServiceRecord
-from .secrets import Payload, make_payload
+from .records import RegistryLogin, Resources, ServiceRecord
+from .secrets import Layer, Payload, make_payload
 from .specs import (
     Attachment,
     HealthCheck,
@@ -54,9 +54,10 @@ class Ingredients:
     source: ArchiveImage | RegistryImage
     digest: str | None
     """What the registry, or the label of the running service, says of the image."""
-    bundles: tuple[tuple[SecretBundleRecord, tuple[SecretGroupRecord, ...]], ...] = ()
-    """Rising order of precedence, each with its groups."""
-    environment: str = "production"
+    login_hash: str = ""
+    """What a label may know of the login for the image."""
+    layers: tuple[Layer, ...] = ()
+    """What each secret bundle gives, in rising order of precedence."""
     provisioned: Mapping[str, str] | None = None
     pin_to: NodeId | None = None
     """The only node that has the image, where the Swarm has more than one."""
@@ -69,6 +70,8 @@ class Rendered:
     service: ServiceSpec
     secret: SecretSpec | None = None
     image: ImageSpec | None = None
+    hosts: tuple[str, ...] = ()
+    """The host names that lead to it, normalised."""
     notes: tuple[str, ...] = ()
 
 
@@ -78,7 +81,11 @@ def render_workload(given: Ingredients) -> Rendered:
     Raises Rejected with every reason found.
     """
     record, owner = given.service, Owner(given.service.id)
-    mounts, payload = _checked(given)
+    limit, reserved = limits(record.resources), reservations(record.resources)
+    hosts = tuple(host_names(record))
+    mounts, payload = _checked(
+        given, [*_record_problems(record, hosts), *_resource_problems(limit, reserved)]
+    )
     secret = _secret(given, payload)
     order = "stop-first" if holds_node_data(mounts) else "start-first"
     body = ServiceBody(
@@ -89,8 +96,8 @@ def render_workload(given: Ingredients) -> Rendered:
         networks=(Attachment(WEB_GATEWAY, (record.name,)),),
         replicas=replicas(record),
         endpoint_mode="dnsrr",
-        limits=limits(record.resources),
-        reservations=reservations(record.resources),
+        limits=limit,
+        reservations=reserved,
         constraints=(f"node.id=={given.pin_to}",) if given.pin_to else (),
         max_per_node=1 if record.anti_affinity else 0,
         health_check=health_check(record),
@@ -107,26 +114,26 @@ def render_workload(given: Ingredients) -> Rendered:
             body=body,
             fingerprints=fingerprints(body),
             login=login,
-            login_hash=login_hash(given.cluster, login),
+            login_hash=given.login_hash,
         ),
         secret=secret,
         image=image_spec(given.source, owner),
+        hosts=tuple([host for host, _ in hosts]),
         notes=(*(payload.notes if payload is not None else ()), *_remarks(given, mounts)),
     )
 
 
-def _checked(given: Ingredients) -> tuple[tuple[Mount, ...], Payload | None]:
-    """The parts that can fail, all tried before any reason is raised."""
-    problems = [*_record_problems(given.service)]
+def _checked(given: Ingredients, problems: list[str]) -> tuple[tuple[Mount, ...], Payload | None]:
+    """The parts that can fail, all tried before any reason is raised; `problems` are those known already."""
     mounts: tuple[Mount, ...] = ()
     payload = None
     try:
         mounts = make_mounts(given.service)
     except Rejected as exc:
         problems += exc.reasons
-    if given.bundles or given.provisioned:
+    if given.layers or given.provisioned:
         try:
-            payload = make_payload(given.bundles, given.environment, given.provisioned or {})
+            payload = make_payload(given.layers, given.provisioned or {})
         except Rejected as exc:
             problems += exc.reasons
         except TypeError:  # the encoder's complaint quotes nothing, but says nothing either
@@ -240,13 +247,13 @@ def _is_port(port: int) -> bool:
     return 1 <= port <= 65535
 
 
-def _record_problems(record: ServiceRecord) -> Iterator[str]:
+def _record_problems(record: ServiceRecord, hosts: tuple[tuple[str, str], ...]) -> Iterator[str]:
     """Everything that Swarm would accept and that would then not work."""
     if not naming.is_service_name(record.name):
         yield f"name is not usable as a service name (letters, digits, - and _, at most {naming.SERVICE_NAME_LIMIT})"
     yield from _port_problems(record)
     seen: set[str] = set()
-    for host, where in host_names(record):
+    for host, where in hosts:
         if not host:
             yield f"{where} is empty"
         elif len(host) > 253 or _HOST_NAME.fullmatch(host) is None:
@@ -259,7 +266,6 @@ def _record_problems(record: ServiceRecord) -> Iterator[str]:
             yield "environment: a variable's name is empty or contains = or a null character"
         elif "\0" in value:
             yield f"environment.{key} contains a null character"
-    yield from _resource_problems(record.resources)
     check = record.health_check
     if check is not None and (not check.command or check.command == ("",)):
         yield "healthCheck.command is empty"
@@ -282,10 +288,7 @@ def _port_problems(record: ServiceRecord) -> Iterator[str]:
             yield f"ports.custom.{name} is not a port (1 to 65535)"
 
 
-def _resource_problems(resources: Resources | None) -> Iterator[str]:
-    if resources is None:
-        return
-    limit, reserved = limits(resources), reservations(resources)
+def _resource_problems(limit: Limits, reserved: Limits) -> Iterator[str]:
     if limit.memory_bytes < LEAST_MEMORY:
         yield "resources: the memory limit is below 6 MiB, the least that Docker starts a container with"
     if limit.nano_cpus < 0 or reserved.nano_cpus < 0 or reserved.memory_bytes < 0:
@@ -300,7 +303,8 @@ def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
     record = given.service
     if replicas(record) > 1 and any(m.type == "volume" and m.driver != LOCAL_DRIVER for m in mounts):
         yield "several replicas, but a volume's data stays on its node: each node has its own"
-    for bundle, _ in given.bundles:
+    for layer in given.layers:
+        bundle = layer.bundle
         if bundle.type == "service" and bundle.service_id and bundle.service_id != record.id:
             yield f"secret bundle {bundle.id} is meant for service {bundle.service_id} only"
     if given.pin_to:

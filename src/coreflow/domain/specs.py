@@ -336,7 +336,19 @@ class ServiceSpec:
     """Credentials that the nodes use to pull the image."""
     login_hash: str = ""
     """What the label remembers of the login; empty without one."""
+    seal: str = field(init=False, repr=False)
+    """What a live service's seal must be for nothing to be done."""
     kind: Literal["service"] = "service"
+
+    @seal.default
+    def _sealed(self) -> str:
+        whole = self.fingerprints.whole
+        return seal(whole, whole, self.login_hash, self.owner)
+
+
+def seal(intent: str, live: str, login: str, owner: str) -> str:
+    """Everything that must agree for a service to be left alone, in one text: one comparison per service."""
+    return f"{intent} {live} {login} {owner}"
 
 
 Spec = NetworkSpec | SecretSpec | ImageSpec | ServiceSpec

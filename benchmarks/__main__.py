@@ -1,0 +1,27 @@
+"""`python -m benchmarks [core] [swarm]`: both by default. Exit status 1 where a limit is missed."""
+
+import sys
+
+from benchmarks import core, table
+
+
+def main(chosen: list[str]) -> int:
+    """Run the chosen benchmarks and print their tables."""
+    missed = False
+    if not chosen or "core" in chosen:
+        rows = core.run()
+        missed |= any(row.is_missed for row in rows)
+        print("\n".join(table.lines("The core, in units of json.loads", rows)), flush=True)
+    if not chosen or "swarm" in chosen:
+        from benchmarks import swarm
+
+        for count in swarm.COUNTS:
+            rows = swarm.run(count)
+            missed |= any(row.is_missed for row in rows)
+            title = f"A real Swarm, {count} services, in units of docker stack deploy"
+            print("\n".join(table.lines(title, rows)), flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

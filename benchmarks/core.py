@@ -1,0 +1,156 @@
+"""What the pure core costs for a large cluster file, in units of `json.loads` of the same bytes.
+
+Every figure is the median of rounds in which the reference and all cases take turns, so that a busy machine hurts all of
+them alike. `json.loads` runs as anybody would call it, with the interpreter's garbage collection; coreflow runs as in the
+application, which pauses collection while it reads and plans (`coreflow.app.quiet`).
+"""
+
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import orjson
+
+from benchmarks.clusterfile import as_bytes, changed, cluster_document
+from benchmarks.table import Row
+from coreflow.adapters.swarm import wire
+from coreflow.domain.codec import RecordDecoder
+from coreflow.domain.desired import Desired, Renderer, RenderOptions
+from coreflow.domain.images import ImageRequest, Resolution, ResolvedImage
+from coreflow.domain.observed import Observed, ObservedNetwork, ObservedSecret, ObservedService
+from coreflow.domain.plan import Plan, make_plan
+from coreflow.domain.records import Records
+
+SERVICES = 10_000
+ROUNDS = 5
+LIMITS = {"cold": 4.0, "warm": 1.5, "diff": 0.05}
+DIGEST = "sha256:" + "a" * 64
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """As the application: no garbage collection while a large document is worked on."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+class _Answers(dict[ImageRequest, Resolution]):
+    """A registry that knows every image."""
+
+    def __missing__(self, request: ImageRequest) -> Resolution:
+        return ResolvedImage(DIGEST)
+
+    def get(self, request: ImageRequest, default: object = None) -> Resolution:  # type: ignore[override]
+        return self[request]
+
+
+def _pipeline(
+    data: bytes, decoder: RecordDecoder, renderer: Renderer, observed: Observed
+) -> tuple[Records, Desired, Plan]:
+    records = decoder.decode(orjson.loads(data))
+    answers = _Answers()
+    for request in renderer.image_requests(records, observed):
+        answers[request] = ResolvedImage(DIGEST)
+    desired = renderer.render(records, observed, answers)
+    return records, desired, make_plan(desired, observed)
+
+
+def deployed(desired: Desired) -> Observed:
+    """The Swarm after everything in `desired` was deployed."""
+    services = tuple(
+        ObservedService(
+            id=f"id-{name}",
+            name=name,
+            version=number,
+            labels=wire.service_labels(spec),
+            body=spec.body,
+            fingerprints=spec.fingerprints,
+        )
+        for number, (name, spec) in enumerate(desired.services.items())
+    )
+    secrets = tuple(
+        ObservedSecret(
+            id=f"id-{secret.name}", name=secret.name, labels=wire.secret_document(secret)["Labels"]
+        )
+        for secret in desired.secrets.values()
+    )
+    networks = tuple(
+        ObservedNetwork(
+            id=spec.name, name=spec.name, driver="overlay", scope="swarm", subnets=(spec.subnet or "",)
+        )
+        for spec in desired.networks
+    )
+    return Observed(services=services, secrets=secrets, networks=networks)
+
+
+def _timed(job: Callable[[], object]) -> float:
+    gc.collect()
+    started = time.perf_counter()
+    job()
+    return time.perf_counter() - started
+
+
+def run(services: int = SERVICES, rounds: int = ROUNDS) -> list[Row]:
+    """Measure; one row per case."""
+    document = cluster_document(services)
+    before = as_bytes(document)
+    after = as_bytes(changed(document, 0.01))
+    later = as_bytes(changed(document, 0.01, new=services // 200))
+    options = RenderOptions()
+
+    decoder, renderer = RecordDecoder(), Renderer(options)
+    _, desired, _ = _pipeline(before, decoder, renderer, Observed())
+    observed = deployed(desired)
+    versions = [before, after]
+    newer = _pipeline(later, RecordDecoder(), Renderer(options), observed)[1]
+    gc.collect()
+    gc.freeze()  # as the application does after its first pass
+
+    def cold() -> None:
+        with _quiet():
+            plan = _pipeline(before, RecordDecoder(), Renderer(options), Observed())[2]
+        assert len(plan.steps) >= services
+
+    def warm() -> None:
+        versions.reverse()
+        with _quiet():
+            plan = _pipeline(versions[0], decoder, renderer, observed)[2]
+        assert len(plan.steps) < services
+
+    def diff() -> None:
+        plan = make_plan(newer, observed)
+        assert 0 < len(plan.steps) < services
+
+    cases: dict[str, Callable[[], object]] = {
+        "json.loads": lambda: json.loads(before),
+        "cold": cold,
+        "warm": warm,
+        "diff": diff,
+    }
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            times[name].append(_timed(case))
+    reference = statistics.median(times["json.loads"])
+    meaning = {
+        "json.loads": f"{len(before) / 1e6:.1f} MB, {services} services: the reference",
+        "cold": "read, decode, render, fingerprint and plan into an empty Swarm",
+        "warm": "the same for a file in which 1 % changed, everything deployed",
+        "diff": "planning alone: 1 % changed, 0.5 % new",
+    }
+    return [
+        Row(
+            case=name,
+            milliseconds=statistics.median(times[name]) * 1000,
+            ratio=statistics.median(times[name]) / reference,
+            limit=LIMITS.get(name),
+            note=meaning[name],
+        )
+        for name in cases
+    ]
