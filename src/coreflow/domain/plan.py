@@ -332,7 +332,7 @@ class _Planning:
         """The record's services under other names: several where it was renamed again before the last one ran."""
         if spec.owner == BASE:
             return []
-        return next((service for service in self.leftovers if service.owner == spec.owner), None)
+        return [service for service in self.leftovers if service.owner == spec.owner]
 
     def _difference(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
         """What to do about a live service that differs from its spec, if anything."""

@@ -270,7 +270,7 @@ def template_fingerprint(body: ServiceBody) -> Fingerprint:
     return Fingerprint(f"{FINGERPRINT_VERSION}:{_hash(canonical(parts))}")
 
 
-_TEMPLATE_PARTS = (0, 1, 2, 3, 7, 8, 9, 10, 11, 12)
+_TEMPLATE_PARTS = (0, 1, 2, 3, 7, 8, 9, 10, 11, 12, 15)
 """Which parts of `_rest` travel with a task: not replicas, ports, endpoint mode and the policies of the service."""
 
 
