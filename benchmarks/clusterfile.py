@@ -14,10 +14,7 @@ from typing import Any
 CLUSTER = "cluster-bench"
 REGISTRIES = 4
 SHARED_BUNDLES = 50
-_WORDS = (
-    "account audit basket billing booking catalog checkout content customer delivery export feed gateway import "
-    "invoice ledger mail media order payment pricing profile report search session shop stock support tracking"
-).split()
+_WORDS = ["account", "audit", "basket", "billing", "booking", "catalog", "checkout", "content", "customer", "delivery", "export", "feed", "gateway", "import", "invoice", "ledger", "mail", "media", "order", "payment", "pricing", "profile", "report", "search", "session", "shop", "stock", "support", "tracking"]
 _ENVIRONMENTS = ("production", "staging")
 
 Json = dict[str, Any]
@@ -38,7 +35,10 @@ def cluster_document(services: int, seed: int = 1) -> Json:
                 "cloudlyUrl": "https://cloudly.example.com",
                 "setupMode": "manual",
                 "nodes": [
-                    {"id": f"node-{n}", "data": {"role": "manager", "swarmNodeId": _hex("node", n, digits=25)}}
+                    {
+                        "id": f"node-{n}",
+                        "data": {"role": "manager", "swarmNodeId": _hex("node", n, digits=25)},
+                    }
                     for n in range(3)
                 ],
             },
@@ -170,13 +170,19 @@ def _add_service(document: Json, rng: random.Random, number: int) -> None:
             "cpuLimit": rng.choice((0.5, 1, 2)),
         },
         "domains": [
-            {"name": f"{prefix}{name}.example.com", "protocol": "https"} for prefix in ("", "www.")[: 1 + number % 2]
+            {"name": f"{prefix}{name}.example.com", "protocol": "https"}
+            for prefix in ("", "www.")[: 1 + number % 2]
         ],
         "deploymentIds": [f"deployment-{_hex('deployment', name, index)}" for index in range(2)],
     }
     if number % 3 == 0:
         data["volumes"] = [
-            {"mountPath": f"/data/{index}", "driver": "corestore", "backup": True, "options": {"quota": "10G"}}
+            {
+                "mountPath": f"/data/{index}",
+                "driver": "corestore",
+                "backup": True,
+                "options": {"quota": "10G"},
+            }
             for index in range(1 + number % 2)
         ]
     if number % 5 == 0:

@@ -9,14 +9,14 @@ import gc
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import orjson
 
 from benchmarks.clusterfile import as_bytes, changed, cluster_document
 from benchmarks.table import Row
 from coreflow.adapters.swarm import wire
+from coreflow.app.quiet import quiet
 from coreflow.domain.codec import RecordDecoder
 from coreflow.domain.desired import Desired, Renderer, RenderOptions
 from coreflow.domain.images import ImageRequest, Resolution, ResolvedImage
@@ -28,16 +28,6 @@ SERVICES = 10_000
 ROUNDS = 5
 LIMITS = {"cold": 4.0, "warm": 1.5, "diff": 0.05}
 DIGEST = "sha256:" + "a" * 64
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """As the application: no garbage collection while a large document is worked on."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class _Answers(dict[ImageRequest, Resolution]):
@@ -110,21 +100,22 @@ def run(services: int = SERVICES, rounds: int = ROUNDS) -> list[Row]:
     versions = [before, after]
     newer = _pipeline(later, RecordDecoder(), Renderer(options), observed)[1]
     gc.collect()
-    gc.freeze()  # as the application does after its first pass
+    gc.freeze()  # what lies about here is not a case's to look through
 
     def cold() -> None:
-        with _quiet():
+        with quiet(services):
             plan = _pipeline(before, RecordDecoder(), Renderer(options), Observed())[2]
         assert len(plan.steps) >= services
 
     def warm() -> None:
         versions.reverse()
-        with _quiet():
+        with quiet(services):
             plan = _pipeline(versions[0], decoder, renderer, observed)[2]
         assert len(plan.steps) < services
 
     def diff() -> None:
-        plan = make_plan(newer, observed)
+        with quiet(services):
+            plan = make_plan(newer, observed)
         assert 0 < len(plan.steps) < services
 
     cases: dict[str, Callable[[], object]] = {

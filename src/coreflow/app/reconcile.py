@@ -22,6 +22,8 @@ from coreflow.domain.records import Records
 from coreflow.domain.report import Outcome, Report
 from coreflow.domain.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
 
+from .quiet import quiet
+
 PASS_LIMIT = 12
 """Passes in a row before a settling gives up: more means that something changes as fast as we put it right."""
 CONCURRENCY = 8
@@ -131,15 +133,13 @@ class Reconciler:
         InvalidRecord when the records as a whole cannot be used, and Unavailable when a far side is away.
         """
         records, observed = await self._fetch()
-        requests = self._renderer.image_requests(records, observed, refresh=refresh)
+        with quiet(len(records.services)):
+            requests = self._renderer.image_requests(records, observed, refresh=refresh)
         images = await self._resolve(requests)
-        desired = self._renderer.render(records, observed, images, refresh=refresh)
-        return Situation(
-            records=records,
-            observed=observed,
-            desired=desired,
-            plan=make_plan(desired, observed, self._options),
-        )
+        with quiet(len(records.services)):
+            desired = self._renderer.render(records, observed, images, refresh=refresh)
+            plan = make_plan(desired, observed, self._options)
+        return Situation(records=records, observed=observed, desired=desired, plan=plan)
 
     async def _fetch(self) -> tuple[Records, Observed]:
         """Records and observation at the same time. Where both fail, what is wrong with the records is the news."""
