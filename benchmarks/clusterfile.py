@@ -14,7 +14,37 @@ from typing import Any
 CLUSTER = "cluster-bench"
 REGISTRIES = 4
 SHARED_BUNDLES = 50
-_WORDS = ["account", "audit", "basket", "billing", "booking", "catalog", "checkout", "content", "customer", "delivery", "export", "feed", "gateway", "import", "invoice", "ledger", "mail", "media", "order", "payment", "pricing", "profile", "report", "search", "session", "shop", "stock", "support", "tracking"]
+_WORDS = [
+    "account",
+    "audit",
+    "basket",
+    "billing",
+    "booking",
+    "catalog",
+    "checkout",
+    "content",
+    "customer",
+    "delivery",
+    "export",
+    "feed",
+    "gateway",
+    "import",
+    "invoice",
+    "ledger",
+    "mail",
+    "media",
+    "order",
+    "payment",
+    "pricing",
+    "profile",
+    "report",
+    "search",
+    "session",
+    "shop",
+    "stock",
+    "support",
+    "tracking",
+]
 _ENVIRONMENTS = ("production", "staging")
 
 Json = dict[str, Any]

@@ -36,7 +36,7 @@ class _Answers(dict[ImageRequest, Resolution]):
     def __missing__(self, request: ImageRequest) -> Resolution:
         return ResolvedImage(DIGEST)
 
-    def get(self, request: ImageRequest, default: object = None) -> Resolution:  # type: ignore[override]
+    def get(self, request: ImageRequest, default: object = None) -> Resolution:
         return self[request]
 
 
