@@ -1,0 +1,362 @@
+"""One service record becomes one Swarm service, or a list of reasons why not."""
+
+from typing import Any
+
+import pytest
+
+from coreflow.domain import naming
+from coreflow.domain.codec import decode
+from coreflow.domain.ids import ClusterId, NodeId
+from coreflow.domain.images import ArchiveImage, ImageRequest, RegistryImage, Rejected
+from coreflow.domain.records import RegistryLogin, SecretBundleRecord, SecretGroupRecord, ServiceRecord
+from coreflow.domain.secrets import Layer, flatten
+from coreflow.domain.services import Ingredients, Rendered, login_hash, render_workload
+from coreflow.domain.specs import (
+    Attachment,
+    HealthCheck,
+    ImageSpec,
+    Limits,
+    RollPolicy,
+    SecretFile,
+    ServiceBody,
+    Stage,
+    fingerprints,
+)
+
+Json = dict[str, Any]
+C1 = ClusterId("c1")
+DIGEST = "sha256:" + "0" * 64
+MIB = 1024 * 1024
+LOGIN = RegistryLogin(serveraddress="r.example.com", username="puller", password="hidden")
+PLAIN = RegistryImage(request=ImageRequest("r.example.com/shop:1"))
+
+
+def render(data: Json | None = None, *, digest: str | None = DIGEST, **given: Any) -> Rendered:
+    """Render a service named shop."""
+    record = decode({"id": "svc-shop", "name": "shop", **(data or {})}, ServiceRecord)
+    return render_workload(
+        Ingredients(**{"cluster": C1, "service": record, "source": PLAIN, "digest": digest, **given})
+    )
+
+
+def body(data: Json | None = None) -> ServiceBody:
+    """The body of a service named shop."""
+    return render(data).service.body
+
+
+def reasons(data: Json, **given: Any) -> tuple[str, ...]:
+    """Why the record is rejected."""
+    with pytest.raises(Rejected) as caught:
+        render(data, **given)
+    return caught.value.reasons
+
+
+def layer(value: str, identity: str = "b", **bundle: Any) -> Layer:
+    """What a bundle of one group gives."""
+    group = decode(
+        {"id": "g", "key": "KEY", "environments": {"production": {"value": value}}}, SecretGroupRecord
+    )
+    return flatten(decode({"id": identity, **bundle}, SecretBundleRecord), (group,), "production")
+
+
+def test_smallest() -> None:
+    """A record of a name alone: one replica, 1000 MB, the public network, rolled back when it fails."""
+    rendered = render()
+    expected = ServiceBody(
+        image=f"r.example.com/shop:1@{DIGEST}",
+        networks=(Attachment("sznwebgateway", ("shop",)),),
+        replicas=1,
+        endpoint_mode="dnsrr",
+        limits=Limits(memory_bytes=1_000_000_000),
+        update=RollPolicy(on_failure="rollback", order="start-first"),
+        rollback=RollPolicy(on_failure="pause", order="start-first"),
+    )
+    spec = rendered.service
+    assert spec.body == expected
+    assert (spec.name, spec.cluster, spec.owner, spec.stage) == ("shop", "c1", "svc-shop", Stage.WORKLOADS)
+    assert spec.fingerprints == fingerprints(expected)
+    assert (spec.login, rendered.secret, rendered.image, rendered.notes) == (None, None, None, ())
+
+
+def test_without_digest() -> None:
+    """An image without a known digest runs by its tag."""
+    assert render(digest=None).service.body.image == "r.example.com/shop:1"
+
+
+def test_archive() -> None:
+    """An image of Cloudly's store comes with the archive to load, and is kept on the node that has it."""
+    source = ArchiveImage(reference="i:1", image_id="i", version="1", storage_path="i/1.tar")
+    rendered = render(source=source, digest=None, pin_to=NodeId("n1"))
+    assert rendered.image == ImageSpec(
+        reference="i:1",
+        owner=rendered.service.owner,
+        stage=Stage.WORKLOADS,
+        image_id="i",
+        version="1",
+        storage_path="i/1.tar",
+    )
+    assert rendered.service.body.image == "i:1"
+    assert rendered.service.body.constraints == ("node.id==n1",)
+    assert rendered.notes == ("kept on this node: its image was loaded here and no registry has it",)
+
+
+def test_login() -> None:
+    """The login of the image's source is the service's; its hash has a salt, and is empty without a login."""
+    source = RegistryImage(request=ImageRequest("r.example.com/shop:1", LOGIN))
+    assert render(source=source).service.login == LOGIN
+    assert login_hash(C1, None) == ""
+    one, salted = login_hash(C1, LOGIN), login_hash(ClusterId("c2"), LOGIN)
+    other = login_hash(
+        C1, RegistryLogin(serveraddress="r.example.com", username="puller", password="changed")
+    )
+    assert len({one, salted, other}) == 3
+
+
+def test_secret() -> None:
+    """The secret is named by its content, its service and its cluster, and is one file."""
+    rendered, same = render(layers=(layer("one"),)), render(layers=(layer("one"),))
+    assert rendered.secret is not None
+    assert rendered.secret == same.secret
+    assert rendered.secret.payload == b'{"KEY":"one"}'
+    assert rendered.service.body.secrets == (SecretFile(rendered.secret.name, "secret.json"),)
+    digest = naming.salted_hash("c1/svc-shop", rendered.secret.payload)
+    assert rendered.secret.name == f"shop-{digest}"
+    names = {
+        render(layers=(layer("two"),)).secret,
+        render(layers=(layer("one"),), cluster=ClusterId("c2")).secret,
+        rendered.secret,
+    }
+    assert len({secret.name for secret in names if secret is not None}) == 3
+
+
+def test_provisioned_alone() -> None:
+    """What a binding returned is a secret even without a bundle; nothing at all is none."""
+    assert render(provisioned={"KEY": "x"}).service.body.secrets
+    assert not render(provisioned={}).service.body.secrets
+
+
+def test_empty_bundle_is_a_secret() -> None:
+    """A bundle without groups still gives the file, so that a program that reads it finds one."""
+    empty = flatten(decode({"id": "b"}, SecretBundleRecord), (), "production")
+    secret = render(layers=(empty,)).secret
+    assert secret is not None
+    assert secret.payload == b"{}"
+
+
+def test_environment() -> None:
+    """Variables are sorted by name, so that their order in the record restarts nothing."""
+    assert body({"environment": {"B": "2", "A": "1=1"}}).env == ("A=1=1", "B=2")
+
+
+@pytest.mark.parametrize(
+    ("data", "replicas"),
+    [
+        ({}, 1),
+        ({"scaleFactor": 0}, 0),
+        ({"scaleFactor": 3}, 3),
+        ({"scaleFactor": -2}, 0),
+        ({"scaleFactor": 5, "maxReplicas": 3}, 3),
+        ({"scaleFactor": 2, "maxReplicas": 3}, 2),
+        ({"maxReplicas": 0}, 0),
+        ({"maxReplicas": -1}, 0),
+    ],
+)
+def test_replicas(data: Json, replicas: int) -> None:
+    """One replica unless the record says otherwise, never fewer than none nor more than the most."""
+    assert body(data).replicas == replicas
+
+
+@pytest.mark.parametrize(
+    ("resources", "limit", "reserved"),
+    [
+        (None, (1_000_000_000, 0), (0, 0)),
+        ({}, (1_000_000_000, 0), (0, 0)),
+        ({"memorySizeLimitMB": 768, "memorySizeMB": 500}, (768_000_000, 0), (0, 0)),
+        ({"memorySizeMB": 500}, (500_000_000, 0), (0, 0)),
+        ({"memorySizeLimitMB": 0.5, "memorySizeMB": 500}, None, None),
+        ({"memorySizeReservationMB": 256.5}, (1_000_000_000, 0), (256_500_000, 0)),
+        ({"memorySizeLimitMB": 100, "memorySizeReservationMB": 100}, (100_000_000, 0), (100_000_000, 0)),
+        ({"cpuLimit": 1.5, "cpuReservation": 0.1}, (1_000_000_000, 1_500_000_000), (0, 100_000_000)),
+        ({"cpuReservation": 2}, (1_000_000_000, 0), (0, 2_000_000_000)),
+    ],
+)
+def test_resources(
+    resources: Json | None, limit: tuple[int, int] | None, reserved: tuple[int, int] | None
+) -> None:
+    """The limit, else its old name, else 1000 MB; CPUs in billionths; no reservation unless asked for."""
+    if limit is None:
+        assert len(reasons({"resources": resources})) == 1
+        return
+    found = body({"resources": resources})
+    assert (found.limits.memory_bytes, found.limits.nano_cpus) == limit
+    assert (found.reservations.memory_bytes, found.reservations.nano_cpus) == reserved
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"memorySizeLimitMB": 6}, ("resources: the memory limit is below 6 MiB, the least that Docker starts a container with",)),
+        ({"cpuLimit": -1}, ("resources: a limit or reservation is negative", "resources: more CPU is reserved than the limit allows")),
+        ({"cpuReservation": -1}, ("resources: a limit or reservation is negative",)),
+        ({"memorySizeReservationMB": -1}, ("resources: a limit or reservation is negative",)),
+        ({"memorySizeReservationMB": 1001}, ("resources: more memory is reserved than the limit allows",)),
+        ({"cpuLimit": 1, "cpuReservation": 1.5}, ("resources: more CPU is reserved than the limit allows",)),
+    ],
+)  # fmt: skip
+def test_bad_resources(resources: Json, expected: tuple[str, ...]) -> None:
+    """Limits that Docker or common sense refuse reject the record."""
+    assert reasons({"resources": resources}) == expected
+
+
+@pytest.mark.parametrize(
+    ("check", "expected"),
+    [
+        ({"command": "true"}, HealthCheck(test=("CMD-SHELL", "true"))),
+        ({"command": ["curl", "x"]}, HealthCheck(test=("CMD", "curl", "x"))),
+        ({"command": ["CMD", "curl"]}, HealthCheck(test=("CMD", "curl"))),
+        ({"command": ["NONE"]}, HealthCheck(test=("NONE",))),
+        (
+            {
+                "command": "x",
+                "intervalSeconds": 1.5,
+                "timeoutSeconds": 2,
+                "startPeriodSeconds": 3,
+                "retries": 4,
+            },
+            HealthCheck(
+                test=("CMD-SHELL", "x"),
+                interval_ns=1_500_000_000,
+                timeout_ns=2_000_000_000,
+                start_period_ns=3_000_000_000,
+                retries=4,
+            ),
+        ),
+    ],
+)
+def test_health_check(check: Json, expected: HealthCheck) -> None:
+    """A text is for the shell, a list is a command; seconds become nanoseconds."""
+    assert body({"healthCheck": check}).health_check == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "order"),
+    [
+        ({}, "start-first"),
+        ({"volumes": [{"mountPath": "/data"}]}, "stop-first"),
+        ({"volumes": [{"mountPath": "/data", "readOnly": True}]}, "start-first"),
+        ({"resources": {"volumeMounts": [{"hostFsPath": "/a", "containerFsPath": "/b"}]}}, "stop-first"),
+    ],
+)
+def test_order(data: Json, order: str) -> None:
+    """The new task starts first, unless two tasks at once could fight over data."""
+    found = body(data)
+    assert (found.update, found.rollback) == (
+        RollPolicy(on_failure="rollback", order=order),
+        RollPolicy(on_failure="pause", order=order),
+    )
+
+
+def test_anti_affinity() -> None:
+    """A service that is spread has at most one task per node."""
+    assert (body({"antiAffinity": True}).max_per_node, body().max_per_node) == (1, 0)
+
+
+PORT = "is not a port (1 to 65535)"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"ports": {"web": 0}}, f"ports.web {PORT}"),
+        ({"ports": {"web": 65536}}, f"ports.web {PORT}"),
+        ({"domains": ["a.example.com"]}, "domains[0] has no port, and ports.web is missing"),
+        ({"domains": [{"name": "a.example.com", "port": 0}]}, f"domains[0].port {PORT}"),
+        ({"ports": {"custom": {"a.example.com": "x"}}}, f"ports.custom.a.example.com {PORT}"),
+        ({"ports": {"custom": {"a.example.com": "0"}}}, f"ports.custom.a.example.com {PORT}"),
+        ({"ports": {"custom": {"a.example.com": "9" * 5000}}}, f"ports.custom.a.example.com {PORT}"),
+        ({"ports": {"custom": {"a.example.com": "٣"}}}, f"ports.custom.a.example.com {PORT}"),
+        ({"ports": {"custom": {"a b": "80"}}}, "ports.custom.a b is not a host name"),
+        ({"ports": {"web": 80}, "domains": [" . "]}, "domains[0].name is empty"),
+        ({"ports": {"web": 80}, "domains": ["-a.example.com"]}, "domains[0].name is not a host name"),
+        ({"ports": {"web": 80}, "domains": ["a*.example.com"]}, "domains[0].name is not a host name"),
+        ({"ports": {"web": 80}, "domains": ["https://a.example.com"]}, "domains[0].name is not a host name"),
+        ({"ports": {"web": 80}, "domains": [".".join(["a" * 60] * 5)]}, "domains[0].name is not a host name"),
+        (
+            {"ports": {"web": 80}, "domains": ["a.example.com", "A.example.com."]},
+            "domains[1].name: the host name a.example.com occurs twice",
+        ),
+        (
+            {"ports": {"web": 80, "custom": {"a.example.com": "81"}}, "domains": ["a.example.com"]},
+            "ports.custom.a.example.com: the host name a.example.com occurs twice",
+        ),
+        ({"name": "my shop"}, "name is not usable as a service name (letters, digits, - and _, at most 63)"),
+        ({"environment": {"": "x"}}, "environment: a variable's name is empty or contains = or a null character"),
+        ({"environment": {"A=B": "x"}}, "environment: a variable's name is empty or contains = or a null character"),
+        ({"environment": {"A": "\0"}}, "environment.A contains a null character"),
+        ({"healthCheck": {"command": []}}, "healthCheck.command is empty"),
+        ({"healthCheck": {"command": [""]}}, "healthCheck.command is empty"),
+        ({"volumes": [{"mountPath": "x"}]}, "volumes[0].mountPath is not an absolute path"),
+    ],
+)  # fmt: skip
+def test_problems(data: Json, expected: str) -> None:
+    """What Swarm would take and what would then not work rejects the record, by field and without its value."""
+    assert reasons(data) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("data", "hosts"),
+    [
+        ({}, ()),
+        ({"domains": ["A.Example.com. "]}, ("a.example.com",)),
+        ({"domains": ["*.example.com", "localhost"]}, ("*.example.com", "localhost")),
+        ({"domains": [{"name": "!", "protocol": "ssh"}, "b.example.com"]}, ("b.example.com",)),
+        ({"ports": {"web": 80, "custom": {"B.example.com": " 81 "}}, "domains": ["a.example.com"]}, ("a.example.com", "b.example.com")),
+    ],
+)  # fmt: skip
+def test_hosts(data: Json, hosts: tuple[str, ...]) -> None:
+    """Host names are compared in one spelling; what is for ssh is no web address."""
+    assert render({"ports": {"web": 80}, **data}).hosts == hosts
+
+
+def test_all_problems() -> None:
+    """Every problem is found in one go: of the record, of its mounts and of its secrets."""
+    data = {
+        "name": "!",
+        "ports": {"web": 0},
+        "resources": {"cpuReservation": -1},
+        "volumes": [{"mountPath": "x"}],
+    }
+    assert len(reasons(data, layers=(layer("x" * 600_000),))) == 5
+
+
+def test_secret_that_is_no_text() -> None:
+    """A provisioned value that UTF-8 cannot spell rejects the record, without a trace of the value."""
+    assert reasons({}, provisioned={"KEY": "\ud800"}) == ("a secret value is not valid Unicode text",)
+
+
+@pytest.mark.parametrize(
+    ("data", "notes"),
+    [
+        ({"scaleFactor": 2, "volumes": [{"mountPath": "/data"}]}, 1),
+        ({"scaleFactor": 2, "volumes": [{"mountPath": "/data", "driver": "local"}]}, 0),
+        ({"scaleFactor": 1, "volumes": [{"mountPath": "/data"}]}, 0),
+        ({"scaleFactor": 2, "resources": {"volumeMounts": [{"hostFsPath": "/a", "containerFsPath": "/b"}]}}, 0),
+    ],
+)  # fmt: skip
+def test_remark_on_volumes(data: Json, notes: int) -> None:
+    """Several replicas with a volume of the node are worth a remark."""
+    assert len(render(data).notes) == notes
+
+
+@pytest.mark.parametrize(
+    ("bundle", "notes"),
+    [
+        ({"type": "service", "serviceId": "other"}, ("secret bundle b is meant for service other only",)),
+        ({"type": "service", "serviceId": "svc-shop"}, ()),
+        ({"type": "service"}, ()),
+        ({"type": "external", "serviceId": "other"}, ()),
+    ],
+)
+def test_remark_on_bundles(bundle: Json, notes: tuple[str, ...]) -> None:
+    """A bundle that belongs to another service is used, with a remark."""
+    assert render(layers=(layer("x", **bundle),)).notes == notes
