@@ -338,7 +338,7 @@ R = TypeVar("R", bound=_HasId)
 def _raw_form(raw: object) -> bytes | None:
     """The bytes of a raw record: other than the objects, they tell 1 from true. None for what is not JSON."""
     try:
-        return orjson.dumps(raw, option=_PLAIN_JSON)
+        return orjson.dumps(raw, option=_PLAIN_JSON | orjson.OPT_SORT_KEYS)
     except TypeError:
         return None
 

@@ -13,7 +13,7 @@ from attrs import frozen
 from . import naming
 from .ids import ClusterId, NodeId, Owner
 from .images import ArchiveImage, RegistryImage, Rejected, pinned
-from .records import RegistryLogin, Resources, ServiceRecord
+from .records import HealthCheckRecord, RegistryLogin, Resources, ServiceRecord
 from .secrets import Layer, Payload, make_payload
 from .specs import (
     Attachment,
@@ -38,6 +38,9 @@ DEFAULT_MEMORY_MB = 1000
 MEGABYTE = 1_000_000
 LEAST_MEMORY = 6 * 1024 * 1024
 """The engine starts no container with less (source: moby's `linuxMinMemory`)."""
+LEAST_NANO_CPUS = 1_000_000
+LEAST_DURATION, MOST_SECONDS = 0.001, 1e9
+"""The engine refuses health checks with shorter durations (source: moby's `validateHealthCheck`)."""
 SECRET_FILE = "secret.json"
 SECOND = 1_000_000_000
 _HOST_NAME = re.compile(
@@ -266,9 +269,22 @@ def _record_problems(record: ServiceRecord, hosts: tuple[tuple[str, str], ...]) 
             yield "environment: a variable's name is empty or contains = or a null character"
         elif "\0" in value:
             yield f"environment.{key} contains a null character"
-    check = record.health_check
-    if check is not None and (not check.command or check.command == ("",)):
+    if record.health_check is not None:
+        yield from _health_problems(record.health_check)
+
+
+def _health_problems(check: HealthCheckRecord) -> Iterator[str]:
+    if not check.command or check.command == ("",):
         yield "healthCheck.command is empty"
+    for name, seconds in (
+        ("intervalSeconds", check.interval_seconds),
+        ("timeoutSeconds", check.timeout_seconds),
+        ("startPeriodSeconds", check.start_period_seconds),
+    ):
+        if seconds is not None and seconds != 0 and not LEAST_DURATION <= seconds < MOST_SECONDS:
+            yield f"healthCheck.{name} is negative, below a millisecond or beyond all measure"
+    if check.retries is not None and check.retries < 0:
+        yield "healthCheck.retries is negative"
 
 
 def _port_problems(record: ServiceRecord) -> Iterator[str]:
@@ -295,6 +311,10 @@ def _resource_problems(limit: Limits, reserved: Limits) -> Iterator[str]:
         yield "resources: a limit or reservation is negative"
     if reserved.memory_bytes > limit.memory_bytes >= LEAST_MEMORY:
         yield "resources: more memory is reserved than the limit allows"
+    if 0 < limit.nano_cpus < LEAST_NANO_CPUS or 0 < reserved.nano_cpus < LEAST_NANO_CPUS:
+        yield "resources: less than 0.001 CPU, the least that Swarm takes"
+    if limit.memory_bytes >= 2**63 or limit.nano_cpus >= 2**63 or reserved.nano_cpus >= 2**63:
+        yield "resources: a limit or reservation is beyond all measure"
     if limit.nano_cpus and reserved.nano_cpus > limit.nano_cpus:
         yield "resources: more CPU is reserved than the limit allows"
 

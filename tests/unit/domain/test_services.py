@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 
 from coreflow.domain import naming
-from coreflow.domain.codec import decode
+from coreflow.domain.base import BaseOptions
+from coreflow.domain.codec import decode, decode_records
+from coreflow.domain.desired import Renderer, RenderOptions
 from coreflow.domain.ids import ClusterId, NodeId
-from coreflow.domain.images import ArchiveImage, ImageRequest, RegistryImage, Rejected
+from coreflow.domain.images import ArchiveImage, ImageRequest, RegistryImage, Rejected, ResolvedImage
+from coreflow.domain.observed import Observed
 from coreflow.domain.records import RegistryLogin, SecretBundleRecord, SecretGroupRecord, ServiceRecord
 from coreflow.domain.secrets import Layer, flatten
 from coreflow.domain.services import Ingredients, Rendered, login_hash, render_workload
@@ -360,3 +363,26 @@ def test_remark_on_volumes(data: Json, notes: int) -> None:
 def test_remark_on_bundles(bundle: Json, notes: tuple[str, ...]) -> None:
     """A bundle that belongs to another service is used, with a remark."""
     assert render(layers=(layer("x", **bundle),)).notes == notes
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"healthCheck": {"command": "true", "intervalSeconds": -1}}, "healthCheck.intervalSeconds"),
+        ({"healthCheck": {"command": "true", "timeoutSeconds": 0.0001}}, "healthCheck.timeoutSeconds"),
+        ({"healthCheck": {"command": "true", "retries": -1}}, "healthCheck.retries"),
+        ({"resources": {"cpuLimit": 0.0001}}, "less than 0.001 CPU"),
+        ({"resources": {"memorySizeLimitMB": 1e30}}, "beyond all measure"),
+    ],
+)
+def test_what_the_engine_would_refuse_is_rejected_with_the_reason(data: dict[str, Any], reason: str) -> None:
+    """Durations, retries, CPUs and memory that no engine takes are named before anything is written."""
+    document = {
+        "configData": {"id": "c", "data": {}},
+        "services": [{"id": "s", "data": {"name": "s", "registryTarget": {"imageUrl": "x:1"}, **data}}],
+    }
+    records = decode_records(document)
+    renderer = Renderer(RenderOptions(base=BaseOptions(services=())))
+    answers = {request: ResolvedImage(None) for request in renderer.image_requests(records, Observed())}
+    [rejection] = renderer.render(records, Observed(), answers).rejections
+    assert reason in " ".join(rejection.reasons)
