@@ -140,9 +140,7 @@ class Renderer:
         `images` answers `image_requests` (with the same `refresh`), `provisioned` is what bindings returned.
         """
         pinned = self._pinned_images(observed, records.cluster.id)
-        work = _Work(
-            records, observed, pinned, self._layers, self.options.secret_environment, refresh=refresh
-        )
+        work = _Work(records, observed, pinned, self._layers, self.options, refresh=refresh)
         networks, bad_networks = _networks(observed, records.cluster.id)
         for reason in bad_networks:
             work.reject(BASE, BASE, (reason,))
@@ -321,12 +319,13 @@ class _Work:
         observed: Observed,
         pinned: "PinnedImages",
         layers: dict[BundleId, Layer],
-        environment: str,
+        options: RenderOptions,
         *,
         refresh: bool,
     ) -> None:
         self.records = records
-        self._layers, self._environment = layers, environment
+        self._layers, self._environment = layers, options.secret_environment
+        self._reserved = frozenset(options.base.services)
         self._looked_at: dict[BundleId, tuple[Layer | None, tuple[str, ...]]] = {}
         self._refresh = refresh
         self.services: dict[str, ServiceSpec] = {}
@@ -368,6 +367,7 @@ class _Work:
         """Nothing can be made without the base networks."""
         self.held.update(unit_of(spec.owner, spec.name) for spec in self.services.values())
         self.services.clear()
+        self.prune = False
 
     def note(self, unit: Unit, name: str, text: str) -> None:
         self.notes.append(Note(unit=unit, name=name, text=text))
@@ -381,9 +381,11 @@ class _Work:
         """Reserve a service name; a name that is taken rejects the record."""
         if name in self._foreign:
             reason = f"a service named {name} exists already and was not made by coreflow: it is left alone"
+        elif name in self._reserved and unit != unit_of(BASE, name):
+            reason = f"the name {name} belongs to the base"
         elif name in self.services:
             other = self.services[name]
-            reason = f"the name {name} belongs to {'the base' if other.owner == BASE else f'service {other.owner}'}"
+            reason = f"the name {name} belongs to service {other.owner}"
         elif name in self.held_names:
             reason = f"another record, whose id is missing, has the name {name}"
         else:

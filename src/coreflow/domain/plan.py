@@ -351,10 +351,8 @@ class _Planning:
         return self._write(spec, live, _intent(spec, live))
 
     def _repair(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
+        """The record is the same and the service is not as it was written: somebody interfered, or the login changed."""
         drift = live.fingerprints.whole != spec.fingerprints.whole
-        if not drift and live.login == spec.login_hash:
-            self.kept += 1
-            return None
         reason = f"changed by hand: {_changes(live.body, spec.body)}" if drift else "registry login changed"
         if live.in_roll_out:
             self.waits.append(
