@@ -2,7 +2,7 @@
 
 Every figure is the median of rounds in which the reference and all cases take turns, so that a busy machine hurts all of
 them alike. `json.loads` runs as anybody would call it, with the interpreter's garbage collection; coreflow runs as in the
-application, which pauses collection while it reads and plans (`coreflow.app.quiet`).
+application, which pauses collection while it reads and plans (`coreflow.quiet`).
 """
 
 import gc
@@ -16,13 +16,13 @@ import orjson
 from benchmarks.clusterfile import as_bytes, changed, cluster_document
 from benchmarks.table import Row
 from coreflow.adapters.swarm import wire
-from coreflow.app.quiet import quiet
 from coreflow.domain.codec import RecordDecoder
 from coreflow.domain.desired import Desired, Renderer, RenderOptions
 from coreflow.domain.images import ImageRequest, Resolution, ResolvedImage
 from coreflow.domain.observed import Observed, ObservedNetwork, ObservedSecret, ObservedService
 from coreflow.domain.plan import Plan, make_plan
 from coreflow.domain.records import Records
+from coreflow.quiet import quiet
 
 SERVICES = 10_000
 ROUNDS = 5
@@ -103,18 +103,18 @@ def run(services: int = SERVICES, rounds: int = ROUNDS) -> list[Row]:
     gc.freeze()  # what lies about here is not a case's to look through
 
     def cold() -> None:
-        with quiet(services):
+        with quiet(enabled=True):
             plan = _pipeline(before, RecordDecoder(), Renderer(options), Observed())[2]
         assert len(plan.steps) >= services
 
     def warm() -> None:
         versions.reverse()
-        with quiet(services):
+        with quiet(enabled=True):
             plan = _pipeline(versions[0], decoder, renderer, observed)[2]
         assert len(plan.steps) < services
 
     def diff() -> None:
-        with quiet(services):
+        with quiet(enabled=True):
             plan = make_plan(newer, observed)
         assert 0 < len(plan.steps) < services
 

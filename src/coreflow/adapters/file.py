@@ -7,12 +7,11 @@ file, does not recurse in C (a file of nothing but brackets would end the proces
 twice, and leaves timestamps as the text that they are in JSON, too.
 """
 
-import gc
 import hashlib
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -28,14 +27,12 @@ from coreflow.domain.codec import RecordDecoder
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
 from coreflow.domain.records import Records
 from coreflow.domain.specs import ImageSpec
+from coreflow.quiet import LARGE_DOCUMENT, quiet
 
 POLL_SECONDS = 1.0
 """How often the file is looked at."""
 CHUNK = 1024 * 1024
 """Bytes of an archive that are read at once."""
-LARGE = 1024 * 1024
-"""Bytes from which on garbage collection pauses while a file is decoded. Nearly everything that decoding makes stays,
-so looking for garbage meanwhile finds none and takes half of the time (10 MB of JSON: 376 ms with it, 209 without)."""
 DEPTH_LIMIT = 100
 """Mappings and lists inside each other; a cluster file needs about ten."""
 
@@ -89,7 +86,7 @@ class FileCloudly:
             raise Unavailable(f"{self.path}: {exc.strerror or type(exc).__name__}") from None
         digest = hashlib.sha256(data).digest()
         if self._known is None or self._known[0] != digest:
-            with _without_garbage_collection(enabled=len(data) >= LARGE):
+            with quiet(enabled=len(data) >= LARGE_DOCUMENT):
                 self._known = digest, self._decoder.decode(_parse(self.path, data))
         return self._known[1]
 
@@ -181,19 +178,6 @@ async def _differences(
             found = await look()
         if changed:
             yield None
-
-
-@contextmanager
-def _without_garbage_collection(*, enabled: bool) -> Iterator[None]:
-    """Pause the collector, unless it rests anyway. This is for the whole process, so only for a moment."""
-    if not (enabled and gc.isenabled()):
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 # bytes -> document

@@ -21,8 +21,7 @@ from coreflow.domain.ports import CloudlyPort, DockerPort
 from coreflow.domain.records import Records
 from coreflow.domain.report import Outcome, Report
 from coreflow.domain.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
-
-from .quiet import quiet
+from coreflow.quiet import LARGE_CLUSTER, quiet
 
 PASS_LIMIT = 12
 """Passes in a row before a settling gives up: more means that something changes as fast as we put it right."""
@@ -133,10 +132,10 @@ class Reconciler:
         InvalidRecord when the records as a whole cannot be used, and Unavailable when a far side is away.
         """
         records, observed = await self._fetch()
-        with quiet(len(records.services)):
+        with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
         images = await self._resolve(requests)
-        with quiet(len(records.services)):
+        with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             desired = self._renderer.render(records, observed, images, refresh=refresh)
             plan = make_plan(desired, observed, self._options)
         return Situation(records=records, observed=observed, desired=desired, plan=plan)

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from coreflow.adapters.file import (
     CHUNK,
     DEPTH_LIMIT,
-    LARGE,
     FileCloudly,
     _differences,
     parse_json,
@@ -28,6 +27,7 @@ from coreflow.adapters.file import (
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.specs import ImageSpec, Stage
+from coreflow.quiet import LARGE_DOCUMENT
 
 NAME = Path("cluster.yaml")
 LOADERS: tuple[type, ...] = (yaml.CSafeLoader, yaml.SafeLoader)
@@ -382,7 +382,7 @@ async def test_a_large_file_leaves_the_collector_as_it_was(
 ) -> None:
     """Garbage collection is on or off after a large file as it was before, also when the file is broken."""
     path = tmp_path / "c.json"
-    path.write_text('{"configData": {"id": "c1"}, "services": [' + " " * LARGE + ending)
+    path.write_text('{"configData": {"id": "c1"}, "services": [' + " " * LARGE_DOCUMENT + ending)
     with collecting(enabled=enabled):
         if ending:
             await FileCloudly(path).records()
