@@ -1,9 +1,11 @@
 """Where the real engine is; see `scripts/engine`."""
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.integration.engine_bench import Bench, open_bench
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,18 @@ def engine_host() -> str:
 def engine_state(engine_host: str) -> Path:
     """The folder with the engine's sockets and image archives."""
     return Path(os.environ["COREFLOW_TEST_STATE"])
+
+
+@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.engine)])
+def engine_place(request: pytest.FixtureRequest) -> tuple[str | None, Path | None]:
+    """Where the engine of a contract test is: nowhere (in memory), or a host and a folder."""
+    if request.param == "memory":
+        return None, None
+    return request.getfixturevalue("engine_host"), request.getfixturevalue("engine_state")
+
+
+@pytest.fixture
+async def bench(engine_place: tuple[str | None, Path | None]) -> AsyncIterator[Bench]:
+    """An engine to measure, in memory and for real."""
+    async with open_bench(*engine_place) as bench:
+        yield bench

@@ -17,7 +17,8 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 _REFERENCE = re.compile(
     rf"(?P<name>(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*)"
-    r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+    r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    re.ASCII,
 )
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
@@ -124,9 +125,14 @@ def _host_of(url: str) -> str:
 
 def _cluster_login(reference: str, records: Records) -> RegistryLogin | None:
     login = records.cluster.registry_info
-    if login is not None and _host_of(login.serveraddress) == registry_host(reference):
+    if login is not None and _same_host(_host_of(login.serveraddress), registry_host(reference)):
         return login
     return None
+
+
+def _same_host(one: str, other: str) -> bool:
+    """Whether two names are those of one registry; Docker Hub has several."""
+    return one == other or {one, other} <= _HUB_HOSTS
 
 
 def plain_source(reference: str, records: Records, what: str) -> RegistryImage:
@@ -221,7 +227,7 @@ def _from_external(service: ServiceRecord, image: ImageRecord, records: Records)
             raise Rejected(f"external registry {registry.id}: url is empty")
         if (
             host not in _HUB_HOSTS
-            and not reference.startswith(f"{host}/")
+            and not reference.startswith((f"{host}/", "docker.io/"))
             and registry_host(reference) == "docker.io"
         ):
             reference = f"{host}/{reference}"

@@ -668,8 +668,8 @@ def _attachments(body: ServiceBody) -> Iterator[tuple[str, tuple[str, ...]]]:
 class _AddressRoom:
     """How many addresses the overlay networks have left.
 
-    Every task takes one on each of its networks, every virtual address one more; a network without a free one leaves
-    tasks hanging in state `new`, without a word.
+    Every task takes one on each of its networks, every virtual address one more, and every node one for itself. A network
+    without a free one leaves tasks hanging in state `new` or `preparing`, without a word.
     """
 
     def __init__(self, desired: Desired, observed: Observed, changed: list[ServiceSpec]) -> None:
@@ -684,7 +684,8 @@ class _AddressRoom:
             networks = [ipaddress.ip_network(subnet, strict=False) for subnet in ranges]
             sizes = [network.num_addresses for network in networks if network.version == 4]
             if sizes:
-                self.left[name] = sum(size - 3 for size in sizes)  # network, broadcast and gateway
+                # without the network's own, broadcast, gateway, and one per node for its end of the network
+                self.left[name] = sum(size - 3 for size in sizes) - max(len(observed.nodes), 1)
         nodes = max(len(observed.nodes), 1)
         left = self.left
         for service in observed.services:

@@ -38,7 +38,10 @@ DEFAULT_MEMORY_MB = 1000
 MEGABYTE = 1_000_000
 LEAST_MEMORY = 6 * 1024 * 1024
 """The engine starts no container with less (source: moby's `linuxMinMemory`)."""
+NANO_CPUS = 1_000_000_000
 LEAST_NANO_CPUS = 1_000_000
+BEYOND = 2**63
+"""The first number that the engine cannot hold."""
 LEAST_DURATION, MOST_SECONDS = 0.001, 1e9
 """The engine refuses health checks with shorter durations (source: moby's `validateHealthCheck`)."""
 SECRET_FILE = "secret.json"
@@ -196,6 +199,11 @@ def replicas(record: ServiceRecord) -> int:
     return wanted if record.max_replicas is None else min(wanted, max(record.max_replicas, 0))
 
 
+def _units(amount: float, size: int) -> int:
+    """The amount in whole units; one too large to be true stays too large, and a negative one negative."""
+    return round(max(min(amount * size, float(BEYOND)), -1.0))
+
+
 def limits(resources: Resources | None) -> Limits:
     """Memory limit (`memorySizeLimitMB`, its old name, else 1000 MB) and CPU limit (none if absent)."""
     if resources is None:
@@ -204,7 +212,9 @@ def limits(resources: Resources | None) -> Limits:
         (size for size in (resources.memory_size_limit_mb, resources.memory_size_mb) if size is not None),
         DEFAULT_MEMORY_MB,
     )
-    return Limits(memory_bytes=round(memory * MEGABYTE), nano_cpus=round((resources.cpu_limit or 0) * 1e9))
+    return Limits(
+        memory_bytes=_units(memory, MEGABYTE), nano_cpus=_units(resources.cpu_limit or 0, NANO_CPUS)
+    )
 
 
 def reservations(resources: Resources | None) -> Limits:
@@ -212,8 +222,8 @@ def reservations(resources: Resources | None) -> Limits:
     if resources is None:
         return Limits()
     return Limits(
-        memory_bytes=round((resources.memory_size_reservation_mb or 0) * MEGABYTE),
-        nano_cpus=round((resources.cpu_reservation or 0) * 1e9),
+        memory_bytes=_units(resources.memory_size_reservation_mb or 0, MEGABYTE),
+        nano_cpus=_units(resources.cpu_reservation or 0, NANO_CPUS),
     )
 
 
@@ -254,6 +264,8 @@ def _record_problems(record: ServiceRecord, hosts: tuple[tuple[str, str], ...]) 
     """Everything that Swarm would accept and that would then not work."""
     if not naming.is_service_name(record.name):
         yield f"name is not usable as a service name (letters, digits, - and _, at most {naming.SERVICE_NAME_LIMIT})"
+    if replicas(record) >= BEYOND:
+        yield "scaleFactor is beyond all measure"
     yield from _port_problems(record)
     seen: set[str] = set()
     for host, where in hosts:
@@ -283,8 +295,8 @@ def _health_problems(check: HealthCheckRecord) -> Iterator[str]:
     ):
         if seconds is not None and seconds != 0 and not LEAST_DURATION <= seconds < MOST_SECONDS:
             yield f"healthCheck.{name} is negative, below a millisecond or beyond all measure"
-    if check.retries is not None and check.retries < 0:
-        yield "healthCheck.retries is negative"
+    if check.retries is not None and not 0 <= check.retries < BEYOND:
+        yield "healthCheck.retries is negative or beyond all measure"
 
 
 def _port_problems(record: ServiceRecord) -> Iterator[str]:
@@ -313,7 +325,7 @@ def _resource_problems(limit: Limits, reserved: Limits) -> Iterator[str]:
         yield "resources: more memory is reserved than the limit allows"
     if 0 < limit.nano_cpus < LEAST_NANO_CPUS or 0 < reserved.nano_cpus < LEAST_NANO_CPUS:
         yield "resources: less than 0.001 CPU, the least that Swarm takes"
-    if limit.memory_bytes >= 2**63 or limit.nano_cpus >= 2**63 or reserved.nano_cpus >= 2**63:
+    if max(limit.memory_bytes, limit.nano_cpus, reserved.nano_cpus) >= BEYOND:
         yield "resources: a limit or reservation is beyond all measure"
     if limit.nano_cpus and reserved.nano_cpus > limit.nano_cpus:
         yield "resources: more CPU is reserved than the limit allows"

@@ -37,13 +37,18 @@ def make_mounts(service: ServiceRecord) -> tuple[Mount, ...]:
             mounts.append(_volume_mount(service, volume))
     seen: set[str] = set()
     for mount in mounts:
-        target = posixpath.normpath(mount.target)
+        target = _plain(mount.target)
         if target in seen:
             problems.append(f"two mounts at {target}")
         seen.add(target)
     if problems:
         raise Rejected(*problems)
     return tuple(mounts)
+
+
+def _plain(path: str) -> str:
+    """The shortest spelling of an absolute path. (POSIX lets two leading slashes mean something else; Linux does not.)"""
+    return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
 def _path_problems(path: str, where: str) -> Iterator[str]:
@@ -55,7 +60,7 @@ def _path_problems(path: str, where: str) -> Iterator[str]:
 
 def _target_problems(path: str, where: str) -> Iterator[str]:
     yield from _path_problems(path, where)
-    if path.startswith("/") and posixpath.normpath(path) in {"/", "//"}:
+    if path.startswith("/") and _plain(path) == "/":
         yield f"{where} is the root directory"
 
 

@@ -630,8 +630,8 @@ def test_only_our_secrets_go_and_wanted_ones_stay() -> None:
 
 # addresses
 
-TINY = network(subnets=("10.0.0.0/29",))
-"""A network with room for five tasks."""
+TINY = network(subnets=("10.0.0.0/29", "10.0.0.8/29", "10.0.0.16/30"))
+"""A network with room for five tasks, and for the ends of six nodes."""
 
 
 @pytest.mark.parametrize(
@@ -672,8 +672,8 @@ def test_a_full_network_takes_no_more_tasks(there: list[Any], want: list[Any], v
 @pytest.mark.parametrize(
     ("networks", "goal", "refused"),
     [
-        ((network(subnets=("10.0.0.0/30", "10.0.1.0/30")),), (), "2 free addresses, 4"),
-        ((), (network_spec(subnet="10.0.0.0/30"),), "1 free addresses, 4"),
+        ((network(subnets=("10.0.0.0/30", "10.0.1.0/30")),), (), "1 free addresses, 4"),
+        ((), (network_spec(subnet="10.0.0.0/30"),), "0 free addresses, 4"),
         ((), (network_spec(subnet=None),), None),
         ((network(subnets=()),), (network_spec(subnet="10.0.0.0/30"),), None),
         ((network(subnets=("fd00::/126",)),), (), None),
@@ -695,7 +695,7 @@ def test_the_size_of_a_network_counts_where_it_is_known(
 def test_services_of_others_take_addresses_too() -> None:
     """Every task on the network counts, and a network that is more than full has 0 free addresses."""
     want = desired(spec(replicas=1, networks=(WEB,)))
-    plan = make_plan(want, observed(foreign(replicas=7, networks=(WEB,)), networks=(TINY,)))
+    plan = make_plan(want, observed(foreign(replicas=17, networks=(WEB,)), networks=(TINY,)))
     assert plan.rejections[0].reasons == (f"network {WEB.network} has 0 free addresses, 1 more are needed",)
     assert plan.refusal is None
 

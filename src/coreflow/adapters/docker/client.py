@@ -5,7 +5,8 @@ their outcome would be unknown. Specs go out as they are: the SDK's own spec cla
 and it can send no credentials of ours, so writes use the client as what it is, an HTTP session.
 
 The SDK keys the connection pools of a unix socket by whole URLs, which gives every service its own connection; an adapter
-with one pool mends that.
+with one pool mends that. Its client also helps itself to what lies around on the machine: headers and logins from
+`~/.docker/config.json`, passwords from `.netrc`, proxies from the environment. Ours takes nothing but the host it is given.
 """
 
 import json
@@ -20,6 +21,7 @@ import docker.errors
 import requests
 import trio
 from docker.transport import UnixHTTPAdapter
+from docker.utils import parse_host
 
 from coreflow.adapters.swarm.engine import Document, EngineError, EngineUnreachable
 
@@ -36,6 +38,36 @@ class _OnePool(UnixHTTPAdapter):
 
     def get_connection(self, url: Any, proxies: Any = None) -> Any:
         return super().get_connection("http+docker://localhost", proxies)
+
+
+class _Client(docker.APIClient):
+    """The SDK's client, made of the host alone. Being made asks the engine for its version, and nothing else."""
+
+    def __init__(self, host: str) -> None:
+        # not the SDK's own, which reads configuration files, and fails on broken ones
+        requests.Session.__init__(self)
+        self.trust_env = False
+        self.timeout = CALL_SECONDS
+        address = str(parse_host(host, is_win32=False))
+        if address.startswith("http+unix://"):
+            self.mount("http+docker://", _OnePool(address, CALL_SECONDS, max_pool_size=CALLS))
+            self.base_url = "http+docker://localhost"
+        elif address.startswith("http://"):
+            self.base_url = address
+        else:
+            raise docker.errors.DockerException("only unix:// and tcp:// lead to an engine")
+        self._version = self._newest_version()
+
+    def _newest_version(self) -> str:
+        answer = self.get(f"{self.base_url}/version", timeout=CALL_SECONDS)
+        _raise_for_status(answer)
+        try:
+            document = answer.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict) or "ApiVersion" not in document:
+            raise docker.errors.DockerException("what answers there is not an engine")
+        return str(document["ApiVersion"])
 
 
 @contextmanager
@@ -81,13 +113,7 @@ class DockerEngine:
             if self._host.startswith("unix://"):
                 with socket.socket(socket.AF_UNIX) as probe:  # the SDK leaks a socket that cannot connect
                     probe.connect(self._host.removeprefix("unix://"))
-            client = docker.APIClient(
-                base_url=self._host, version="auto", timeout=CALL_SECONDS, max_pool_size=CALLS
-            )
-        if self._host.startswith("unix://"):
-            path = self._host.replace("unix://", "http+unix://")
-            client.mount("http+docker://", _OnePool(path, CALL_SECONDS, max_pool_size=CALLS))
-        return client
+            return _Client(self._host)
 
     async def _read(
         self, path: str, *, auth: str | None = None, seconds: int = CALL_SECONDS, **query: Any

@@ -28,8 +28,10 @@ def stored_service(spec: Mapping[str, Any], network_id: Callable[[str], str]) ->
     name = stored.get("Name") or ""
     if not name:
         raise invalid("meta: name must be provided")
-    if len(name) > 63 or _NAME.fullmatch(name) is None:
+    if _NAME.fullmatch(name) is None:
         raise invalid("name must be valid as a DNS name component")
+    if len(name) > 63:
+        raise invalid("name must be 63 characters or fewer")
     stored["Labels"] = stored.get("Labels") or {}
     template = stored.setdefault("TaskTemplate", {})
     template["ContainerSpec"] = _container(template.get("ContainerSpec") or {})

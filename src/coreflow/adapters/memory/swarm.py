@@ -45,7 +45,10 @@ _EPOCH = "2026-01-01T{:02d}:{:02d}:{:02d}.{:09d}Z"
 
 @frozen(kw_only=True)
 class Behaviour:
-    """What a container of an image does: run, end with a status after a while, or never become healthy."""
+    """What a container of an image does: run, end with a status after a while, or never become healthy.
+
+    One that never becomes healthy is stopped, and ends with its status (killed, if it has none).
+    """
 
     exits: int | None = None
     unhealthy: bool = False
@@ -97,8 +100,11 @@ class _Task:
     service: str
     slot: object
     spec: Document
+    endpoint: Document | None
     networks: tuple[str, ...]
     holds_addresses: bool = False
+    node_is_attached: bool = False
+    """Whether its node has its own addresses on the task's networks."""
 
     @property
     def state(self) -> str:
@@ -165,6 +171,7 @@ class MemoryEngine:
         self._tasks: dict[str, _Task] = {}
         self._roll_outs: dict[str, _RollOut] = {}
         self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._image_ids: dict[str, str] = {}
         self._last_lists: dict[str, Sequence[Document]] = {}
         self._listeners: list[trio.MemorySendChannel[Document]] = []
         for number in range(1, nodes + 1):
@@ -477,7 +484,7 @@ class MemoryEngine:
                     )
                 identity: str = document["Id"]
                 return identity
-        raise EngineError(404, f"network {name} not found")
+        raise EngineError(500, f"network {name} not found")
 
     def _checked(self, spec: Mapping[str, Any]) -> Document:
         stored = echo.stored_service(spec, self._network_id)
@@ -579,9 +586,8 @@ class MemoryEngine:
         document = self._service(identity)
         del self._services[document["ID"]]
         self._roll_outs.pop(document["ID"], None)
-        for task in [task for task in self._tasks.values() if task.service == document["ID"]]:
-            task.document["DesiredState"] = "remove"
-            self._later(self._stop, lambda task=task: self._forget(task))  # type: ignore[misc]  # a default binds it
+        for task in self._tasks_of(document["ID"]):
+            self._take_away(task)
         self._emit("service", "remove", document["ID"], document["Spec"]["Name"])
 
     # tasks
@@ -615,7 +621,7 @@ class MemoryEngine:
         for slot, tasks in active.items():
             if slot not in slots:
                 for task in tasks:
-                    self._shut_down(task)
+                    self._take_away(task)
         for slot in slots:
             if slot not in active:
                 self._make_task(service, slot)
@@ -635,7 +641,10 @@ class MemoryEngine:
             document["Slot"] = slot
         self._touch(document)
         networks = tuple(network["Target"] for network in spec.get("Networks") or ())
-        task = _Task(document=document, service=service, slot=slot, spec=spec, networks=networks)
+        endpoint = self._services[service]["Spec"].get("EndpointSpec")
+        task = _Task(
+            document=document, service=service, slot=slot, spec=spec, endpoint=endpoint, networks=networks
+        )
         self._tasks[document["ID"]] = task
         self._trim_history(service, slot)
         self._later(delay, lambda: self._schedule(task))
@@ -696,12 +705,15 @@ class MemoryEngine:
         )
         free = [node for node in equipped if not most or load[node.id] < most]
         if not free:
-            return None, f"no suitable node (max replicas per node limit exceed on {_nodes(len(equipped))})"
+            return None, "no suitable node (max replicas per node limit exceed)"
         busy = Counter(t.document.get("NodeID") for t in self._tasks.values() if t.is_active)
         return min(free, key=lambda node: (load[node.id], busy[node.id], node.hostname)), ""
 
     def _prepare(self, task: _Task, node: Node) -> None:
         if not task.is_active or task.document["ID"] not in self._tasks:
+            return
+        if not self._attach_node(task):
+            self._later(1.0, lambda: self._prepare(task, node))
             return
         image: str = task.spec["ContainerSpec"]["Image"]
         if image not in node.images and not self._pull(task, node, image):
@@ -712,10 +724,15 @@ class MemoryEngine:
             if mount["Type"] == "volume":
                 self._make_volume(node, mount)
         behaviour = self._behaviour(task) or RUNS
-        if behaviour.unhealthy:
-            self._later(
-                behaviour.after, lambda: self._end(task, "failed", "started", "task: unhealthy container")
-            )
+        missing = sorted(echo.secret_ids({"TaskTemplate": task.spec}) - self._secrets.keys())
+        if missing:
+            text = f"unable to get secret from secret store: secret {missing[0]} not found"
+            self._end(task, "failed", "starting", f"starting container failed: {text}")
+        elif behaviour.unhealthy and behaviour.exits == 0:
+            self._later(behaviour.after, lambda: self._end(task, "complete", "finished", ""))
+        elif behaviour.unhealthy:
+            error = f"task: non-zero exit ({behaviour.exits or 137}): dockerexec: unhealthy container"
+            self._later(behaviour.after, lambda: self._end(task, "failed", "started", error))
         else:
             self._later(self._start / 2, lambda: self._run(task, behaviour))
 
@@ -778,11 +795,7 @@ class MemoryEngine:
         if restart and not occupied and task.slot in self._slots(task.service):
             again = self._make_task(task.service, task.slot, policy.get("Delay", RESTART_DELAY * NANO) / NANO)
             roll_out = self._roll_outs.get(task.service)
-            if (
-                roll_out is not None
-                and not roll_out.over
-                and again.spec == echo.task_spec(self._services[task.service]["Spec"])
-            ):
+            if roll_out is not None and not roll_out.over and self._is_clean(again):
                 roll_out.fresh.add(again.document["ID"])
 
     def fail_task(self, identity: str, error: str = "task: non-zero exit (137)") -> None:
@@ -798,6 +811,12 @@ class MemoryEngine:
                 self._set(task, "shutdown", "shutdown")
             else:
                 self._later(self._stop, lambda: self._set(task, "shutdown", "shutdown"))
+
+    def _take_away(self, task: _Task) -> None:
+        """End a task that nobody wants any more; then it vanishes."""
+        task.document["DesiredState"] = "remove"
+        self._touch(task.document)
+        self._later(self._stop, lambda: self._forget(task))
 
     def _forget(self, task: _Task) -> None:
         self._free(task)
@@ -828,9 +847,24 @@ class MemoryEngine:
         self._poke(service)
 
     def _dirty(self, service: str) -> list[_Task]:
-        """Active tasks that were made from another spec."""
-        wanted = echo.task_spec(self._services[service]["Spec"])
-        return [task for task in self._tasks_of(service) if task.is_active and task.spec != wanted]
+        """Active tasks that have to be replaced."""
+        return [task for task in self._tasks_of(service) if task.is_active and not self._is_clean(task)]
+
+    def _is_clean(self, task: _Task) -> bool:
+        """Whether a task may stay: another placement does not matter where its node meets it."""
+        spec = self._services[task.service]["Spec"]
+        wanted = echo.task_spec(spec)
+        if task.endpoint != spec.get("EndpointSpec"):
+            return False
+        if task.spec == wanted:
+            return True
+        node = task.document.get("NodeID")
+        return (
+            task.spec.get("Placement") != wanted.get("Placement")
+            and {**task.spec, "Placement": wanted.get("Placement")}
+            == {**wanted, "Placement": wanted.get("Placement")}
+            and (node is None or node in {usable.id for usable in self._usable_nodes(spec)})
+        )
 
     def _policy(self, roll_out: _RollOut) -> Document:
         spec = self._services[roll_out.service]["Spec"]
@@ -844,13 +878,14 @@ class MemoryEngine:
             return
         policy = self._policy(roll_out)
         start_first = policy.get("Order") == "start-first"
-        wanted = echo.task_spec(self._services[service]["Spec"])
         active = [task for task in self._tasks_of(service) if task.is_active]
-        clean = {task.slot for task in active if task.spec == wanted and task.runs}
+        clean = {task.slot for task in active if self._is_clean(task) and task.runs}
         for task in active:
-            if task.spec != wanted and task.slot in clean:
+            if task.slot in clean and not self._is_clean(task):
                 self._shut_down(task)
-        waiting = {task.slot for task in active if task.spec == wanted and not task.runs}
+        coming = [task for task in active if self._is_clean(task) and not task.runs]
+        roll_out.fresh |= {task.document["ID"] for task in coming}
+        waiting = {task.slot for task in coming}
         dirty = [task for task in self._dirty(service) if task.slot not in waiting]
         room = (policy.get("Parallelism") or len(dirty) or 1) - len(waiting)
         for task in dirty[: max(room, 0)]:
@@ -917,18 +952,32 @@ class MemoryEngine:
     # addresses
 
     def _capacity(self, network: Document) -> int:
-        configs = (network.get("IPAM") or {}).get("Config") or ()
-        sizes = [int(ipaddress.ip_network(config["Subnet"]).num_addresses) for config in configs]
-        return sum(size - 3 for size in sizes)
+        """Addresses for tasks, services and nodes: not the gateway, not the first and the last one."""
+        return sum(int(ipaddress.ip_network(s, strict=False).num_addresses) - 3 for s in _subnets(network))
 
     def _used(self, network: str) -> int:
-        tasks = sum(task.holds_addresses and network in task.networks for task in self._tasks.values())
+        holders = [task for task in self._tasks.values() if task.holds_addresses and network in task.networks]
+        tasks = len(holders) + len({task.document["NodeID"] for task in holders if task.node_is_attached})
         virtual = sum(
             (document["Spec"].get("EndpointSpec") or {}).get("Mode", "vip") == "vip"
             and any(n["Target"] == network for n in document["Spec"]["TaskTemplate"].get("Networks") or ())
             for document in self._services.values()
         )
         return int(tasks + virtual)
+
+    def _attach_node(self, task: _Task) -> bool:
+        """A node that runs a task on a network takes an address there, too."""
+        if not task.node_is_attached:
+            node = task.document["NodeID"]
+            for network in task.networks:
+                attached = any(
+                    other.node_is_attached and network in other.networks and other.document["NodeID"] == node
+                    for other in self._tasks.values()
+                )
+                if not attached and self._used(network) >= self._capacity(self._networks[network]):
+                    return False
+            task.node_is_attached = True
+        return True
 
     def _take_addresses(self, task: _Task) -> bool:
         if task.holds_addresses:
@@ -960,7 +1009,7 @@ class MemoryEngine:
 
     @staticmethod
     def _free(task: _Task) -> None:
-        task.holds_addresses = False
+        task.holds_addresses = task.node_is_attached = False
 
     # secrets and networks
 
@@ -999,17 +1048,26 @@ class MemoryEngine:
         if any(document["Name"] == name for document in self._networks.values()):
             raise EngineError(409, f"network with name {name} already exists")
         wanted = ((config.get("IPAM") or {}).get("Config") or [{}])[0].get("Subnet")
-        taken = [ipaddress.ip_network(s) for document in self._networks.values() for s in _subnets(document)]
+        taken = [
+            ipaddress.ip_network(s, strict=False)
+            for document in self._networks.values()
+            for s in _subnets(document)
+        ]
         if wanted is not None:
-            if any(ipaddress.ip_network(wanted).overlaps(other) for other in taken):
-                raise EngineError(403, "Pool overlaps with other one on this address space")
+            mine = ipaddress.ip_network(wanted, strict=False)
+            if any(mine.overlaps(other) for other in taken):  # made all the same, and useless
+                identity = self._make_network({**config, "Driver": ""}, scope="swarm", subnet=None)
+                self._networks[identity]["IPAM"] = {"Driver": "", "Options": None, "Config": None}
+                self._emit("network", "create", identity, name)
+                return identity
         else:
             wanted = next(
                 f"10.0.{number}.0/24"
                 for number in itertools.count(1)
                 if not any(ipaddress.ip_network(f"10.0.{number}.0/24").overlaps(other) for other in taken)
             )
-        identity = self._make_network(config, scope="swarm", subnet=wanted)
+        scope = "swarm" if config.get("Driver") == "overlay" else "local"
+        identity = self._make_network(config, scope=scope, subnet=wanted)
         self._emit("network", "create", identity, name)
         return identity
 
@@ -1051,7 +1109,18 @@ class MemoryEngine:
         digest = self.registries[host].images.get(path) if host in self.registries else None
         repository = reference.rpartition(":")[0]
         digests = [f"{repository}@{digest}"] if digest else []
-        return {"Id": f"sha256:{_digest_of(reference)}", "RepoTags": [reference], "RepoDigests": digests}
+        identity = self._image_id(reference)
+        names = [
+            name
+            for name in sorted(node.images)
+            if self._image_id(name) == identity and not name.startswith("sha256:")
+        ]
+        return {"Id": identity, "RepoTags": names, "RepoDigests": digests}
+
+    def _image_id(self, reference: str) -> str:
+        if reference.startswith("sha256:"):
+            return reference
+        return self._image_ids.get(reference, f"sha256:{_digest_of(reference)}")
 
     def _ask_registry(self, reference: str, auth: str | None) -> str:
         """The digest of a reference; refuses as the engine passes on what a registry says."""
@@ -1080,7 +1149,9 @@ class MemoryEngine:
                 member = archive.extractfile("manifest.json")
                 manifest = json.load(member) if member is not None else []
         except (tarfile.TarError, KeyError, ValueError, OSError, EOFError) as exc:
-            raise EngineError(500, "archive/tar: invalid tar header") from exc
+            raise EngineError(
+                400, "Error processing tar file(exit status 1): archive/tar: invalid tar header"
+            ) from exc
         loaded = [
             tag
             for entry in manifest
@@ -1097,6 +1168,7 @@ class MemoryEngine:
         if image not in node.images:
             raise EngineError(404, f"No such image: {image}")
         node.images.add(reference)
+        self._image_ids[reference] = self._image_id(image)
         self.behaviours[reference] = self.behaviours.get(image, RUNS)
 
 
@@ -1105,7 +1177,7 @@ def _digest_of(text: str) -> str:
 
 
 def _subnets(network: Document) -> Iterator[str]:
-    for config in network["IPAM"]["Config"]:
+    for config in network["IPAM"]["Config"] or ():
         yield config["Subnet"]
 
 

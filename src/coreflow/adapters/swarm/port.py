@@ -1,7 +1,7 @@
 """The Docker port over any engine: lists in, one write per action out, the engine's errors translated at the door."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar, assert_never
 
 import trio
@@ -277,7 +277,12 @@ class SwarmPort:
     async def _mark(self, spec: ServiceSpec, target: ObservedService, reason: str) -> None:
         """Add labels to the live spec, which stays as it is."""
         with _translated(f"marking service {spec.name}"):
-            live = await self._engine.inspect_service(target.id)
+            try:
+                live = await self._engine.inspect_service(target.id)
+            except EngineError as exc:
+                if exc.status == 404:
+                    raise LostRace(f"marking service {spec.name}: it is gone") from exc
+                raise
         document = dict(live["Spec"])
         document["Labels"] = {
             **(document.get("Labels") or {}),
@@ -326,14 +331,15 @@ class SwarmPort:
         with _translated("following events"):
             async with self._engine.events() as events:
 
-                async def kicks() -> AsyncIterator[None]:
+                async def kicks() -> AsyncGenerator[None, None]:
                     async for event in events:
                         if not str(event.get("Action", "")).startswith(
                             "exec_"
                         ):  # health checks, every few seconds
                             yield None
 
-                yield kicks()
+                async with aclosing(kicks()) as stream:
+                    yield stream
 
 
 def _registry_error(exc: EngineError, request: ImageRequest) -> PortError:

@@ -469,10 +469,15 @@ def observed_task(
     )
 
 
+_NOT_OF_A_TASK = {"Runtime", "Placement"}
+"""Members of a template that a task's own copy lacks, or that may differ: Swarm keeps a task whose node meets a changed
+placement, with the placement it was made from."""
+
+
 def _same_template(one: Json, other: Json) -> bool:
-    """Whether two task templates are the same. A task's own copy lacks `Runtime`."""
-    return one.keys() - {"Runtime"} == other.keys() - {"Runtime"} and all(
-        one[key] == other[key] for key in one if key != "Runtime"
+    """Whether a task made from one template may stay with the other."""
+    return one.keys() - _NOT_OF_A_TASK == other.keys() - _NOT_OF_A_TASK and all(
+        one[key] == other[key] for key in one if key not in _NOT_OF_A_TASK
     )
 
 

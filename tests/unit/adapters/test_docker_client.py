@@ -1,0 +1,76 @@
+"""What reaches an engine from this machine, and what must not."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from coreflow.adapters.docker import open_engine
+from coreflow.adapters.swarm.engine import EngineUnreachable
+
+
+class Ear(BaseHTTPRequestHandler):
+    """An engine without anything in it that notes who asks for what."""
+
+    protocol_version = "HTTP/1.1"
+    heard: ClassVar[list[tuple[str, dict[str, str]]]] = []
+    version: ClassVar[bytes]
+
+    def do_GET(self) -> None:
+        """Note it and answer."""
+        self.heard.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
+        body = self.version if self.path == "/version" else b"[]"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def ear() -> Iterator[str]:
+    """The address of such an engine."""
+    Ear.heard.clear()
+    Ear.version = b'{"ApiVersion": "1.41"}'
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ear) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+async def test_nothing_of_this_machine_is_sent(
+    ear: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No header or login of a Docker configuration, no password of a `.netrc`, no proxy; one extra call in all."""
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text(
+        '{"HttpHeaders": {"X-Ours": "1"}, "auths": {"x": {"auth": "@@not base64"}}}'
+    )
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login user password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with open_engine(ear) as engine:
+        await engine.list_services()
+        await engine.list_services()
+    assert [path for path, _ in Ear.heard] == ["/version", "/v1.41/services", "/v1.41/services"]
+    sent = {name for _, headers in Ear.heard for name in headers}
+    assert not sent & {"authorization", "x-ours", "x-registry-auth", "x-registry-config"}
+
+
+async def test_something_else_than_an_engine(ear: str) -> None:
+    """A server that answers, but not as an engine, is no engine."""
+    Ear.version = b"[]"
+    async with open_engine(ear) as engine:
+        with pytest.raises(EngineUnreachable, match="not an engine"):
+            await engine.list_services()
