@@ -522,6 +522,8 @@ async def test_what_is_gone_is_a_lost_race(port: Port) -> None:
         await port.apply(Update(port.idle(), gone, "image"))
     with pytest.raises(LostRace, match=r"secret .* is gone"):
         await port.make(port.idle(secrets=(SecretFile(port.bench.name("none")),)))
+    with pytest.raises(LostRace, match=r"network .* not found"):
+        await port.make(port.idle(networks=(Attachment(port.bench.name("none")),)))
 
 
 async def test_marking_what_is_gone_is_a_lost_race(port: Port) -> None:
@@ -559,8 +561,6 @@ async def test_a_refusal(port: Port) -> None:
     spec = port.idle(limits=Limits(memory_bytes=MEBIBYTE))
     with pytest.raises(Refused, match=f"creating service {spec.name}: .*Must be at least 4MiB"):
         await port.make(spec)
-    with pytest.raises(Refused, match=r"network .* not found"):
-        await port.make(port.idle(networks=(Attachment(port.bench.name("none")),)))
 
 
 # images

@@ -398,7 +398,7 @@ async def test_a_label_after_a_roll_back_forgets_it(bench: Bench) -> None:
     identity = await bench.start(in_order(bench.spec(), "start-first"))
     await bench.update(identity, image(EXITS))
     await bench.ends(identity, "rollback_completed")
-    tasks = await bench.runs(identity)
+    tasks = await bench.eventually(partial(bench.runs, identity))
     before = await bench.update(identity, label)
     await bench.pause(1)
     live = await bench.live(identity)

@@ -12,7 +12,7 @@ import trio
 from attrs import Factory, frozen
 
 from coreflow.domain.convergence import Verdict, judge_all
-from coreflow.domain.desired import Desired, Renderer, RenderOptions
+from coreflow.domain.desired import Desired, Renderer, RenderOptions, unit_of
 from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution
 from coreflow.domain.observed import Observed
@@ -93,6 +93,17 @@ class Settlement:
     def troubles(self) -> tuple[Outcome, ...]:
         """What could not be done, as of the last pass that tried anything."""
         return next((report.troubles for report in reversed(self.reports) if report.outcomes), ())
+
+    @property
+    def pending(self) -> frozenset[str]:
+        """Services that Swarm is still at. One that could not even be written is not: nothing more will come of it."""
+        stuck = {o.step.unit for o in self.troubles if not o.retry}
+        services = self.last.desired.services
+        return frozenset(
+            name
+            for name, verdict in self.verdicts.items()
+            if not (verdict.done or verdict.failed) and unit_of(services[name].owner, name) not in stuck
+        )
 
     @property
     def is_waiting(self) -> bool:
@@ -213,17 +224,17 @@ class Reconciler:
             refresh = False
             reports += settlement.reports
             self._listener.progressed(settlement.verdicts)
-            pending = any(not (v.done or v.failed) for v in settlement.verdicts.values())
+            pending = settlement.pending
             if not (pending or settlement.is_waiting) or trio.current_time() >= deadline:
                 break
             if pending:
-                await self._wait(settlement.last, deadline)
+                await self._wait(settlement.last, pending, deadline)
             else:
                 await self._sleep(deadline)
         return Settlement(last=settlement.last, reports=reports, verdicts=settlement.verdicts)
 
-    async def _wait(self, situation: Situation, deadline: float) -> None:
-        """Poll until every service is done or has failed, or the deadline has come."""
+    async def _wait(self, situation: Situation, pending: frozenset[str], deadline: float) -> None:
+        """Poll until every pending service is done or has failed, or the deadline has come."""
         names = sorted(situation.desired.services)
         while trio.current_time() < deadline:
             await self._sleep(deadline)
@@ -233,7 +244,7 @@ class Reconciler:
                 continue
             verdicts = judge_all(names, services, tasks, situation.observed.nodes)
             self._listener.progressed(verdicts)
-            if all(verdict.done or verdict.failed for verdict in verdicts.values()):
+            if all(verdicts[name].done or verdicts[name].failed for name in pending):
                 return
 
     @staticmethod

@@ -31,7 +31,7 @@ from .images import (
 from .observed import Observed
 from .records import Records, SecretBundleRecord, SecretGroupRecord, ServiceRecord
 from .secrets import Layer, flatten, matches
-from .services import WORKLOAD, Ingredients, Rendered, login_hash, render_workload
+from .services import WORKLOAD, Ingredients, Rendered, host_names, login_hash, render_workload
 from .specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
 
 Unit = str
@@ -194,9 +194,10 @@ class Renderer:
         known = self._sources.get(service.id)
         if known is not None:
             old = known[0]
-            if old[0] is service and old[1] is image and old[2] is registry and old[3] is fallback:
+            same = old[0] is service and old[1] is image and old[2] is registry
+            if same and old[3] == fallback and old[4] == records.cluster.id:
                 return known[1]
-        inputs = (service, image, registry, fallback)
+        inputs = (service, image, registry, fallback, records.cluster.id)
         source = image_source(service, records)
         login = source.request.login if isinstance(source, RegistryImage) else None
         found = (source, login_hash(records.cluster.id, login))
@@ -206,7 +207,7 @@ class Renderer:
     def _in_order(self, records: Records, observed: Observed, work: "_Work") -> Iterator[ServiceRecord]:
         """Workload records, those that run already first: in a quarrel over a name, who has it keeps it."""
         named = {(s.owner, s.name) for s in observed.services if s.cluster == records.cluster.id}
-        running = {owner for owner, _ in named}
+        running = work.running
         count: dict[str, int] = {}
         for service in records.services:
             count[service.id] = count.get(service.id, 0) + 1
@@ -244,14 +245,18 @@ class Renderer:
             else:
                 rendered = render_workload(ingredients)
                 self._memo[service.id] = (ingredients, rendered)
-            work.claim_hosts(service, rendered.hosts)
+            has_name = work.claim_name(service.id, service.name)
+            if has_name:
+                work.claim_hosts(service, rendered.hosts)
         except Rejected as exc:
             work.reject(service.id, service.name, exc.reasons)
         except _Held as exc:
             work.reject(service.id, service.name, (str(exc),), held=True)
         else:
-            if work.claim_name(service.id, service.name):
+            if has_name:
                 work.add(service, rendered)
+                return
+        work.keep_hosts(service)
 
     def _ingredients(
         self,
@@ -339,6 +344,7 @@ class _Work:
         self.pin: NodeId | None = observed.own_node if len(observed.nodes) > 1 else None
         self._known = pinned
         self._foreign = {s.name for s in observed.services if s.cluster != records.cluster.id}
+        self.running = frozenset(s.owner for s in observed.services if s.cluster == records.cluster.id)
         self._hosts: dict[str, str] = {}
         self._all_groups = tuple(records.secret_groups.values())
         for rejected in records.rejected:
@@ -400,6 +406,12 @@ class _Work:
             raise Rejected(*taken)
         for host in hosts:
             self._hosts[host] = service.id
+
+    def keep_hosts(self, service: ServiceRecord) -> None:
+        """What runs and cannot be deployed as its record says keeps the host names that nobody else has."""
+        if Owner(service.id) in self.running:
+            for host, _ in host_names(service):
+                self._hosts.setdefault(host, service.id)
 
     def digest(
         self, unit: Unit, request: ImageRequest, login: str, images: Mapping[ImageRequest, Resolution]
@@ -531,7 +543,7 @@ def _is_known(known: PinnedImages, unit: Unit, request: ImageRequest, login: str
 
 def _networks(observed: Observed, cluster: ClusterId) -> tuple[tuple[NetworkSpec, ...], tuple[str, ...]]:
     """The base networks, and what makes one that exists already unusable."""
-    existing = {network.name: network for network in observed.networks if network.name in NETWORKS}
+    existing = {n.name: n for n in observed.networks if n.name in NETWORKS and not n.is_remnant}
     problems = [
         f"network {name} exists and is not a Swarm overlay network: rename or remove it"
         for name, network in sorted(existing.items())

@@ -130,6 +130,8 @@ class ObservedNetwork:
     attachable: bool = False
     subnets: tuple[str, ...] = ()
     labels: Mapping[str, str] = Factory(dict)
+    is_remnant: bool = False
+    """Removed from the Swarm, and still there on this node until its last container has ended. Services cannot join it."""
 
 
 @frozen(kw_only=True)

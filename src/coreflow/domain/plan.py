@@ -40,7 +40,9 @@ from .specs import (
 
 REMOVAL_ALLOWANCE = 3
 """So many services may be removed in one pass without a confirmation, as long as others remain."""
-_FAILED_STATES = frozenset({"failed", "rejected"})
+_FAILED_STATES = frozenset({"failed", "rejected", "complete"})
+"""How a task ends by itself: Swarm also rolls back for a container that ends too soon and says that all is well."""
+_ENDED = "its container ended (exit code 0)"
 
 
 @frozen
@@ -238,7 +240,7 @@ class _Planning:
         self.seen = _Seen(
             owned={s.name: s for s in observed.services if s.cluster == cluster},
             secrets={s.name: s for s in observed.secrets},
-            networks={n.name: n for n in observed.networks},
+            networks={n.name: n for n in observed.networks if not n.is_remnant},
         )
         self.base: list[Step] = []
         self.builds: list[Step] = []
@@ -394,7 +396,10 @@ class _Planning:
         return MarkFailed(spec, live, self._cause(spec, live))
 
     def _cause(self, spec: ServiceSpec, live: ObservedService) -> str:
-        errors = [task.error or task.message for task in self._failed_attempts(spec, live)]
+        errors = [
+            task.error or (_ENDED if task.state == "complete" else task.message)
+            for task in self._failed_attempts(spec, live)
+        ]
         how = "roll-back stuck" if live.update_state == "rollback_paused" else "rolled back"
         return f"{how}: {errors[-1]}" if errors else f"{how} by hand" if live.previous_intent else how
 
@@ -678,7 +683,9 @@ class _AddressRoom:
             return
         subnets: dict[str, tuple[str, ...]] = {s.name: (s.subnet,) for s in desired.networks if s.subnet}
         subnets |= {
-            n.name: n.subnets for n in observed.networks if n.driver == "overlay" and n.scope == "swarm"
+            n.name: n.subnets
+            for n in observed.networks
+            if n.driver == "overlay" and n.scope == "swarm" and not n.is_remnant
         }
         for name, ranges in subnets.items():
             networks = [ipaddress.ip_network(subnet, strict=False) for subnet in ranges]

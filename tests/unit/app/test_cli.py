@@ -4,17 +4,22 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import trio
 from rich.console import Console
 from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, play, service
 
-from coreflow.app.cli import deploy, present
+from coreflow.adapters.memory import MemoryCloudly, MemoryEngine
+from coreflow.adapters.swarm.port import SwarmPort
+from coreflow.app.cli import check, deploy, main, present, progress, running
 from coreflow.app.cli.running import Format
+from coreflow.domain.convergence import Verdict
 
 
 def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -37,11 +42,12 @@ def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProce
 
 @pytest.mark.parametrize("arguments", [["--help"], ["version"], ["plan", "--help"], []])
 def test_help_and_version_import_no_client(arguments: list[str], tmp_path: Path) -> None:
-    """Asking for help is quick: neither the SDK nor a YAML reader is imported."""
+    """Asking for help is quick: the SDK is not imported, nor is, for a list of commands, a YAML reader."""
+    unwanted = ["docker", "requests", "aiohttp", *(["yaml"] if len(arguments) < 2 else [])]
     program = (
         "import sys\nfrom coreflow.app.cli import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit as exc:\n    assert not exc.code, exc.code\n"
-        "print(sorted(m for m in ('docker', 'requests', 'aiohttp') if m in sys.modules), file=sys.stderr)"
+        f"print([m for m in {unwanted!r} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
@@ -54,7 +60,7 @@ def test_every_command_is_listed_with_what_it_does(tmp_path: Path) -> None:
     """`coreflow` alone shows the commands."""
     done = run(cwd=tmp_path)
     for command in ("demo", "plan", "apply", "run", "check", "version"):
-        assert re.search(rf"{command}\s+\w+", done.stdout), done.stdout
+        assert re.search(rf"{command}[:\s]+\w+", done.stdout), done.stdout
 
 
 def test_the_demo_shows_the_whole_story(tmp_path: Path) -> None:
@@ -68,6 +74,8 @@ def test_the_demo_shows_the_whole_story(tmp_path: Path) -> None:
         "secret rotated",
         "changed by hand: replicas 5, wanted 1",
         "rolled back: task: non-zero exit (1); not tried again",
+        "Still running: registry.example/mail:2.0.",
+        "Applied again: 0 actions",
         "Where to go from here",
     ):
         assert text in done.stdout
@@ -109,10 +117,225 @@ def test_check_says_what_is_wrong(tmp_path: Path) -> None:
     done = run("check", "--records", str(good), cwd=tmp_path, DOCKER_HOST=host, CORESTORE_API_TOKEN="canary")
     assert done.returncode == 1
     assert re.search(r"CORESTORE_API_TOKEN\s+\(set\)", done.stdout)
-    assert "✓ records" in done.stdout
-    assert "✗ record" in done.stdout
-    assert "✗ engine" in done.stdout
+    assert re.search(r"ok records +cluster test +1 service record$", done.stdout, re.MULTILINE)
+    assert re.search(r"failed record +service b +is missing @ \$.services\[1\].data.name", done.stdout)
+    assert re.search(r"failed engine +unix:", done.stdout)
+    assert "2 of 3 failed." in done.stdout
     assert "canary" not in done.stdout + done.stderr
+
+
+def test_check_goes_on_after_wrong_settings(tmp_path: Path) -> None:
+    """A missing CLOUDLY_URL is one finding among others; where nothing else can be read, the rest is left out."""
+    nobody = f"unix://{tmp_path}/nobody.sock"
+    done = run("check", cwd=tmp_path, DOCKER_HOST=nobody)
+    assert done.returncode == 1
+    assert re.search(r"failed setting +CLOUDLY_URL +is missing", done.stdout)
+    assert re.search(r"failed engine", done.stdout)
+    assert done.stderr == ""
+    done = run("check", cwd=tmp_path, COREFLOW_UPDATE="canary", COREFLOW_UPDAT="x")
+    assert done.returncode == 1
+    assert re.search(r"failed setting +COREFLOW_UPDATE +\(environment\) must be", done.stdout)
+    assert "engine" not in done.stdout
+    assert re.search(r"^warning: .*COREFLOW_UPDAT\b", done.stderr)
+    done = run(
+        "check", cwd=tmp_path, DOCKER_HOST=nobody, CLOUDLY_URL="https://c.example.com", JUMPCODE="canary"
+    )
+    assert re.search(r"failed records +CLOUDLY_URL", " ".join(done.stdout.split()))
+    assert "canary" not in done.stdout + done.stderr
+
+
+def examine(world: World) -> list[check.Finding]:
+    """What `check` finds in a world in memory."""
+    found: list[check.Finding] = []
+    port = SwarmPort(world.engine)
+
+    async def scene() -> None:
+        await check.examine(world.cloudly, port, "memory", world.render, found.append)
+
+    play(scene)
+    return found
+
+
+def test_check_asks_for_every_image() -> None:
+    """Each distinct reference once, by name, with the registry's answer."""
+    world = World()
+    world.engine.push("r.example/a:1")
+    world.engine.add_registry("private.example", login=("u", "p"))
+    images = ("r.example/a:1", "r.example/a:1", "r.example/gone:1", "private.example/x:1", GOOD)
+    world.cloudly.set(cluster(*(service(f"s{n}", image) for n, image in enumerate(images))))
+    findings = examine(world)
+    assert [(f.what, f.ok) for f in findings[:4]] == [
+        ("records", True),
+        ("engine", True),
+        ("API", True),
+        ("manager", True),
+    ]
+    answers = {f.name: (f.ok, f.text) for f in findings[4:]}
+    assert len(findings) == 8
+    assert answers["r.example/a:1"][1].startswith("sha256:")
+    assert answers["r.example/gone:1"] == (False, "not found on r.example")
+    assert "login" in answers["private.example/x:1"][1]
+    assert answers[GOOD][0]
+
+
+def test_check_wants_a_manager_of_a_recent_engine() -> None:
+    """A worker and an old engine are named as such; nothing is asked of an engine that cannot answer."""
+    world = World()
+    world.engine.is_manager = False
+    findings = examine(world)
+    assert [(f.what, f.ok) for f in findings][-1] == ("manager", False)
+    assert "not a Swarm manager" in findings[-1].text
+    api = [f for f in findings if f.what == "API"]
+    assert [f.name for f in api] == ["1.41"]
+
+    class Old(MemoryEngine):
+        async def version(self) -> dict[str, Any]:
+            return {"Version": "19.03", "ApiVersion": "1.40"}
+
+    old = [f for f in examine(World(engine=Old())) if f.what == "API"]
+    assert [(f.ok, f.name, f.text) for f in old] == [
+        (False, "1.40", "1.41 or newer is needed (Docker Engine 20.10)")
+    ]
+
+
+def test_check_reports_unreadable_records_and_looks_at_the_engine_all_the_same() -> None:
+    """Every problem of the document is a line."""
+    world = World()
+    world.cloudly.set({})
+    findings = examine(world)
+    assert [(f.what, f.ok) for f in findings] == [
+        ("records", False),
+        ("records", False),
+        ("engine", True),
+        ("API", True),
+        ("manager", True),
+    ]
+
+
+# how a command ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_command_in_one_line(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 143 or 130, no traceback, and what was open is closed."""
+    closed: list[bool] = []
+
+    async def command() -> int:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                os.kill(os.getpid(), number)
+        finally:
+            closed.append(True)
+        return 0
+
+    assert running.run(command) == 128 + number
+    assert capsys.readouterr().err == f"stopped by {number.name}; run it again to go on\n"
+    assert closed == [True]
+
+
+def test_an_interrupt_outside_of_trio_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python's own KeyboardInterrupt, alone or in a group, ends with 130."""
+
+    def interrupted() -> int:
+        raise BaseExceptionGroup("", [ValueError(), BaseExceptionGroup("", [KeyboardInterrupt()])])
+
+    def alone() -> int:
+        raise KeyboardInterrupt
+
+    for command in (alone, interrupted):
+        assert running.guarded(command) == 130
+    assert capsys.readouterr().err == "stopped by SIGINT; run it again to go on\n" * 2
+
+
+def test_a_bug_is_told_by_its_place_and_never_by_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unexpected error could quote a secret: only its kind and where it was raised are printed."""
+
+    async def command() -> int:
+        present.clean(cast(str, {"canary": "canary"}))
+        return 0
+
+    assert running.run(command, Format.JSON) == 1
+    captured = capsys.readouterr()
+    assert re.fullmatch(
+        r"error: a bug in coreflow: TypeError at app/cli/present\.py:\d+.*\n", captured.err
+    ), captured.err
+    document = json.loads(captured.out)
+    assert document["problems"] == [document["error"]]
+    assert "canary" not in captured.out + captured.err
+
+
+def test_every_problem_of_a_document_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Several problems: one error line each, and a list in JSON."""
+
+    async def command() -> int:
+        await World(cloudly=MemoryCloudly({})).reconciler().look()
+        return 0
+
+    assert running.run(command, Format.JSON) == 1
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["problems"]) == 2
+    assert [line[:7] for line in captured.err.splitlines()] == ["error: ", "error: "]
+
+
+def test_nobody_reading_is_no_error(tmp_path: Path) -> None:
+    """`coreflow plan | head` ends without a word about the pipe."""
+    program = "import sys\nfrom coreflow.app.cli.running import guarded\nsys.exit(guarded(lambda: print('x' * 200000, flush=True) or 0))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nope"],
+        ["plan", "--nope"],
+        ["plan", "--format", "xml"],
+        ["apply", "--timeout", "soon"],
+        ["apply", "--timeout", "nan"],
+        ["apply", "--timeout=-1"],
+    ],
+)
+def test_a_wrong_command_line_is_one_clear_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2, what is wrong, and where to read how it is right."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.match(r"error: .*\n(.*\n)?hint: coreflow --help", captured.err)
+
+
+def test_the_exit_status_of_a_plan() -> None:
+    """0 or, if asked for, 2 where something would change; 1 where anything is wrong, changes or not."""
+
+    async def scene() -> list[int]:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        new = await world.reconciler().look()
+        await world.reconciler().deploy(timeout=60)
+        same = await world.reconciler().look()
+        world.cloudly.set(cluster(service("a"), service("b", secretBundleId="gone")))
+        wrong = await world.reconciler().look()
+        return [
+            deploy.plan_status(situation, detailed=detailed)
+            for situation in (new, same, wrong)
+            for detailed in (False, True)
+        ]
+
+    assert play(scene) == [0, 2, 0, 0, 1, 1]
+
+
+# what a person sees
 
 
 def _console(width: int = 80, *, terminal: bool = False) -> Console:
@@ -154,14 +377,15 @@ def test_results_are_shown_with_their_problems() -> None:
         await world.reconciler().deploy(timeout=60)
         world.cloudly.set(cluster(service("a", BAD), service("b", secretBundleId="gone"), service("c")))
         console = _console(200)
-        with deploy.listening(console, Format.TEXT) as listener:
+        with progress.listening(console, Format.TEXT) as listener:
             settlement = await world.reconciler(listener).deploy(timeout=60)
         deploy.show_settlement(settlement, Format.TEXT, console)
         return console.export_text(), present.settlement_json(settlement)
 
     text, document = play(scene)
-    assert "created service c" in text
-    assert "c: 1 of 1 running" in text
+    text = " ".join(text.split())
+    assert "+ created service c not there yet" in text
+    assert "✓ c 1 of 1 running" in text
     assert "rolled back: task: non-zero exit (1)" in text
     assert "1 rejected; 1 failed" in text.replace(" 1 failed; 1 rejected", "1 rejected; 1 failed")
     assert document["settled"] is False
@@ -195,14 +419,75 @@ def test_a_terminal_gets_bars() -> None:
         world = World()
         world.cloudly.set(cluster(service("a", scaleFactor=3)))
         console = _console(terminal=True)
-        with deploy.listening(console, Format.TEXT) as listener:
+        with progress.listening(console, Format.TEXT) as listener:
             settlement = await world.reconciler(listener).deploy(timeout=60)
         deploy.show_settlement(settlement, Format.TEXT, console)
         return console.export_text()
 
     text = play(scene)
-    assert "3 of 3 running" in text
+    assert "✓ a  3 of 3 running" in text
     assert "Applied:" in text
+
+
+def test_the_board_has_room_for_a_few() -> None:
+    """Three hundred services under way: some of them, how many more, and how many of all are done."""
+    board = progress.Board(_console(terminal=True))
+    verdicts = {f"s{n}": Verdict(service=f"s{n}", running=0, wanted=1, detail="pending") for n in range(299)}
+    console = _console(terminal=True)
+    console.print(board)
+    assert console.export_text().strip() == ""
+    board.progressed({**verdicts, "z": Verdict(service="z", running=1, wanted=1, done=True)})
+    console.print(board)
+    text = console.export_text()
+    assert "s11  0 of 1 ready  pending" in text
+    assert "s12 " not in text
+    assert "… and 287 more" in text
+    assert "1 of 300 services" in text
+
+
+def test_lines_off_a_terminal_are_whole_and_without_colour() -> None:
+    """Nothing wraps and no escape sequence is written, however long a reason is."""
+    stream = io.StringIO()
+    console = Console(file=stream, highlight=False)
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a", environment={f"VARIABLE_{n}": "x" for n in range(40)})))
+        await world.reconciler().deploy(timeout=60)
+        world.cloudly.set(cluster(service("a")))
+        with progress.listening(console, Format.TEXT) as listener:
+            settlement = await world.reconciler(listener).deploy(timeout=60)
+        deploy.show_settlement(settlement, Format.TEXT, console)
+
+    play(scene)
+    (line,) = [line for line in stream.getvalue().splitlines() if "updated service" in line]
+    assert "VARIABLE_0" in line
+    assert "VARIABLE_39" in line
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_json_comes_alone() -> None:
+    """With JSON there is no progress."""
+    console = _console(terminal=True)
+    with progress.listening(console, Format.JSON) as listener:
+        listener.progressed({"a": Verdict(service="a", running=0, wanted=1)})
+    assert console.export_text() == ""
+
+
+def test_time_that_is_up_is_said() -> None:
+    """A service that does not get to run is a problem with its reason, and Swarm goes on."""
+
+    async def scene() -> str:
+        world = World()
+        world.cloudly.set(cluster(service("a", BAD)))
+        console = _console(200)
+        settlement = await world.reconciler().deploy(timeout=5)
+        deploy.show_settlement(settlement, Format.TEXT, console)
+        return console.export_text()
+
+    text = play(scene)
+    assert re.search(r"! unfinished  a  0 of 1 ready: exits: task: non-zero exit \(1\)", text)
+    assert "The time is up." in text
 
 
 def test_nothing_that_a_terminal_obeys_gets_through() -> None:

@@ -80,18 +80,22 @@ def test_a_secret_goes_when_no_spec_and_no_previous_spec_names_it() -> None:
     play(scene)
 
 
-def test_a_rolled_back_spec_is_remembered_across_restarts() -> None:
-    """A bad image is tried once; a new process knows it failed; a changed record is tried again."""
+@pytest.mark.parametrize(
+    ("code", "cause"), [(1, "task: non-zero exit (1)"), (0, "its container ended (exit code 0)")]
+)
+def test_a_rolled_back_spec_is_remembered_across_restarts(code: int, cause: str) -> None:
+    """An image that ends is tried once, whatever its exit code; a new process knows; a changed record is tried again."""
 
     async def scene() -> None:
         world = World()
+        world.engine.behaviours[BAD] = Behaviour(exits=code)
         world.cloudly.set(cluster(service("a")))
         await world.reconciler().deploy(timeout=60)
         world.cloudly.set(cluster(service("a", BAD)))
         failed = await world.reconciler().deploy(timeout=60)
         assert not failed.is_settled
         assert [f.reason for f in failed.last.plan.failures] == [
-            f"image {GOOD} → {BAD}: rolled back: task: non-zero exit (1); not tried again"
+            f"image {GOOD} → {BAD}: rolled back: {cause}; not tried again"
         ]
         assert len(world.engine.running_tasks("a")) == 1
         writes = world.engine.writes

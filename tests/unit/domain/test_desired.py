@@ -6,14 +6,20 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.domain.examples import CLUSTER, foreign, live, network, node, spec
+from tests.unit.strategies import SECRET, cluster_documents
 
+from coreflow.adapters.swarm.wire import service_labels
 from coreflow.domain import naming
 from coreflow.domain.base import BaseOptions
-from coreflow.domain.desired import Desired, Note, Rejection, Renderer, RenderOptions
-from coreflow.domain.ids import BASE, BundleId, GroupId, ImageId, NodeId, RegistryId, ServiceId
+from coreflow.domain.codec import decode_records
+from coreflow.domain.desired import Desired, Note, Rejection, Renderer, RenderOptions, is_workload
+from coreflow.domain.ids import BASE, BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution, ResolvedImage
 from coreflow.domain.observed import Observed, ObservedService
+from coreflow.domain.plan import make_plan
 from coreflow.domain.records import (
     ClusterRecord,
     DomainRecord,
@@ -147,6 +153,32 @@ def test_who_runs_keeps_a_host_name(there: tuple[ObservedService, ...], winner: 
         desired = render(records(*order), Observed(services=there))
         assert {s.owner for s in desired.services.values()} == {winner}
         assert reasons(desired) == {loser: (f"the host name x.example belongs to service {winner}",)}
+
+
+@pytest.mark.parametrize(
+    ("image", "answer"), [("Bad Image", NO), (IMAGE, NO), (IMAGE, AWAY)], ids=["invalid", "refused", "away"]
+)
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_runs_keeps_its_host_names_while_it_cannot_be_deployed(
+    image: str, answer: Resolution, runs: bool
+) -> None:
+    """A service that is held or rejected and runs keeps its host names; one that does not run keeps nobody waiting."""
+    broken = record("web", image, **domains("x.example"))
+    rival = record("shop", f"shop:1@{NEW}", **domains("x.example"))
+    there = (running("web", labels={naming.IMAGE: f"app:0@{OLD}"}),) if runs else ()
+    for order in permutations((broken, rival)):
+        desired = render(records(*order), Observed(services=there), {ImageRequest(IMAGE): answer})
+        assert desired.services.keys() == (set() if runs else {"shop"})
+        text = "the host name x.example belongs to service id-web"
+        assert reasons(desired).get("id-shop") == ((text,) if runs else None)
+
+
+def test_who_has_no_name_needs_no_host_name() -> None:
+    """A record whose name is taken leaves its host names to others, unless its service runs under another name."""
+    nameless, rival = record("web", **domains("x.example")), record("shop", **domains("x.example"))
+    for there, wanted in (((), {"shop"}), ((running("old", "id-web"),), set())):
+        desired = render(records(nameless, rival), Observed(services=(foreign("web"), *there)))
+        assert desired.services.keys() == wanted
 
 
 def test_records_with_one_id_are_all_rejected() -> None:
@@ -537,6 +569,9 @@ def test_nothing_new_is_rendered_of_the_same_records() -> None:
     assert again(external_registries={registry.id: evolve(registry, name="x")}) == {"vault"}
     assert again(images={external.id: evolve(external, name="x")}) == {"vault"}
     assert again(cluster=ClusterRecord(id=CLUSTER, registry_info=LOGIN)) == {"web", "shop", "vault"}
+    given = evolve(given, cluster=ClusterRecord(id=CLUSTER, registry_info=LOGIN))
+    assert again(cluster=ClusterRecord(id=CLUSTER, registry_info=evolve(LOGIN))) == set()
+    assert again(cluster=ClusterRecord(id=ClusterId("x"), registry_info=LOGIN)) == {"web", "shop", "vault"}
     first = renderer.render(given, Observed(), FOUND)
     renderer.render(evolve(given, services=(web,)), Observed(), FOUND)
     assert renderer.render(given, Observed(), FOUND).services["shop"] is not first.services["shop"]
@@ -586,3 +621,29 @@ def test_one_observation_answers_both_questions() -> None:
     assert renderer.image_requests(given, seen) == ()
     assert renderer.render(given, seen, {}).services["web"].body.image == AT_OLD
     assert renderer.image_requests(given, Observed()) == (ImageRequest(IMAGE),)
+
+
+# any document
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    document=cluster_documents(), answer=st.sampled_from([ResolvedImage(NEW), ResolvedImage(None), AWAY, NO])
+)
+def test_no_document_breaks_a_pass_or_tells_a_secret(document: dict[str, Any], answer: Resolution) -> None:
+    """Whatever records say, every service is wanted or refused with reasons, and secrets are in payloads alone."""
+    given_, seen = decode_records(document), Observed(nodes=(node("a"), node("b")), own_node=NodeId("a"))
+    renderer = Renderer(NO_BASE)
+    answers = dict.fromkeys(renderer.image_requests(given_, seen), answer)
+    desired = renderer.render(given_, seen, answers, {ServiceId("s0"): {"URL": SECRET}})
+    plan = make_plan(desired, seen)
+    accounted = {spec.owner for spec in desired.services.values()} | desired.held
+    assert all(service.id in accounted for service in given_.services if is_workload(service))
+    for text in (*(reason for rejection in desired.rejections for reason in rejection.reasons), str(plan)):
+        text.encode()
+        assert SECRET not in text
+    for spec_ in desired.services.values():
+        assert SECRET not in f"{spec_}{service_labels(spec_)}{spec_.fingerprints}"
+    assert SECRET not in f"{given_}{desired}"
+    again = Renderer(NO_BASE).render(given_, seen, answers, {ServiceId("s0"): {"URL": SECRET}})
+    assert again == desired

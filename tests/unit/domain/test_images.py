@@ -94,6 +94,7 @@ def test_registry_target(target: Json, reference: str) -> None:
         ({"registryHost": "r.example.com", "repository": ""}, ("registryTarget: repository is missing",)),
         (PARTS, ("registryTarget: neither tag nor digest",)),
         ({"imageUrl": "Not An Image"}, ("registryTarget: not a valid image reference",)),
+        ({"imageUrl": "shop:ä"}, ("registryTarget: not a valid image reference",)),
         ({**PARTS, "digest": "sha256:short"}, ("registryTarget: not a valid image reference",)),
         ({**PARTS, "tag": "a b"}, ("registryTarget: not a valid image reference",)),
         ({"imageUrl": "ftp://"}, ("registryTarget: not a valid image reference",)),
@@ -123,6 +124,20 @@ def test_target_login(target: Json, expected: Json | None) -> None:
     """A target's own login, else the cluster's where it is for this registry, else none."""
     found = request(world({"registryTarget": target})).login
     assert found == (None if expected is None else login(expected))
+
+
+HUB_NAMES = ["docker.io", "https://index.docker.io/v1/", "registry-1.docker.io", "hub.docker.com"]
+
+
+@pytest.mark.parametrize("address", HUB_NAMES)
+@pytest.mark.parametrize("image", ["team/shop:1", "docker.io/team/shop:1", "index.docker.io/team/shop:1"])
+def test_names_of_the_hub(address: str, image: str) -> None:
+    """A login of the cluster for Docker Hub, under any of its names, goes with the images of Docker Hub alone."""
+    hub = {"serveraddress": address, "username": "cluster", "password": "pw"}
+    config = {"id": "c1", "registryInfo": hub}
+    assert request(world({"registryTarget": {"imageUrl": image}}, configData=config)).login == login(hub)
+    elsewhere = world({"registryTarget": {"imageUrl": "r.example.com/shop:1"}}, configData=config)
+    assert request(elsewhere).login is None
 
 
 @pytest.mark.parametrize(
@@ -187,6 +202,7 @@ REGISTRY = {"type": "docker", "url": "https://r.example.com/", "username": "pull
         ("https://index.docker.io/v1/", "shop", "2", "shop:2"),
         ("registry-1.docker.io", "shop", "2", "shop:2"),
         ("https://hub.docker.com", "docker.io/team/shop:1", None, "docker.io/team/shop:1"),
+        ("r.example.com", "docker.io/team/shop:1", None, "docker.io/team/shop:1"),
     ],
 )
 def test_external_reference(url: str, tag: str, version: str | None, reference: str) -> None:

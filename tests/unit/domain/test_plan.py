@@ -327,6 +327,7 @@ def test_a_spec_that_was_rolled_back_is_noted(
     [
         ({}, True),
         ({"state": "rejected"}, True),
+        ({"state": "complete", "error": ""}, True),
         ({"state": "running"}, False),
         ({"state": "shutdown"}, False),
         ({"template": template_fingerprint(OLD.body)}, False),
@@ -341,6 +342,15 @@ def test_only_a_failed_task_of_this_roll_out_is_evidence(changes: dict[str, Any]
     there = live(OLD, update_state="rollback_completed", update_started="3")
     plan = make_plan(desired(NEW), observed(there, tasks=(failed(there, **changes),)))
     assert [verb_of(a) for a in plan.actions] == ["mark failed" if blamed else "update"]
+
+
+@pytest.mark.parametrize(("error", "cause"), [("", "its container ended (exit code 0)"), ("odd", "odd")])
+def test_a_container_that_ends_well_too_soon_was_rolled_back(error: str, cause: str) -> None:
+    """Swarm rolls back for a task that ended with exit code 0, too: the spec is blamed, and not tried for ever."""
+    there = live(OLD, update_state="rollback_completed")
+    ended = failed(there, state="complete", error=error, message="finished")
+    plan = make_plan(desired(NEW), observed(there, tasks=(ended,)))
+    assert told(plan) == [f"mark failed service web: rolled back: {cause}"]
 
 
 def test_the_last_failed_task_says_why() -> None:

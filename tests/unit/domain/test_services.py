@@ -372,7 +372,13 @@ def test_remark_on_bundles(bundle: Json, notes: tuple[str, ...]) -> None:
         ({"healthCheck": {"command": "true", "timeoutSeconds": 0.0001}}, "healthCheck.timeoutSeconds"),
         ({"healthCheck": {"command": "true", "retries": -1}}, "healthCheck.retries"),
         ({"resources": {"cpuLimit": 0.0001}}, "less than 0.001 CPU"),
+        ({"healthCheck": {"command": "true", "retries": 2**63}}, "healthCheck.retries"),
         ({"resources": {"memorySizeLimitMB": 1e30}}, "beyond all measure"),
+        ({"resources": {"memorySizeLimitMB": 1.7e308}}, "beyond all measure"),
+        ({"resources": {"memorySizeLimitMB": -1.7e308}}, "below 6 MiB"),
+        ({"resources": {"cpuLimit": 1.7e308}}, "beyond all measure"),
+        ({"resources": {"cpuReservation": 1e300}}, "beyond all measure"),
+        ({"scaleFactor": 2**63}, "scaleFactor is beyond all measure"),
     ],
 )
 def test_what_the_engine_would_refuse_is_rejected_with_the_reason(data: dict[str, Any], reason: str) -> None:

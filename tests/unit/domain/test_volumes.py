@@ -124,6 +124,7 @@ def test_local_driver() -> None:
             "volumes[0].name is not a Docker volume name (two or more of A-Z a-z 0-9 _ . -)",
         ),
         (service({"mountPath": "/a"}, {"mountPath": "/a/"}), "two mounts at /a"),
+        (service({"mountPath": "/a"}, {"mountPath": "//a"}), "two mounts at /a"),
         (service({"mountPath": "/b/../a"}, binds=(("/srv", "/a"),)), "two mounts at /a"),
     ],
 )

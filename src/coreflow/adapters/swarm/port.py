@@ -1,5 +1,6 @@
 """The Docker port over any engine: lists in, one write per action out, the engine's errors translated at the door."""
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar, assert_never
@@ -30,6 +31,8 @@ _NO_LOGIN = (
     "incorrect username or password",
 )
 _NO_IMAGE = ("not found", "manifest unknown", "name unknown", "name invalid", "no such image")
+_GONE = re.compile(r"(network|secret) .*not found")
+"""What a service needs was there when we looked."""
 _REASON_LIMIT = 200
 """Characters of an error that a label keeps."""
 
@@ -52,7 +55,7 @@ def translated(exc: EngineError, what: str) -> PortError:
         return LostRace(f"{what}: it changed in between")
     if exc.status == 503 or "not a swarm manager" in text:
         return Unavailable(f"{what}: {NOT_A_MANAGER}")
-    if exc.status == 409:
+    if exc.status == 409 or (_GONE.search(text) and exc.status in {404, 500}):
         return LostRace(f"{what}: {text}")
     if exc.status >= 500 and any(sign in text for sign in _BUSY):
         return Unavailable(f"{what}: {text}")

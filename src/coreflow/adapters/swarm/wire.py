@@ -512,6 +512,8 @@ def observed_network(document: Json) -> ObservedNetwork:
         attachable=bool(document.get("Attachable")),
         subnets=tuple(config["Subnet"] for config in configs if config.get("Subnet")),
         labels=document.get("Labels") or {},
+        # the Swarm's own view of a network never lists containers; a node's view of one does, even if there are none
+        is_remnant=document.get("Scope") == "swarm" and document.get("Containers") is not None,
     )
 
 

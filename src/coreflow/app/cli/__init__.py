@@ -1,17 +1,14 @@
 """The command line. Commands are named by strings, so that `--help` and `version` import none of what the others need."""
 
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
+from rich.text import Text
 
-app = App(
-    name="coreflow",
-    help="Reconcile a Docker Swarm with a file of service records.",
-    help_epilogue="A first look, without Docker: `coreflow demo`. Settings: docs/settings.md.",
-    version_flags=["--version"],
-)
-_COMMANDS = {
+COMMANDS = {
     "demo": ("demo:demo", "Show it at work on a Swarm in memory: no Docker, no file, a few seconds."),
     "plan": ("deploy:plan", "Show what an apply would do, and why. Writes nothing."),
     "apply": ("deploy:apply", "Do what the plan says, and wait until it runs."),
@@ -19,10 +16,32 @@ _COMMANDS = {
     "check": ("check:check", "Check the settings, the engine, the records and the images' registries."),
     "version": ("version:version", "Print the versions of coreflow and Python."),
 }
-for _name, (_where, _help) in _COMMANDS.items():
-    app.command(f"coreflow.app.cli.{_where}", name=_name, help=_help, sort_key=list(_COMMANDS).index(_name))
+"""Where each command is, and what the list of commands says of it."""
+
+
+def _in_one_line(exc: CycloptsError) -> Text:
+    return Text(f"error: {exc}".strip()).append("\nhint: coreflow --help, or --help behind a command")
+
+
+app = App(
+    name="coreflow",
+    help="Keep a Docker Swarm as a file of service records says.",
+    help_epilogue="A first look, without Docker: coreflow demo. Everything else: README.md and docs/.",
+    version_flags=[],
+    error_formatter=_in_one_line,
+)
+for _name, (_where, _help) in COMMANDS.items():
+    app.command(f"coreflow.app.cli.{_where}", name=_name, help=_help, sort_key=list(COMMANDS).index(_name))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit status."""
-    sys.exit(app(arguments, result_action="return_value") or 0)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # whoever replaced it knows what it can write
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    app.help_formatter = "default" if sys.stdout.isatty() else "plain"
+    try:
+        status = app(arguments, result_action="return_value")
+    except KeyboardInterrupt:  # before the command could take care of it
+        status = 128 + signal.SIGINT
+    sys.exit(status or 0)

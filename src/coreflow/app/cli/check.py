@@ -1,110 +1,199 @@
 """`coreflow check`."""
 
-from collections.abc import AsyncIterator
-from functools import partial
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
+import trio
 from attrs import frozen
 from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
-from coreflow.app.cli.running import failing, read_settings, run
+from coreflow.app.cli.running import NO_RECORDS, problems_of, run, warn
 from coreflow.app.main import cloudly_for, open_docker
-from coreflow.app.settings import Settings
-from coreflow.domain.desired import Renderer
+from coreflow.app.settings import InvalidSetting, Settings, load_settings
+from coreflow.domain.desired import Renderer, RenderOptions
 from coreflow.domain.errors import CoreflowError, PortError
+from coreflow.domain.images import ImageRequest
 from coreflow.domain.observed import Observed
-from coreflow.domain.ports import DockerPort
+from coreflow.domain.ports import CloudlyPort, DockerPort
 from coreflow.domain.records import Records
 
 OLDEST_API = (1, 41)
 """Docker Engine 20.10: the oldest that coreflow is tested with."""
+ASK_AT_ONCE = 8
+DIGEST_SHOWN = 19
+_SETTINGS_HINT = "docs/settings.md describes every setting"
+_ENGINE_HINT = "does DOCKER_HOST name it, and may this user open it (root, or the group docker)?"
 
 
-@frozen
+@frozen(kw_only=True)
 class Finding:
     """One thing that was looked at."""
 
-    what: str
     ok: bool
+    what: str
+    name: str
     text: str
+    hint: str = ""
+
+
+Tell = Callable[[Finding], None]
 
 
 def check(
     *,
-    records: Annotated[Path | None, Parameter(help="Cluster file. Default: what CLOUDLY_URL names.")] = None,
+    records: Annotated[
+        Path | None, Parameter(help="Cluster file, YAML or JSON. Default: what CLOUDLY_URL names.")
+    ] = None,
 ) -> int:
-    """Check the settings, the engine, the records and the images' registries.
+    """Check the settings, the engine, the records and the images' registries. Writes nothing.
 
     Exit status: 0 if all is well, else 1.
     """
-    settings = failing(partial(read_settings, need_records=records is None))
-    if isinstance(settings, int):
-        return settings
     console = Console(highlight=False)
+    found: list[Finding] = []
 
     async def command() -> int:
-        _print_settings(console, settings)
-        well = True
-        async for finding in _findings(settings, records):
-            well = well and finding.ok
-            mark, style = ("✓", "green") if finding.ok else ("✗", "bold red")
-            line = Text("  ").append(mark, style=style).append(f" {finding.what.ljust(9)} ")
-            present.print_line(console, line.append(present.clean(finding.text)))
-        return 0 if well else 1
+        settings = _settings(os.environ, records, found.append)
+        if settings is not None:
+            print_settings(console, settings)
+            cloudly = _cloudly(settings, records, found.append)
+            async with open_docker(settings) as docker:
+                await examine(cloudly, docker, settings.docker_host, settings.render_options, found.append)
+        print_findings(console, found)
+        return 0 if all(finding.ok for finding in found) else 1
 
     return run(command)
 
 
-def _print_settings(console: Console, settings: Settings) -> None:
-    rows = settings.describe()
-    width = max(len(row.name) for row in rows)
-    for row in rows:
-        line = Text("  ").append(row.name.ljust(width)).append(f"  {present.clean(row.value)}")
-        line.append(f"  ({row.source})", style="dim")
-        present.print_line(console, line)
-    console.print()
-
-
-async def _findings(settings: Settings, file: Path | None) -> AsyncIterator[Finding]:
-    found: Records | None = None
+def _settings(environ: Mapping[str, str], records: Path | None, tell: Tell) -> Settings | None:
+    """The settings; without those that only the records need, if these are wrong."""
     try:
-        found = await cloudly_for(settings, file).records()
+        load_settings(environ, require_cloudly=records is None)
+    except InvalidSetting as exc:
+        for problem in exc.problems:
+            name, _, text = problem.partition(" ")
+            hint = NO_RECORDS if text.startswith("is missing") else _SETTINGS_HINT
+            tell(Finding(ok=False, what="setting", name=name, text=text, hint=hint))
+    try:
+        settings = load_settings(environ, require_cloudly=False)
+    except InvalidSetting as exc:
+        warn(exc.warnings)
+        return None
+    warn(settings.warnings)
+    return settings
+
+
+def _cloudly(settings: Settings, records: Path | None, tell: Tell) -> CloudlyPort | None:
+    if records is None and settings.cloudly_url is None:
+        return None  # told already
+    try:
+        return cloudly_for(settings, records)
     except CoreflowError as exc:
-        yield Finding("records", ok=False, text=str(exc))
-    else:
-        count = len(found.services)
-        yield Finding("records", ok=True, text=f"cluster {found.cluster.id}, {count} service record(s)")
-        for rejected in found.rejected:
-            name = rejected.name or rejected.id or "without a name"
-            yield Finding("record", ok=False, text=f"{rejected.kind} {name}: {'; '.join(rejected.reasons)}")
-    async with open_docker(settings) as docker:
-        try:
-            version, api = await docker.version()
-            observed = await docker.observe()
-        except PortError as exc:
-            yield Finding("engine", ok=False, text=str(exc))
-            return
-        enough = tuple(int(part) for part in api.split(".")) >= OLDEST_API
-        oldest = ".".join(map(str, OLDEST_API))
-        text = f"{version}, API {api}" + ("" if enough else f": too old, {oldest} or newer is needed")
-        yield Finding("engine", ok=enough, text=text)
-        yield Finding("manager", ok=True, text=f"a Swarm of {len(observed.nodes)} node(s)")
-        if found is not None:
-            async for finding in _images(settings, found, docker):
-                yield finding
+        tell(Finding(ok=False, what="records", name="", text=str(exc), hint=NO_RECORDS))
+        return None
 
 
-async def _images(settings: Settings, records: Records, docker: DockerPort) -> AsyncIterator[Finding]:
-    """Every distinct image reference, as its registry answers."""
-    for request in Renderer(settings.render_options).image_requests(records, Observed()):
-        try:
-            resolved = await docker.resolve(request)
-        except PortError as exc:
-            yield Finding("image", ok=False, text=str(exc))
-        else:
-            where = resolved.digest or "only on this engine"
-            yield Finding("image", ok=True, text=f"{request.reference}: {where}")
+async def examine(
+    cloudly: CloudlyPort | None, docker: DockerPort, host: str, render: RenderOptions, tell: Tell
+) -> None:
+    """Look at the records, the engine at `host`, and every image that the records name."""
+    records = await _records(cloudly, tell) if cloudly is not None else None
+    if await _engine(docker, host, tell) and records is not None:
+        await _images(Renderer(render).image_requests(records, Observed(), refresh=True), docker, tell)
+
+
+async def _records(cloudly: CloudlyPort, tell: Tell) -> Records | None:
+    try:
+        records = await cloudly.records()
+    except CoreflowError as exc:
+        for problem in problems_of(exc):
+            tell(Finding(ok=False, what="records", name="", text=problem))
+        return None
+    count = len(records.services)
+    text = f"{count} service record{'' if count == 1 else 's'}"
+    tell(Finding(ok=True, what="records", name=f"cluster {records.cluster.id}", text=text))
+    for rejected in records.rejected:
+        name = f"{rejected.kind} {rejected.name or rejected.id or '(without a name)'}"
+        for reason in rejected.reasons:
+            tell(Finding(ok=False, what="record", name=name, text=reason))
+    return records
+
+
+async def _engine(docker: DockerPort, host: str, tell: Tell) -> bool:
+    """Whether the engine answers, is new enough, and is a manager."""
+    try:
+        version, api = await docker.version()
+    except PortError as exc:
+        tell(Finding(ok=False, what="engine", name=host, text=str(exc), hint=_ENGINE_HINT))
+        return False
+    tell(Finding(ok=True, what="engine", name=host, text=f"version {version}"))
+    oldest = ".".join(map(str, OLDEST_API))
+    enough = tuple(int(part) for part in api.split(".") if part.isdigit()) >= OLDEST_API
+    text = f"{oldest} or newer is needed" + ("" if enough else " (Docker Engine 20.10)")
+    tell(Finding(ok=enough, what="API", name=api, text=text))
+    try:
+        observed = await docker.observe()
+    except PortError as exc:
+        tell(Finding(ok=False, what="manager", name=host, text=str(exc)))
+        return False
+    count = len(observed.nodes)
+    nodes = f"{count} node{'' if count == 1 else 's'}"
+    tell(Finding(ok=True, what="manager", name=nodes, text="this engine manages them"))
+    return True
+
+
+async def _images(requests: tuple[ImageRequest, ...], docker: DockerPort, tell: Tell) -> None:
+    """Ask for every image, several at once; told in the order of their names."""
+    limiter = trio.CapacityLimiter(ASK_AT_ONCE)
+    answers: dict[ImageRequest, Finding] = {}
+
+    async def ask(request: ImageRequest) -> None:
+        async with limiter:
+            try:
+                digest = (await docker.resolve(request)).digest
+            except PortError as exc:
+                ok, text = False, str(exc).removeprefix(f"image {request.reference}: ")
+            else:
+                ok, text = True, digest[:DIGEST_SHOWN] if digest else "given with its digest, or only here"
+        answers[request] = Finding(ok=ok, what="image", name=request.reference, text=text)
+
+    async with trio.open_nursery() as nursery:
+        for request in requests:
+            nursery.start_soon(ask, request)
+    for request in requests:
+        tell(answers[request])
+
+
+def print_settings(console: Console, settings: Settings) -> None:
+    """Every setting, its value unless that is secret, and where it came from; what nobody set is dimmed."""
+    rows = tuple(
+        present.Row(
+            mark=("", ""),
+            kind=row.name,
+            name="",
+            reason=row.source if row.source == "not set" else f"{row.value}  {row.source}",
+            dimmed=row.source in {"default", "not set"},
+        )
+        for row in settings.describe()
+    )
+    present.print_blocks(console, [present.Block("settings", rows)], indent=0)
+
+
+def print_findings(console: Console, findings: list[Finding]) -> None:
+    """What was looked at, and how many of it failed."""
+    rows: list[present.Row] = []
+    for finding in findings:
+        mark = ("ok", "green") if finding.ok else ("failed", "bold red")
+        rows.append(present.Row(mark=mark, kind=finding.what, name=finding.name, reason=finding.text))
+        if finding.hint:
+            hint = f"hint: {finding.hint}"
+            rows.append(present.Row(mark=("", ""), kind="", name="", reason=hint, dimmed=True))
+    present.print_blocks(console, [present.Block("checks", tuple(rows))], indent=0)
+    failed = sum(not finding.ok for finding in findings)
+    text = Text(f"{failed} of {len(findings)} failed", style="bold red")
+    present.print_line(console, (text if failed else Text("All is well", style="bold green")).append("."))

@@ -5,24 +5,21 @@ from functools import partial
 import trio
 
 from coreflow.app import logs
-from coreflow.app.cli.running import failing, read_settings, say
+from coreflow.app.cli.running import guarded, read_settings
 from coreflow.app.main import run_daemon
-from coreflow.domain.errors import CoreflowError
 
 
 def run() -> int:
     """Keep the Swarm as the records say, until SIGTERM.
 
     Settings come from the environment, .nogit/ and /run/secrets (docs/settings.md). A far side that is away is waited
-    for; what runs stays as it is meanwhile.
+    for; what runs stays as it is meanwhile. SIGHUP asks for a pass now; SIGTERM and Ctrl-C end it with status 0.
     """
-    settings = failing(partial(read_settings, need_records=True))
-    if isinstance(settings, int):
-        return settings
-    logs.configure(settings.log_format, settings.log_level)
-    try:
-        trio.run(run_daemon, settings)
-    except CoreflowError as exc:
-        say(f"error: {exc}")
-        return 1
-    return 0
+
+    def command() -> int:
+        settings = read_settings(need_records=True)
+        logs.configure(settings.log_format, settings.log_level)
+        trio.run(partial(run_daemon, settings))
+        return 0
+
+    return guarded(command)

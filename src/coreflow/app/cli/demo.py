@@ -6,6 +6,7 @@ mock clock's, so that a roll-out takes a blink; on a terminal it runs slowly eno
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -16,15 +17,19 @@ from rich.text import Text
 from coreflow.adapters.memory import Behaviour, MemoryCloudly, MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.cli import present
-from coreflow.app.cli.deploy import listening, show_settlement
-from coreflow.app.cli.running import Format
+from coreflow.app.cli.deploy import show_plan, show_settlement
+from coreflow.app.cli.progress import listening
+from coreflow.app.cli.running import Format, guarded
 from coreflow.app.reconcile import Reconciler, Settlement
 from coreflow.domain.base import SERVICES, BaseOptions
 from coreflow.domain.desired import RenderOptions
+from coreflow.domain.images import unpinned
 
 RATE = 12.0
 """Seconds of the Swarm's time per second, where somebody watches."""
-REGISTRY = "registry.example.com"
+PAUSE = 0.6
+"""Seconds between the acts, where somebody watches."""
+REGISTRY = "registry.example"
 PATIENCE = 120.0
 
 Json = dict[str, Any]
@@ -66,14 +71,14 @@ CLUSTER: Json = {
 
 
 def demo() -> int:
-    """Show it at work on a Swarm in memory: no Docker, no file, a few seconds."""
+    """Show it at work on a Swarm in memory: no Docker, no file, a few seconds.
+
+    The reconciler is the real one; the Swarm is the one that coreflow is tested with.
+    """
     console = Console(highlight=False)
-    clock = (
-        trio.testing.MockClock(rate=RATE)
-        if console.is_terminal
-        else trio.testing.MockClock(autojump_threshold=0)
-    )
-    return trio.run(_Demo(console).play, clock=clock)
+    watched = console.is_terminal
+    clock = trio.testing.MockClock(rate=RATE) if watched else trio.testing.MockClock(autojump_threshold=0)
+    return guarded(partial(trio.run, _Demo(console).play, clock=clock))
 
 
 class _Demo:
@@ -97,41 +102,44 @@ class _Demo:
 
     async def play(self) -> int:
         """All acts, one after the other; the exit status."""
-        self._say(
-            "coreflow keeps a Docker Swarm as a file of records says. Here is one in memory, with three nodes."
-        )
-        self._heading("The Swarm is empty. The plan for a file with three services:")
+        self._say("coreflow keeps a Docker Swarm as a file of service records says.")
+        self._say("Here is a Swarm in memory, with three nodes and nothing on it.")
+
+        await self._begin("A file with three services. The plan:")
         await self._plan()
-        self._heading("Apply it, and wait until everything runs:")
+
+        await self._begin("Apply it, and wait until everything runs:")
         await self._apply()
 
-        self._heading("Once more. Nothing to do means that nothing is written:")
+        await self._begin("Apply it again. Nothing to do means that nothing is written:")
         self._engine.calls.clear()
         await self._apply()
-        self._say(f"That took {self._engine.reads} reads and {self._engine.writes} writes.", style="dim")
+        self._say(f"The Swarm saw {self._engine.writes} writes and {self._engine.reads} reads.", style="dim")
 
-        self._heading("The file changes: another image, another secret.")
+        await self._begin("The file changes: shop gets another image and another secret.")
         self._change(lambda services, groups: services["shop"].update(_image("shop:1.5")))
-        self._change(
-            lambda services, groups: groups["PAYMENT_KEY"]["environments"]["production"].update(
-                value="rotated"
-            )
-        )
+        self._change(lambda services, groups: _production(groups["PAYMENT_KEY"]).update(value="rotated"))
+        await self._plan()
+        self._console.print()
         await self._apply()
 
-        self._heading("Somebody changes a live service by hand. It is found, explained and put right:")
+        await self._begin("Somebody changes a live service by hand. It is found, explained and repaired:")
         await self._meddle()
+        await self._plan()
+        self._console.print()
         await self._apply()
 
-        self._heading(
-            "A bad image. Swarm rolls back, the old one keeps running, and nobody tries again in vain:"
-        )
+        await self._begin("A bad image: mail 2.1 ends at once. Swarm rolls back, and coreflow says why:")
         self._change(lambda services, groups: services["mail"].update(_image("mail:2.1")))
         await self._apply()
-        failed = await self._apply(quietly=True)
-        self._say(f"Another run: {len(failed.applied)} actions, until the record changes.", style="dim")
+        self._say(f"Still running: {', '.join(self._running('mail'))}.", style="dim")
+        again = await self._reconciler().deploy(timeout=PATIENCE)
+        self._say(
+            f"Applied again: {len(again.applied)} actions. It is not tried again until the record changes.",
+            style="dim",
+        )
 
-        self._heading("The record is mended:")
+        await self._begin("The file is mended:")
         self._change(lambda services, groups: services["mail"].update(_image("mail:2.0")))
         last = await self._apply()
         self._next()
@@ -158,14 +166,16 @@ class _Demo:
         options = RenderOptions(base=BaseOptions(images=images))
         return Reconciler(self._cloudly, SwarmPort(self._engine), render=options, listener=listener)
 
+    def _running(self, service: str) -> list[str]:
+        """The images that the tasks of a service run, without the digest."""
+        tasks = self._engine.running_tasks(service)
+        return sorted({unpinned(task["Spec"]["ContainerSpec"]["Image"]) for task in tasks})
+
     async def _plan(self) -> None:
         situation = await self._reconciler().look()
-        present.print_blocks(self._console, present.plan_blocks(situation.plan))
-        present.print_line(self._console, present.plan_summary(situation.plan))
+        show_plan(situation, Format.TEXT, self._console)
 
-    async def _apply(self, *, quietly: bool = False) -> Settlement:
-        if quietly:
-            return await self._reconciler().deploy(timeout=PATIENCE)
+    async def _apply(self) -> Settlement:
         with listening(self._console, Format.TEXT) as listener:
             settlement = await self._reconciler(listener).deploy(timeout=PATIENCE)
         show_settlement(settlement, Format.TEXT, self._console)
@@ -173,12 +183,14 @@ class _Demo:
 
     # what is said
 
-    def _heading(self, text: str) -> None:
+    async def _begin(self, text: str) -> None:
+        """The next act. Whoever watches gets a moment to read the last one."""
+        if self._console.is_terminal:
+            await trio.sleep(PAUSE * RATE)
         self._act += 1
         self._console.print()
-        present.print_line(
-            self._console, Text(f"{self._act}. ", style="bold cyan").append(text, style="bold")
-        )
+        number = Text(f"{self._act}. ", style="bold cyan")
+        present.print_line(self._console, number.append(text, style="bold"))
         self._console.print()
 
     def _say(self, text: str, style: str = "") -> None:
@@ -188,12 +200,17 @@ class _Demo:
         self._console.print()
         self._say("Where to go from here (README.md has a first cluster file):", style="bold")
         for command, why in (
-            ("coreflow plan --records cluster.yaml", "on a Swarm manager: what would change, and why"),
-            ("coreflow apply --records cluster.yaml", "do it, and wait until it runs"),
-            ("coreflow run", "as a daemon that follows the file (docs/settings.md)"),
-            ("coreflow --help", "everything else"),
+            ("coreflow check --records FILE", "is everything there? settings, engine, images"),
+            ("coreflow plan --records FILE", "what would change, and why"),
+            ("coreflow apply --records FILE", "do it, and wait until it runs"),
+            ("coreflow run", "as a daemon that follows the file"),
         ):
-            present.print_line(self._console, Text(f"  {command.ljust(40)}").append(why, style="dim"))
+            present.print_line(self._console, Text(f"  {command.ljust(31)}").append(why, style="dim"))
+
+
+def _production(group: Json) -> Json:
+    value: Json = group["environments"]["production"]
+    return value
 
 
 def _image(image: str) -> Json:

@@ -7,9 +7,10 @@ names and reasons only.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -51,6 +52,8 @@ WAITING = ("·", "cyan")
 NOTE = ("i", "dim")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _INDENT = 2
+_GAP = "  "
+_LEAST_NAME = 8
 _LEAST_REASON = 30
 """Columns that a reason gets at least; names that are too long for that push it to a line of its own."""
 
@@ -163,7 +166,7 @@ def _problem_rows(kind: str, name: str, reasons: Sequence[str]) -> Iterator[Row]
 def plan_summary(plan: Plan) -> Text:
     """`Plan: 3 to create, 1 to update; 12 as desired.`"""
     if not plan.steps:
-        text = Text("Nothing to do", style="bold")
+        text = Text("Nothing to do" if plan.is_clean else "Nothing else to do", style="bold")
         text.append(f": {_services(plan.kept)} as desired", style="not bold")
     else:
         text = Text("Plan: ", style="bold")
@@ -254,7 +257,7 @@ def settlement_summary(settlement: Settlement) -> Text:
         text = Text("Nothing could be done", style="bold")
         text.append(f"; {as_desired}", style="not bold")
     else:
-        text = Text("Nothing to do", style="bold")
+        text = Text("Nothing to do" if plan.is_clean else "Nothing else to do", style="bold")
         text.append(f": {as_desired}", style="not bold")
     counts = problem_counts(plan) | {"not done": len(settlement.troubles), "unfinished": unfinished}
     for word, number in counts.items():
@@ -264,41 +267,68 @@ def settlement_summary(settlement: Settlement) -> Text:
     return text.append(".", style="not bold")
 
 
-def outcome_text(outcome: Outcome) -> Text:
-    """One action that ended, as one line."""
+def done_row(action: Action) -> Row:
+    """An action that was carried out."""
+    row = action_row(action)
+    return evolve(row, kind=f"{PAST[verb_of(action)]} {row.kind}")
+
+
+def outcome_row(outcome: Outcome) -> Row:
+    """One action that ended."""
     action = outcome.step.action
-    mark, style = MARKS[verb_of(action)]
-    text = Text()
     if outcome.status == "applied":
-        text.append(mark, style=style).append(f" {PAST[verb_of(action)]} ")
-    else:
-        word = "blocked" if outcome.status == "blocked" else "failed"
-        text.append(*PROBLEM).append(f" {word}: {verb_of(action)} ", style="red")
-    text.append(f"{kind_of(action)} ").append(clean(name_of(action)), style="bold")
-    return text.append(f"  {clean(outcome.detail or action.reason)}", style="dim")
+        return done_row(action)
+    word = "blocked" if outcome.status == "blocked" else "failed"
+    return _problem(f"{word}: {verb_of(action)} {kind_of(action)}", name_of(action), outcome.detail)
 
 
-def state_of(verdict: Verdict) -> str:
-    """`done`, `failed` or `waiting`: what a service is, in one word."""
-    return "done" if verdict.done else "failed" if verdict.failed else "waiting"
+State = Literal["done", "rolled back", "failed", "waiting"]
+_STATES: Mapping[State, tuple[str, str]] = {
+    "done": ("✓", "green"),
+    "rolled back": ("✗", "bold red"),
+    "failed": ("✗", "bold red"),
+    "waiting": ("·", "cyan"),
+}
+
+
+def state_of(verdict: Verdict) -> State:
+    """What became of a service. Only a rolled back one has something to tell although all is done."""
+    if verdict.failed:
+        return "failed"
+    if not verdict.done:
+        return "waiting"
+    return "rolled back" if verdict.detail else "done"
 
 
 def state_text(verdict: Verdict) -> str:
-    """`1 of 2 running: no suitable node`."""
-    return f"{verdict.running} of {verdict.wanted} running" + (
-        f": {verdict.detail}" if verdict.detail else ""
+    """`1 of 2 ready: no suitable node`. While tasks are replaced, old ones run that are not counted."""
+    waiting = state_of(verdict) == "waiting"
+    detail = detail_of(verdict)
+    return f"{verdict.running} of {verdict.wanted} {'ready' if waiting else 'running'}" + (
+        f": {detail}" if detail else ""
     )
+
+
+def detail_of(verdict: Verdict) -> str:
+    """What a service waits for, or what went wrong."""
+    return verdict.detail or ("roll-out in progress" if state_of(verdict) == "waiting" else "")
+
+
+def state_row(verdict: Verdict) -> Row:
+    """`✓ web  2 of 2 running`."""
+    return Row(mark=_STATES[state_of(verdict)], kind="", name=verdict.service, reason=state_text(verdict))
 
 
 # layout
 
 
-def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
+def print_blocks(console: Console, blocks: Iterable[Block], *, indent: int = _INDENT) -> None:
     """Print blocks with an empty line behind each; all share their columns."""
     blocks = tuple(blocks)
-    layout = _Layout.of([row for block in blocks for row in block.rows], _width(console))
+    rows = [row for block in blocks for row in block.rows]
+    layout = Layout.of(rows, width_of(console), indent=indent + _INDENT)
     for block in blocks:
-        print_line(console, Text(" " * _INDENT).append(block.heading, style="bold"))
+        print_line(console, Text(" " * indent).append(block.heading, style="bold"))
         for row in block.rows:
             for line in layout.lines(row, console):
                 print_line(console, line)
@@ -311,49 +341,54 @@ def print_line(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=not console.is_terminal, highlight=False)
 
 
-def _width(console: Console) -> int | None:
+def width_of(console: Console) -> int | None:
+    """The columns of a terminal; None elsewhere, where nothing wraps."""
     return console.width if console.is_terminal else None
 
 
 @frozen(kw_only=True)
-class _Layout:
+class Layout:
     """The columns of some rows. Without a width nothing wraps."""
 
+    indent: int
     mark: int
     kind: int
     name: int
     width: int | None
 
     @classmethod
-    def of(cls, rows: Sequence[Row], width: int | None) -> "_Layout":
+    def of(cls, rows: Sequence[Row], width: int | None, *, indent: int = _INDENT) -> "Layout":
+        """Columns that fit these rows; a name that leaves the reason no room does not count."""
         mark = max((len(row.mark[0]) for row in rows), default=1)
         kind = max((len(row.kind) + _part(row) for row in rows), default=0)
-        names = sorted(len(clean(row.name)) for row in rows)
-        name = names[-1] if names else 0
+        names = [cell_len(clean(row.name)) for row in rows]
+        name = max(names, default=0)
         if width is not None:
-            room = width - 2 * _INDENT - mark - 1 - kind - 2 - 2 - _LEAST_REASON
-            name = max((length for length in names if length <= room), default=max(room, 8))
-        return cls(mark=mark, kind=kind, name=name, width=width)
+            room = max(width - indent - mark - 1 - kind - 2 * len(_GAP) - _LEAST_REASON, _LEAST_NAME)
+            name = max((length for length in names if length <= room), default=0)
+        return cls(indent=indent, mark=mark, kind=kind, name=name, width=width)
 
     def lines(self, row: Row, console: Console) -> Iterator[Text]:
         """The lines of one row: one, unless the reason is long or the name is."""
         style = "dim" if row.dimmed else ""
-        mark = row.mark[0].rjust(self.mark)
-        head = Text(" " * 2 * _INDENT)
-        head.append(" " * _part(row)).append(mark, style=row.mark[1]).append(" ")
-        head.append(
-            row.kind.ljust(self.kind - _part(row)), style=row.mark[1] if row.mark == PROBLEM else style
-        )
-        head.append("  ").append(clean(row.name).ljust(self.name), style=style)
-        indent = 2 * _INDENT + self.mark + 1 + self.kind + 2 + self.name + 2
+        head = Text(" " * (self.indent + _part(row)))
+        head.append(row.mark[0].rjust(self.mark), style=row.mark[1]).append(" " if self.mark else "")
+        kind_style = row.mark[1] if row.mark == PROBLEM else style
+        indent = self.indent + self.mark + bool(self.mark)
+        if self.kind:
+            head.append(row.kind.ljust(self.kind - _part(row)) + _GAP, style=kind_style)
+            indent += self.kind + len(_GAP)
+        if self.name:
+            name = clean(row.name)
+            head.append(name + " " * (self.name - cell_len(name)) + _GAP, style=style or "bold")
+            indent += self.name + len(_GAP)
         reason = Text(clean(row.reason), style=style)
-        fits = head.cell_len + 2 <= indent
         if self.width is None:
-            yield head.append("  ").append_text(reason)
+            yield head.append_text(reason)
             return
-        wrapped = list(reason.wrap(console, max(self.width - indent, 20))) or [Text()]
-        if fits:
-            head.append("  ").append_text(wrapped.pop(0))
+        wrapped = list(reason.wrap(console, max(self.width - indent, _LEAST_REASON // 2)))
+        if wrapped and head.cell_len <= indent:
+            head.append_text(wrapped.pop(0))
         yield head
         for line in wrapped:
             yield Text(" " * indent).append_text(line)

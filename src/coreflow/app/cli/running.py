@@ -4,15 +4,19 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from coreflow.app.cli.present import clean
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.domain.errors import CoreflowError, InvalidRecord
+
+PACKAGE = Path(__file__).parents[2]
 
 
 class Format(StrEnum):
@@ -30,11 +34,19 @@ class _Stopped(Exception):
 
 
 def read_settings(*, need_records: bool) -> Settings:
-    """The settings of this process; warnings go to standard error. `need_records`: no file was given."""
+    """The settings of this process; warnings go to standard error. `need_records`: no file was given.
+
+    Raises InvalidSetting.
+    """
     settings = load_settings(os.environ, require_cloudly=need_records)
-    for warning in settings.warnings:
-        say(f"warning: {warning}")
+    warn(settings.warnings)
     return settings
+
+
+def warn(warnings: tuple[str, ...]) -> None:
+    """One line on standard error for each."""
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def say(text: str) -> None:
@@ -44,70 +56,90 @@ def say(text: str) -> None:
 
 def run(command: Callable[[], Awaitable[int]], output: Format = Format.TEXT) -> int:
     """Run a command to its end; its exit status. SIGTERM and Ctrl-C end it cleanly, errors in one line each."""
-    try:
-        return trio.run(partial(_until_stopped, command))
-    except BaseException as exc:
-        plain = _alone(exc)
-        match plain:
-            case _Stopped(number=number):
-                say(f"stopped by {signal.Signals(number).name}; run it again to go on")
-                return 128 + number
-            case KeyboardInterrupt():
-                say("stopped; run it again to go on")
-                return 128 + signal.SIGINT
-            case CoreflowError():
-                return _fail(plain, output)
-        raise
+    return guarded(partial(trio.run, partial(_until_stopped, command)), output)
 
 
-def failing(read: Callable[[], Settings], output: Format = Format.TEXT) -> Settings | int:
-    """The settings, or the exit status after saying what is wrong with them."""
+def guarded(command: Callable[[], int], output: Format = Format.TEXT) -> int:
+    """Call a command; its exit status, or that of the error that ended it, which is told in one line."""
     try:
-        return read()
-    except CoreflowError as exc:
-        return _fail(exc, output)
+        return command()
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as exc:  # noqa: BLE001 - whatever it is, a person gets no traceback
+        return _ended_by(_alone(exc), output)
 
 
 async def _until_stopped(command: Callable[[], Awaitable[int]]) -> int:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch_signals)
+        await nursery.start(_watch_signals)
         status = await command()
         nursery.cancel_scope.cancel()
     return status
 
 
-async def _watch_signals() -> None:
+async def _watch_signals(*, task_status: trio.TaskStatus[None]) -> None:
+    """Turn the first signal into an exception; a second one acts as if we were not there."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for number in signals:
             raise _Stopped(number)
 
 
 def _alone(exc: BaseException) -> BaseException:
-    """The one exception inside the groups that nurseries put around it."""
+    """The one exception inside the groups that nurseries put around it; a signal before anything else."""
+    if isinstance(exc, BaseExceptionGroup):
+        exc = exc.subgroup((_Stopped, KeyboardInterrupt)) or exc
     while isinstance(exc, BaseExceptionGroup):
-        chosen = [e for e in exc.exceptions if not isinstance(e, trio.Cancelled)] or list(exc.exceptions)
-        exc = chosen[0]
+        exc = exc.exceptions[0]
     return exc
 
 
-def _fail(exc: CoreflowError, output: Format) -> int:
+def _ended_by(exc: BaseException, output: Format) -> int:
     match exc:
-        case InvalidRecord():
-            problems = [str(problem) for problem in exc.problems]
-        case InvalidSetting():
-            problems = list(exc.problems)
-            for warning in exc.warnings:
-                say(f"warning: {warning}")
+        case _Stopped(number=number):
+            say(f"stopped by {signal.Signals(number).name}; run it again to go on")
+            return 128 + number
+        case KeyboardInterrupt():
+            say("stopped by SIGINT; run it again to go on")
+            return 128 + signal.SIGINT
+        case BrokenPipeError():  # whoever read our output has gone: nothing is left to say
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         case _:
-            problems = [str(exc)]
+            return _fail(exc, output)
+
+
+def _fail(exc: BaseException, output: Format) -> int:
+    problems = problems_of(exc)
     if output is Format.JSON:
-        sys.stdout.write(json.dumps({"error": problems[0], "problems": problems}, ensure_ascii=False) + "\n")
+        document = {"error": "; ".join(problems), "problems": problems}
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    if isinstance(exc, InvalidSetting):
+        warn(exc.warnings)
     for problem in problems:
         say(f"error: {problem}")
-    if isinstance(exc, InvalidSetting) and any(
-        text.startswith("CLOUDLY_URL is missing") for text in problems
-    ):
-        say(
-            "hint: CLOUDLY_URL=file:///path/to/cluster.yaml needs no JUMPCODE; plan and apply take --records FILE, too"
-        )
+    if any(problem.startswith("CLOUDLY_URL is missing") for problem in problems):
+        say(f"hint: {NO_RECORDS}")
     return 1
+
+
+NO_RECORDS = "CLOUDLY_URL=file:///path/to/cluster.yaml needs no JUMPCODE; plan, apply and check take --records FILE, too"
+
+
+def problems_of(exc: BaseException) -> list[str]:
+    """Everything that an error says, one line each. Of a bug only its kind and place: its text could quote a value."""
+    match exc:
+        case InvalidRecord():
+            return [str(problem) for problem in exc.problems]
+        case InvalidSetting():
+            return list(exc.problems)
+        case CoreflowError():
+            return [str(exc)]
+    frames = [Path(frame.filename) for frame in traceback.extract_tb(exc.__traceback__)]
+    numbers = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__)]
+    ours = [
+        f"{file.relative_to(PACKAGE)}:{number}"
+        for file, number in zip(frames, numbers, strict=True)
+        if file.is_relative_to(PACKAGE)
+    ]
+    return [
+        f"a bug in coreflow: {type(exc).__name__} at {' < '.join(reversed(ours[-3:])) or 'unknown place'}"
+    ]

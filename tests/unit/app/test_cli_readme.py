@@ -1,0 +1,94 @@
+"""What the README and the docs of the command line show is true."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cyclopts import App
+from tests.unit.app.worlds import NO_BASE, World, play
+
+from coreflow.adapters.memory import MemoryCloudly, MemoryEngine
+from coreflow.app.cli import COMMANDS, app
+
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "README.md").read_text()
+COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text()
+
+
+def _block(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_first_cluster_file_works() -> None:
+    """Its service runs with its secret, its limit and its variables, and a second apply has nothing to do."""
+
+    async def scene() -> None:
+        world = World(
+            engine=MemoryEngine(), cloudly=MemoryCloudly(yaml.safe_load(_block("yaml"))), render=NO_BASE
+        )
+        world.engine.push("docker.io/nginx:1.27")
+        world.engine.add_image("nginx:1.27")
+        first = await world.reconciler().deploy(timeout=60)
+        assert first.is_settled, first.last.plan
+        live = (await world.live("hello"))["Spec"]
+        assert live["Mode"]["Replicated"]["Replicas"] == 2
+        container = live["TaskTemplate"]["ContainerSpec"]
+        assert container["Env"] == ["MODE=production"]
+        (secret,) = container["Secrets"]
+        assert secret["File"]["Name"] == "secret.json"
+        assert world.engine.secret_payload(secret["SecretName"]) == b'{"API_TOKEN":"change-me"}'
+        again = await world.reconciler().deploy(timeout=60)
+        assert again.applied == ()
+        assert again.is_settled
+
+    play(scene)
+
+
+def test_the_embedding_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The program of the README settles a Swarm in memory, and does nothing the second time."""
+    program = _block("python")
+    assert program.rstrip().endswith("trio.run(main)")
+    names: dict[str, Any] = {}
+    exec(compile(program.replace("trio.run(main)", ""), "README.md", "exec"), names)  # noqa: S102 - our own
+    play(names["main"])
+    assert capsys.readouterr().out == "True 3 0\n"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """Every relative link names a file of the repository."""
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_set_up_commands_are_the_ones_that_work() -> None:
+    """Both are there, and name files that exist."""
+    assert ".venv/bin/pip install -c constraints.txt -e '.[dev]' && .venv/bin/coreflow demo" in README
+    assert ".venv/bin/python -m pytest" in README
+    assert (ROOT / "constraints.txt").exists()
+
+
+def test_every_command_and_option_is_documented() -> None:
+    """docs/commands.md names every command and every option."""
+    for name in COMMANDS:
+        assert f"coreflow {name}" in COMMANDS_PAGE
+        command = app[name]
+        assert isinstance(command, App)
+        for argument in command.assemble_argument_collection():
+            assert argument.name in COMMANDS_PAGE, (name, argument.name)
+
+
+def test_the_json_members_are_documented() -> None:
+    """docs/commands.md names every member of both documents."""
+    from coreflow.app.cli import present
+
+    async def scene() -> dict[str, Any]:
+        return present.settlement_json(await World().reconciler().deploy(timeout=1))
+
+    for member in play(scene):
+        assert f"| `{member}` |" in COMMANDS_PAGE, member
