@@ -231,7 +231,8 @@ def _from_external(service: ServiceRecord, image: ImageRecord, records: Records)
             and registry_host(reference) == "docker.io"
         ):
             reference = f"{host}/{reference}"
-        login = _registry_login(registry)
+        if _same_host(host, registry_host(reference)):  # nobody else gets its password
+            login = _registry_login(registry)
     reference = _complete(reference, f"image {image.id}")
     return RegistryImage(request=ImageRequest(reference, login or _cluster_login(reference, records)))
 

@@ -10,16 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 import pytest
 import trio
 from rich.console import Console
 from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, play, service
 
-from coreflow.adapters.memory import MemoryCloudly, MemoryEngine
+from coreflow.adapters.memory import Fault, MemoryCloudly, MemoryEngine
+from coreflow.adapters.swarm.engine import EngineError
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.cli import check, deploy, main, present, progress, running
 from coreflow.app.cli.running import Format
 from coreflow.domain.convergence import Verdict
+from coreflow.domain.plan import Wait
 
 
 def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -493,3 +496,60 @@ def test_time_that_is_up_is_said() -> None:
 def test_nothing_that_a_terminal_obeys_gets_through() -> None:
     """Control characters in names and reasons are spelled out."""
     assert present.clean("a\x1b[31mb\nc\u202e") == "a\\x1b[31mb c\\u202e"
+
+
+def test_what_the_engine_refuses_is_a_problem_with_its_reason() -> None:
+    """A failed action and what it blocks are lines of the progress, and problems at the end."""
+
+    async def scene() -> str:
+        world = World()
+        world.cloudly.set(cluster(service("a", secretBundleId="x"), secrets={"x": "canary"}))
+        world.engine.faults += [Fault(method="create_secret", error=EngineError(400, "too odd"))] * 20
+        console = _console(200)
+        with progress.listening(console, Format.TEXT) as listener:
+            settlement = await world.reconciler(listener).deploy(timeout=5)
+        deploy.show_settlement(settlement, Format.TEXT, console)
+        return console.export_text()
+
+    text = play(scene)
+    assert re.search(r"! failed: create secret +a-\w+ +creating secret .*: too odd", text)
+    assert re.search(r"! blocked: create service +a +an earlier step failed", text)
+    assert re.search(r"! not done +a-\w+ +create secret: creating secret", text)
+    assert "Nothing could be done; 0 services as desired; 2 not done." in text
+    assert "canary" not in text
+
+
+def test_notes_and_waits_have_blocks_of_their_own() -> None:
+    """What is worth knowing and what waits is shown, and is no problem."""
+
+    async def scene() -> tuple[str, int]:
+        world = World()
+        world.engine.add_node("node2")
+        world.cloudly.set(cluster(service("a", scaleFactor=2, volumes=[{"mountPath": "/data"}])))
+        situation = await world.reconciler().look()
+        unit = situation.plan.steps[-1].unit
+        waits = (Wait(unit, "b", "runs until a does (renamed)"),)
+        situation = attrs.evolve(situation, plan=attrs.evolve(situation.plan, waits=waits))
+        console = _console(200)
+        deploy.show_plan(situation, Format.TEXT, console)
+        document = present.plan_json(situation)
+        assert document["waits"] == [{"name": "b", "unit": unit, "reason": "runs until a does (renamed)"}]
+        assert document["notes"][0]["name"] == "a"
+        return console.export_text(), deploy.plan_status(situation, detailed=False)
+
+    text, status = play(scene)
+    assert re.search(r"waiting\n +· wait +b +runs until a does", text)
+    assert re.search(r"notes\n +i note +a +several replicas", text)
+    assert "problems" not in text
+    assert status == 0
+
+
+def test_version_asks_the_engine_only_if_told(tmp_path: Path) -> None:
+    """Without an engine the versions are printed, and with --engine one line says that it is away."""
+    nobody = f"unix://{tmp_path}/nobody.sock"
+    done = run("version", cwd=tmp_path, DOCKER_HOST=nobody)
+    assert done.returncode == 0
+    assert re.fullmatch(r"coreflow .+\nPython 3\.\d+\.\d+.*\n", done.stdout)
+    done = run("version", "--engine", cwd=tmp_path, DOCKER_HOST=nobody)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*the engine does not answer.*\n", done.stderr)

@@ -338,3 +338,29 @@ def test_distinct() -> None:
     mine, theirs = ImageRequest("b", login(TARGET_LOGIN)), ImageRequest("b", login(CLUSTER_LOGIN))
     expected = (other, plain, theirs, mine)
     assert distinct([mine, plain, theirs, other, plain]) == expected == distinct(reversed(expected))
+
+
+@pytest.mark.parametrize(
+    ("tag", "gets_login"),
+    [
+        ("team/web:1", True),
+        ("r.example.com/team/web:1", True),
+        ("elsewhere.example.com/team/web:1", False),
+    ],
+)
+def test_a_login_goes_to_its_own_registry_only(tag: str, gets_login: bool) -> None:
+    """An image that names another host is fetched without the registry's password."""
+    document = {
+        "configData": {"id": "c", "data": {}},
+        "services": [{"id": "s", "data": {"name": "s", "imageId": "i"}}],
+        "images": [
+            {"id": "i", "data": {"location": {"externalRegistryId": "r", "externalImageTag": tag}}},
+        ],
+        "externalRegistries": [
+            {"id": "r", "data": {"url": "https://r.example.com/", "username": "u", "password": "p"}}
+        ],
+    }
+    records = decode_records(document)
+    source = image_source(records.services[0], records)
+    assert isinstance(source, RegistryImage)
+    assert (source.request.login is not None) is gets_login
