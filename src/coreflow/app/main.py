@@ -145,7 +145,7 @@ async def run_daemon(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; SIGHUP asks for a pass."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with running(settings) as engine:
-            log.info("started", records=_source(settings), engine=settings.docker_host)
+            log.info("started", records=settings.cloudly_url, engine=settings.docker_host)
             async for number in signals:
                 if number == signal.SIGHUP:
                     engine.kick()
@@ -153,7 +153,3 @@ async def run_daemon(settings: Settings) -> None:
                     log.info("stopping", signal=signal.Signals(number).name)
                     break
     log.info("stopped")
-
-
-def _source(settings: Settings) -> str:
-    return "file" if (settings.cloudly_url or "").startswith("file:") else "cloudly"

@@ -515,7 +515,8 @@ def test_what_the_engine_refuses_is_a_problem_with_its_reason() -> None:
     assert re.search(r"! failed: create secret +a-\w+ +creating secret .*: too odd", text)
     assert re.search(r"! blocked: create service +a +an earlier step failed", text)
     assert re.search(r"! not done +a-\w+ +create secret: creating secret", text)
-    assert "Nothing could be done; 0 services as desired; 2 not done." in text
+    assert "Applied: 2 created; 0 services as desired; 2 not done." in text
+    assert deploy.GOES_ON not in text
     assert "canary" not in text
 
 

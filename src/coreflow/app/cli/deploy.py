@@ -142,7 +142,7 @@ def show_settlement(
     if problems:
         present.print_blocks(console, [present.Block("problems", problems)])
     present.print_line(console, present.settlement_summary(settlement))
-    if any(present.state_of(verdict) == "waiting" for verdict in settlement.verdicts.values()):
+    if settlement.pending:
         present.print_line(console, Text(GOES_ON, style="dim"))
 
 
