@@ -121,6 +121,6 @@ def _last_error(tasks: list[ObservedTask]) -> str:
 def _stuck(tasks: list[ObservedTask]) -> str:
     """Tasks that never left `new` have no address: Swarm says nothing about it."""
     if any(task.state == "new" and task.desired_state == _READY for task in tasks):
-        return "a task waits for an address: is the overlay network full?"
+        return "new; if it stays so, a network of it has no free address"
     states = sorted({task.state for task in tasks if task.desired_state == _READY and task.state != _READY})
     return ", ".join(states)

@@ -26,7 +26,7 @@ PENDING: dict[str, Any] = {"state": "pending"}
         ([RUNNING, STOPPING], 1, False, ""),
         ([RUNNING, {"state": "preparing"}], 1, False, "preparing"),
         ([PENDING, {"state": "assigned"}], 0, False, "assigned, pending"),
-        ([{"state": "new"}, PENDING], 0, False, "a task waits for an address: is the overlay network full?"),
+        ([{"state": "new"}, PENDING], 0, False, "new; if it stays so, a network of it has no free address"),
         ([{"state": "new", "desired_state": "shutdown"}], 0, False, ""),
         ([{"state": "shutdown", "desired_state": "shutdown"}, RUNNING], 1, False, ""),
     ],
