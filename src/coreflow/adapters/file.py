@@ -25,7 +25,7 @@ from yaml.constructor import SafeConstructor
 
 from coreflow.domain.codec import RecordDecoder
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
-from coreflow.domain.records import Records
+from coreflow.domain.records import CertificateRecord, Records, certificate_in
 from coreflow.domain.specs import ImageSpec
 from coreflow.quiet import LARGE_DOCUMENT, quiet
 
@@ -137,6 +137,10 @@ class FileCloudly:
         except (RuntimeError, ValueError):  # a loop of links, a null byte
             reason = "not a usable path"
         raise Refused(f"{_archive_of(spec)}: {reason}")
+
+    async def certificate(self, domain: str) -> CertificateRecord:
+        """The certificate that the file has for a domain. Raises Refused when it has none."""
+        return certificate_in(await self.records(), domain)
 
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[None]]:

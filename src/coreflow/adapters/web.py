@@ -17,6 +17,7 @@ pings.
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -144,9 +145,9 @@ def _translated(where: str, seconds: float) -> Iterator[None]:
     except ClientConnectorDNSError as exc:
         raise Unavailable(f"{where}: no address is known for this name") from exc
     except ClientConnectorError as exc:
-        raise Unavailable(
-            f"{where} cannot be reached: {exc.os_error.strerror or type(exc.os_error).__name__}"
-        ) from exc
+        number = exc.os_error.errno  # asyncio's own text names the address once more
+        reason = os.strerror(number) if number else type(exc.os_error).__name__
+        raise Unavailable(f"{where} cannot be reached: {reason}") from exc
     except (aiohttp.ClientError, OSError) as exc:
         raise Unavailable(f"{where}: {type(exc).__name__}") from exc
 

@@ -2,9 +2,33 @@
 
 import logging
 import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
+import trio
+
+Tap = Callable[[str, Mapping[str, Any]], None]
+"""Takes the level and the event with its facts."""
+_taps: list[Tap] = []
+
+
+@contextmanager
+def tapped(tap: Tap) -> Iterator[None]:
+    """Hand every event that is logged from within trio to `tap` as well, as long as the block lasts."""
+    _taps.append(tap)
+    try:
+        yield
+    finally:
+        _taps.remove(tap)
+
+
+def _hand_on(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _taps and trio.lowlevel.in_trio_task():
+        for tap in _taps:
+            tap(str(event.get("level", "info")), event)
+    return event
 
 
 def configure(log_format: str = "auto", level: str = "info") -> None:
@@ -21,6 +45,7 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _hand_on,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

@@ -15,7 +15,7 @@ from croniter import croniter
 
 from coreflow.domain.convergence import Verdict
 from coreflow.domain.errors import Unavailable
-from coreflow.domain.plan import Plan, kind_of, name_of, verb_of
+from coreflow.domain.plan import Plan, kind_of, name_of, stage_of, subject_of, verb_of
 from coreflow.domain.report import Outcome
 
 from .reconcile import Reconciler, Settlement
@@ -25,29 +25,39 @@ log = structlog.get_logger()
 SETTLING_SECONDS = 5.0
 """How soon to look again while something is under way."""
 BURST_SECONDS = 0.3
-"""Events come in bursts; a kick waits this long for its companions."""
+"""Events come in bursts; a kick waits this long for its companions. Urgent ones wait only where there are many: chains of
+passes begin this far apart at least."""
 
 
 class Kicks:
     """Wake-up calls for the loop, coalesced."""
 
     def __init__(self) -> None:
-        self._event = trio.Event()
+        self._event, self._urgent = trio.Event(), trio.Event()
         self._refresh = False
 
-    def kick(self, *, refresh: bool = False) -> None:
-        """Ask for a pass; with `refresh`, for one that looks up every image again."""
+    def kick(self, *, refresh: bool = False, urgent: bool = False) -> None:
+        """Ask for a pass; with `refresh`, for one that looks up every image again.
+
+        An `urgent` one does not wait for companions, nor for the end of a back-off.
+        """
         self._refresh = self._refresh or refresh
         self._event.set()
+        if urgent:
+            self._urgent.set()
 
     async def wait(self) -> None:
         """Until the next kick."""
         await self._event.wait()
 
+    async def wait_urgent(self) -> None:
+        """Until the next urgent kick."""
+        await self._urgent.wait()
+
     def take(self) -> bool:
         """Forget the kicks so far; whether one of them asked for a refresh."""
         refresh, self._refresh = self._refresh, False
-        self._event = trio.Event()
+        self._event, self._urgent = trio.Event(), trio.Event()
         return refresh
 
 
@@ -68,6 +78,7 @@ class Loop:
         self._on_settled = on_settled
         self._problems = Problems()
         self._started = False
+        self._number = 0
 
     async def run_forever(self) -> None:
         """Pass after pass. Raises what a pass raises; starting again goes on where it stopped."""
@@ -76,41 +87,49 @@ class Loop:
                 await trio.sleep_forever()
             self._started = True
         while True:
+            began = trio.current_time()
             refresh = self._kicks.take()
-            try:
-                settlement = await self._reconciler.settle(refresh=refresh)
-            except BaseException:
-                if refresh:  # not done yet
-                    self._kicks.kick(refresh=True)
-                raise
-            self._problems.report(settlement)
+            self._number += 1
+            with structlog.contextvars.bound_contextvars(pass_id=self._number):
+                try:
+                    settlement = await self._reconciler.settle(refresh=refresh)
+                except BaseException:
+                    if refresh:  # not done yet
+                        self._kicks.kick(refresh=True)
+                    raise
+                self._problems.report(settlement)
             if self._on_settled is not None:
                 self._on_settled(settlement)
             if any(outcome.retry for outcome in settlement.troubles):
                 raise Unavailable("; ".join(sorted({o.detail for o in settlement.troubles if o.retry})))
-            await self._pause(settlement)
+            await self._pause(settlement, began)
 
-    async def _pause(self, settlement: Settlement) -> None:
+    async def _pause(self, settlement: Settlement, began: float) -> None:
         under_way = bool(settlement.last.plan.waits) or not all(
             verdict.done or verdict.failed for verdict in settlement.verdicts.values()
         )
         seconds = min(SETTLING_SECONDS, self._relist_seconds) if under_way else self._relist_seconds
         with trio.move_on_after(seconds):
             await self._kicks.wait()
-            await trio.sleep(BURST_SECONDS)
+            with trio.move_on_after(BURST_SECONDS):
+                await self._kicks.wait_urgent()
+            await trio.sleep_until(began + BURST_SECONDS)
 
 
 async def kick_on_changes(
-    changes: Callable[[], AbstractAsyncContextManager[AsyncIterator[None]]], kicks: Kicks
+    changes: Callable[[], AbstractAsyncContextManager[AsyncIterator[None]]],
+    kicks: Kicks,
+    *,
+    urgent: bool = False,
 ) -> None:
     """Kick whenever a far side says that something changed, and once whenever it is (again) there to say so.
 
     Raises Unavailable when the far side hangs up.
     """
     async with changes() as notices:
-        kicks.kick()
+        kicks.kick(urgent=urgent)
         async for _ in notices:
-            kicks.kick()
+            kicks.kick(urgent=urgent)
     raise Unavailable("the stream of changes ended")
 
 
@@ -139,7 +158,12 @@ class ActionLog:
     def applied(self, outcome: Outcome) -> None:
         """One line per action."""
         action = outcome.step.action
-        facts = {"kind": kind_of(action), "name": name_of(action), "unit": outcome.step.unit}
+        facts = {
+            "kind": kind_of(action),
+            "name": name_of(action),
+            "owner": subject_of(action).owner,
+            "stage": stage_of(action).value,
+        }
         if outcome.status == "applied":
             log.info(verb_of(action), reason=action.reason, **facts)
         else:

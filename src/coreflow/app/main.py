@@ -4,30 +4,35 @@ Start-up order is deliberate: the far sides first, then whoever listens for chan
 in reverse, which the nesting of context managers and nurseries gives for free.
 """
 
+import ipaddress
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
 from attrs import frozen
 
-from coreflow.domain.errors import CoreflowError
+from coreflow.domain.base import CORETRAFFIC
+from coreflow.domain.errors import PortError
+from coreflow.domain.ids import BASE
 from coreflow.domain.ports import CloudlyPort, DockerPort
 
+from . import logs
 from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_schedule
 from .reconcile import Listener, Reconciler, Settlement
 from .settings import Settings
 from .supervise import supervise
 
+if TYPE_CHECKING:
+    from coreflow.adapters.cloudly import NetworkCloudly
+
 log = structlog.get_logger()
-
-
-class NotSupported(CoreflowError):
-    """The settings ask for something that this version does not have."""
 
 
 @frozen(kw_only=True)
@@ -48,25 +53,60 @@ async def open_docker(settings: Settings) -> AsyncIterator[DockerPort]:
         yield SwarmPort(engine)
 
 
-def cloudly_for(settings: Settings, records: Path | None = None) -> CloudlyPort:
-    """The source of records: a cluster file, given or named by `CLOUDLY_URL`.
+@asynccontextmanager
+async def open_cloudly(settings: Settings, records: Path | None = None) -> AsyncIterator[CloudlyPort]:
+    """The source of records: a cluster file, given or named by `CLOUDLY_URL`, or a control plane on the network.
 
-    Raises NotSupported for a control plane on the network.
+    Raises Refused for a URL that names no file. A control plane wants the process to run under `adapters.web.run`.
     """
     from coreflow.adapters.file import FileCloudly
 
     if records is not None:
-        return FileCloudly(records)
-    if settings.cloudly_url is not None and settings.cloudly_url.startswith("file:"):
-        return FileCloudly.from_url(settings.cloudly_url)
-    raise NotSupported("CLOUDLY_URL: this version reads cluster files only (file:///path/to/cluster.yaml)")
+        yield FileCloudly(records)
+    elif settings.needs_network:
+        cloudly = _network_cloudly(settings)
+        reporting = logs.tapped(partial(_report, cloudly)) if settings.report_logs else nullcontext()
+        with reporting:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervise, "cloudly", cloudly.run)
+                yield cloudly
+                nursery.cancel_scope.cancel()
+    else:
+        yield FileCloudly.from_url(settings.cloudly_url or "")
+
+
+def _network_cloudly(settings: Settings) -> "NetworkCloudly":
+    from coreflow.adapters.cloudly import ImageLimits, NetworkCloudly
+    from coreflow.adapters.typedsocket import Limits
+    from coreflow.adapters.web import connect_websocket
+
+    limits = Limits(message_bytes=settings.message_limit_mb * _MIB)
+    dial = partial(
+        connect_websocket,
+        settings.cloudly_url or "",
+        ca_file=settings.cloudly_ca_file,
+        max_message=limits.message_bytes,
+    )
+    return NetworkCloudly(
+        dial,
+        settings.jumpcode or "",
+        wall_clock=time.time,  # noqa: TID251 - the edge
+        limits=limits,
+        image_limits=ImageLimits(bytes=settings.image_limit_mb * 1_000_000, seconds=settings.image_timeout),
+    )
+
+
+def _report(cloudly: "NetworkCloudly", level: str, event: Mapping[str, Any]) -> None:
+    cloudly.logs.offer(int(time.time() * 1000), level, event)  # noqa: TID251 - the edge
+
+
+_MIB = 1024 * 1024
 
 
 @asynccontextmanager
 async def open_ports(settings: Settings, records: Path | None = None) -> AsyncIterator[Ports]:
     """Open every far side."""
-    cloudly = cloudly_for(settings, records)
-    async with open_docker(settings) as docker:
+    async with open_cloudly(settings, records) as cloudly, open_docker(settings) as docker:
         yield Ports(cloudly=cloudly, docker=docker)
 
 
@@ -80,7 +120,7 @@ class Coreflow:
 
     def kick(self) -> None:
         """Ask for a pass now."""
-        self._kicks.kick()
+        self._kicks.kick(urgent=True)
 
     async def settled(self) -> Settlement:
         """Wait for the end of the next series of passes."""
@@ -100,20 +140,77 @@ async def running(
 ) -> AsyncIterator[Coreflow]:
     """Start everything; stop everything, in reverse, when the block ends.
 
-    With `ports` the far sides are the caller's (memory adapters, say) and stay open; without, they are opened as the
-    settings say.
+    With `ports` the far sides are the caller's (memory adapters, say), stay open, and are all there is; without, they
+    are opened as the settings say, and the internal server is started before them: that needs `adapters.web.run`.
     """
-    if ports is None:
-        async with open_ports(settings) as opened, _running(settings, opened, listener) as engine:
-            yield engine
-    else:
-        async with _running(settings, ports, listener) as engine:
-            yield engine
+    kicks = Kicks()
+    async with AsyncExitStack() as stack:
+        if ports is None:
+            gate = _Gate(settings)
+            await stack.enter_async_context(_serving(settings, gate, kicks))
+            ports = await stack.enter_async_context(open_ports(settings))
+            gate.docker = ports.docker
+        yield await stack.enter_async_context(_running(settings, ports, kicks, listener))
+
+
+class _Gate:
+    """Decides who may present itself as coretraffic, which is who gets private keys."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._peers = settings.coretraffic_peers
+        self.docker: DockerPort | None = None
+
+    async def admit(self, host: str) -> Callable[[str], bool]:
+        """The tags that a connection from this address may have: any but that one, or any."""
+        allowed = await self._is_coretraffic(host)
+        return lambda name: allowed or name != CORETRAFFIC
+
+    async def _is_coretraffic(self, host: str) -> bool:
+        if self._peers != "tasks":
+            return any(_address(host) in network for network in self._peers)
+        if self.docker is None:
+            return False
+        try:
+            services, tasks = await self.docker.progress()
+        except PortError as exc:
+            log.warning("cannot tell whether a connection is coretraffic's", peer=host, reason=str(exc))
+            return False
+        ids = {service.id for service in services if service.name == CORETRAFFIC and service.owner == BASE}
+        return any(
+            host in task.addresses.values()
+            for task in tasks
+            if task.service_id in ids and task.desired_state == "running"
+        )
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address as it was before a server for both kinds took it."""
+    address = ipaddress.ip_address(host)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 @asynccontextmanager
-async def _running(settings: Settings, ports: Ports, listener: Listener | None) -> AsyncIterator[Coreflow]:
-    kicks = Kicks()
+async def _serving(settings: Settings, gate: _Gate, kicks: Kicks) -> AsyncIterator[None]:
+    """The internal server, for as long as the block lasts."""
+    from coreflow.adapters.internal import InternalServer
+    from coreflow.adapters.typedsocket import Limits
+
+    server = InternalServer(
+        gate.admit,
+        on_tagged=lambda _: kicks.kick(urgent=True),
+        limits=Limits(message_bytes=settings.message_limit_mb * _MIB),
+    )
+    serve = partial(server.run, settings.listen.host, settings.listen.port)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervise, "internal server", serve)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _running(
+    settings: Settings, ports: Ports, kicks: Kicks, listener: Listener | None
+) -> AsyncIterator[Coreflow]:
     engine = Coreflow(kicks)
     reconciler = Reconciler(
         ports.cloudly,
@@ -130,13 +227,13 @@ async def _running(settings: Settings, ports: Ports, listener: Listener | None) 
         on_settled=engine._take,  # noqa: SLF001 - its own module
     )
     async with trio.open_nursery() as nursery:
-        watch_records = partial(kick_on_changes, ports.cloudly.changes, kicks)
+        watch_records = partial(kick_on_changes, ports.cloudly.changes, kicks, urgent=True)
         watch_docker = partial(kick_on_changes, ports.docker.changes, kicks)
         tick = partial(kick_on_schedule, settings.schedule, kicks, partial(datetime.now, UTC))  # noqa: TID251 - the edge
         nursery.start_soon(supervise, "watch records", watch_records)
         nursery.start_soon(supervise, "watch docker", watch_docker)
         nursery.start_soon(supervise, "schedule", tick)
-        nursery.start_soon(supervise, "reconcile", loop.run_forever)
+        nursery.start_soon(supervise, "reconcile", loop.run_forever, kicks.wait_urgent)
         yield engine
         nursery.cancel_scope.cancel()
 

@@ -93,6 +93,7 @@ class Settings:
     cloudly_url: str | None
     """None only where the caller of `load_settings` does not need it."""
     jumpcode: str | None = field(repr=False)
+    cloudly_ca_file: Path | None
     corestore_api_token: str | None = field(repr=False)
     corestore_control_url: str
     docker_host: str
@@ -110,6 +111,13 @@ class Settings:
     corestore_image: str
     coretraffic_publish: Literal["ingress", "host"]
     coretraffic_peers: Literal["tasks"] | tuple[Network, ...]
+    image_limit_mb: int
+    """Size of an internal image's archive, in MB of 1,000,000 bytes."""
+    image_timeout: float
+    """Infinite where none is wanted."""
+    message_limit_mb: int
+    """Size of one message of a TypedSocket connection, in MiB."""
+    report_logs: bool
     update: Literal["rolling", "recreate"]
     prune: bool
     confirm_removal: str | None
@@ -119,6 +127,11 @@ class Settings:
     """What an operator should know, one sentence each."""
     sources: Mapping[str, str] = Factory(dict)
     """Setting name -> where its value came from; defaults are not listed."""
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether the records come from a control plane on the network."""
+        return self.cloudly_url is not None and not self.cloudly_url.startswith("file:")
 
     @property
     def render_options(self) -> RenderOptions:
@@ -207,6 +220,19 @@ def _seconds(text: str) -> float:
     if not math.isfinite(value):
         raise _Wrong("must be a number of seconds, 0 or more")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise _Wrong("must be a whole number, 1 or more")
+    return int(text)
+
+
+def _file(text: str) -> Path:
+    path = Path(_line(text))
+    if not path.is_absolute():
+        raise _Wrong("must be an absolute path")
+    return path
 
 
 def _interval(text: str) -> float:
@@ -367,6 +393,12 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="Required, except with a cluster file. The token by which the control plane knows this cluster.",
     ),
     Setting(
+        name="COREFLOW_CLOUDLY_CA_FILE",
+        parse=_file,
+        meaning="Certificates (PEM) by which the control plane is trusted, instead of the system's: for an authority of "
+        "your own.",
+    ),
+    Setting(
         name="CORESTORE_API_TOKEN",
         parse=_token,
         secret=True,
@@ -441,6 +473,30 @@ SETTINGS: tuple[Setting, ...] = (
         parse=_peers,
         meaning="Who may present itself as coretraffic, and so receives private keys: `tasks` for the addresses of "
         "that service's tasks, or a list of networks such as `127.0.0.0/8,10.0.0.0/24`.",
+    ),
+    Setting(
+        name="COREFLOW_IMAGE_LIMIT_MB",
+        default="10000",
+        parse=_count,
+        meaning="How large the archive of an image may be that the control plane stores, in MB.",
+    ),
+    Setting(
+        name="COREFLOW_IMAGE_TIMEOUT",
+        default="1800",
+        parse=_interval,
+        meaning="Seconds that such an archive may take to arrive; `0` is no limit.",
+    ),
+    Setting(
+        name="COREFLOW_MESSAGE_LIMIT_MB",
+        default="100",
+        parse=_count,
+        meaning="How large one message of the control plane, or of a service to coreflow, may be, in MiB.",
+    ),
+    Setting(
+        name="COREFLOW_REPORT_LOGS",
+        default="true",
+        parse=_boolean,
+        meaning="Whether the control plane is sent the log, if it takes one.",
     ),
     Setting(
         name="COREFLOW_UPDATE",

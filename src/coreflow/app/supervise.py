@@ -11,9 +11,16 @@ from coreflow.domain.pacing import next_delay
 
 log = structlog.get_logger()
 
+SHORTEST_SECONDS = 0.3
+"""No job is started again sooner than this, whatever happens."""
 
-async def supervise(name: str, job: Callable[[], Awaitable[None]]) -> None:
+
+async def supervise(
+    name: str, job: Callable[[], Awaitable[None]], wake: Callable[[], Awaitable[None]] = trio.sleep_forever
+) -> None:
     """Run `job` until it returns. After a failure it is started again, later each time, a minute later at most.
+
+    It is started sooner when `wake` returns.
 
     A far side that is away costs a line when it goes and none while it stays away; a bug is logged with its
     traceback, and without its message, which could quote a value.
@@ -38,4 +45,6 @@ async def supervise(name: str, job: Callable[[], Awaitable[None]]) -> None:
         up_for = trio.current_time() - started
         said = text
         delay = next_delay(delay, up_for=up_for)
-        await trio.sleep(delay)
+        await trio.sleep(min(delay, SHORTEST_SECONDS))
+        with trio.move_on_after(delay - SHORTEST_SECONDS):
+            await wake()

@@ -11,7 +11,7 @@ from typing import Protocol
 from .images import ImageRequest, ResolvedImage
 from .observed import Observed, ObservedService, ObservedTask
 from .plan import Action
-from .records import Records
+from .records import CertificateRecord, Records
 from .specs import ImageSpec
 
 
@@ -70,6 +70,13 @@ class CloudlyPort(Protocol):
         """The archive of an internal image, in pieces.
 
         Entering raises Refused when there is none.
+        """
+        ...
+
+    async def certificate(self, domain: str) -> CertificateRecord:
+        """The certificate for a host name, with its key.
+
+        Raises Refused when there is none, and InvalidRecord when what there is cannot be used.
         """
         ...
 

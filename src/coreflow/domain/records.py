@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from attrs import Factory, field, frozen
 
+from .errors import InvalidRecord, Problem, Refused
 from .ids import BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
 
 
@@ -304,3 +305,17 @@ class Records:
     gateway: GatewayRecord | None = None
     certificates: Mapping[str, CertificateRecord] = field(factory=dict)
     rejected: tuple[RejectedRecord, ...] = ()
+
+
+def certificate_in(records: Records, domain: str) -> CertificateRecord:
+    """The certificate that records hold for a host name.
+
+    Raises Refused when there is none, and InvalidRecord when it could not be decoded.
+    """
+    found = records.certificates.get(domain)
+    if found is not None:
+        return found
+    for rejected in records.rejected:
+        if rejected.kind == "certificate" and rejected.id == domain:
+            raise InvalidRecord(*(Problem(f"$.certificates.{domain}", reason) for reason in rejected.reasons))
+    raise Refused(f"certificate of {domain}: there is none")

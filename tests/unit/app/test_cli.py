@@ -98,7 +98,7 @@ def test_errors_are_one_line_each(tmp_path: Path) -> None:
         (["apply", "--records", str(bad)], {"DOCKER_HOST": nobody}, "bad.yaml:"),
         (["apply", "--records", str(good)], {"DOCKER_HOST": nobody}, "the engine does not answer"),
         (["plan", "--records", str(good)], {"COREFLOW_UPDATE": "canary"}, "COREFLOW_UPDATE"),
-        (["plan"], {"CLOUDLY_URL": "https://c.example.com", "JUMPCODE": "x"}, "cluster files only"),
+        (["plan"], {"CLOUDLY_URL": "http://127.0.0.1:9", "JUMPCODE": "x"}, "127.0.0.1:9 cannot be reached"),
     ]
     for arguments, environ, expected in cases:
         done = run(*arguments, cwd=tmp_path, **environ)
@@ -140,10 +140,8 @@ def test_check_goes_on_after_wrong_settings(tmp_path: Path) -> None:
     assert re.search(r"failed setting +COREFLOW_UPDATE +\(environment\) must be", done.stdout)
     assert "engine" not in done.stdout
     assert re.search(r"^warning: .*COREFLOW_UPDAT\b", done.stderr)
-    done = run(
-        "check", cwd=tmp_path, DOCKER_HOST=nobody, CLOUDLY_URL="https://c.example.com", JUMPCODE="canary"
-    )
-    assert re.search(r"failed records +CLOUDLY_URL", " ".join(done.stdout.split()))
+    done = run("check", cwd=tmp_path, DOCKER_HOST=nobody, CLOUDLY_URL="http://127.0.0.1:9", JUMPCODE="canary")
+    assert re.search(r"failed records +127.0.0.1:9 cannot be reached", " ".join(done.stdout.split()))
     assert "canary" not in done.stdout + done.stderr
 
 

@@ -9,7 +9,7 @@ import trio
 
 from coreflow.domain.codec import RecordDecoder
 from coreflow.domain.errors import PortError, Refused
-from coreflow.domain.records import Records
+from coreflow.domain.records import CertificateRecord, Records, certificate_in
 from coreflow.domain.specs import ImageSpec
 
 CHUNK = 1024 * 1024
@@ -67,6 +67,10 @@ class MemoryCloudly:
 
         async with aclosing(chunks(data)) as pieces:
             yield pieces
+
+    async def certificate(self, domain: str) -> CertificateRecord:
+        """The certificate that the document has for a domain. Raises Refused when it has none."""
+        return certificate_in(await self.records(), domain)
 
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[None]]:

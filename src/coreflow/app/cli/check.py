@@ -1,7 +1,8 @@
 """`coreflow check`."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from coreflow.app.cli import present
 from coreflow.app.cli.running import NO_RECORDS, problems_of, run, warn
-from coreflow.app.main import cloudly_for, open_docker
+from coreflow.app.main import open_cloudly, open_docker
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.domain.desired import Renderer, RenderOptions
 from coreflow.domain.errors import CoreflowError, PortError
@@ -61,8 +62,7 @@ def check(
         settings = _settings(os.environ, records, found.append)
         if settings is not None:
             print_settings(console, settings)
-            cloudly = _cloudly(settings, records, found.append)
-            async with open_docker(settings) as docker:
+            async with open_docker(settings) as docker, _cloudly(settings, records, found.append) as cloudly:
                 await examine(cloudly, docker, settings.docker_host, settings.render_options, found.append)
         print_findings(console, found)
         return 0 if all(finding.ok for finding in found) else 1
@@ -88,14 +88,20 @@ def _settings(environ: Mapping[str, str], records: Path | None, tell: Tell) -> S
     return settings
 
 
-def _cloudly(settings: Settings, records: Path | None, tell: Tell) -> CloudlyPort | None:
-    if records is None and settings.cloudly_url is None:
-        return None  # told already
-    try:
-        return cloudly_for(settings, records)
-    except CoreflowError as exc:
-        tell(Finding(ok=False, what="records", name="", text=str(exc), hint=NO_RECORDS))
-        return None
+@asynccontextmanager
+async def _cloudly(settings: Settings, records: Path | None, tell: Tell) -> AsyncIterator[CloudlyPort | None]:
+    if records is None and (
+        settings.cloudly_url is None or (settings.needs_network and not settings.jumpcode)
+    ):
+        yield None  # told already
+        return
+    async with AsyncExitStack() as stack:
+        cloudly = None
+        try:
+            cloudly = await stack.enter_async_context(open_cloudly(settings, records))
+        except CoreflowError as exc:
+            tell(Finding(ok=False, what="records", name="", text=str(exc), hint=NO_RECORDS))
+        yield cloudly
 
 
 async def examine(

@@ -1,9 +1,5 @@
 """`coreflow run`."""
 
-from functools import partial
-
-import trio
-
 from coreflow.app import logs
 from coreflow.app.cli.running import guarded, read_settings
 from coreflow.app.main import run_daemon
@@ -17,9 +13,11 @@ def run() -> int:
     """
 
     def command() -> int:
+        from coreflow.adapters import web
+
         settings = read_settings(need_records=True)
         logs.configure(settings.log_format, settings.log_level)
-        trio.run(partial(run_daemon, settings))
+        web.run(run_daemon, settings)
         return 0
 
     return guarded(command)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from coreflow.app import logs
 from coreflow.app.cli.present import clean
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.domain.errors import CoreflowError, InvalidRecord
@@ -56,7 +57,21 @@ def say(text: str) -> None:
 
 def run(command: Callable[[], Awaitable[int]], output: Format = Format.TEXT) -> int:
     """Run a command to its end; its exit status. SIGTERM and Ctrl-C end it cleanly, errors in one line each."""
-    return guarded(partial(trio.run, partial(_until_stopped, command)), output)
+    return guarded(partial(_runner(), partial(_until_stopped, command)), output)
+
+
+def _runner() -> Callable[..., int]:
+    """How to run: with an asyncio loop around trio only where a control plane has to be reached, for it takes a while."""
+    try:
+        settings = load_settings(os.environ, require_cloudly=False)
+    except InvalidSetting:
+        return trio.run  # the command will say what is wrong
+    if not settings.needs_network:
+        return trio.run
+    from coreflow.adapters import web
+
+    logs.configure("console", "critical")  # a command says itself what there is to say
+    return web.run
 
 
 def guarded(command: Callable[[], int], output: Format = Format.TEXT) -> int:

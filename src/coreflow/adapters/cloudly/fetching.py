@@ -1,0 +1,322 @@
+"""Cloudly's answers -> records.
+
+Everything is asked for at once: one round trip, whatever the number of records. Where Cloudly does not have a method
+for all records of a kind (or does not let us use it), those that are referred to are fetched one by one.
+
+An answer that cannot be used never takes anything away: the last good one stays in its place, and the records say so.
+Only what is complete is handed out, since a secret with a group missing would be another secret.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import orjson
+import structlog
+import trio
+from attrs import define, evolve, field
+
+from coreflow.adapters.tasks import nursery_of_one_error
+from coreflow.adapters.typedsocket import ConnectionClosed, NoResult, TimedOut
+from coreflow.domain.codec import RecordDecoder
+from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refused
+from coreflow.domain.records import Records, RejectedRecord
+from coreflow.quiet import LARGE_DOCUMENT, quiet
+
+from .link import Link, Live, NotOffered
+from .methods import (
+    BUNDLES,
+    CLUSTER_CONFIG,
+    COLLECTIONS,
+    GATEWAY,
+    GATEWAY_MEMBER,
+    GROUPS,
+    IMAGES,
+    PLATFORM,
+    REGISTRIES,
+    SERVICES,
+    SERVICES_MEMBER,
+    Collection,
+    Method,
+)
+
+log = structlog.get_logger()
+
+CONCURRENCY = 8
+"""Records that are asked for at once, where it has to be one by one."""
+PLATFORM_MEMBER = "platform"
+CONFIG_MEMBER = "configData"
+_FRAME = (CONFIG_MEMBER, SERVICES_MEMBER, GATEWAY_MEMBER)
+_ASKED_GATEWAY = f"asked {GATEWAY_MEMBER}"
+
+Document = dict[str, Any]
+
+
+@define
+class _Findings:
+    """The parts of one cluster document as they come in, and what was wrong with the answers."""
+
+    parts: Document = field(factory=dict, repr=False)
+    one_by_one: set[str] = field(factory=set)
+    rejected: list[RejectedRecord] = field(factory=list)
+
+    def reject(self, method: Method, exc: CoreflowError) -> None:
+        reasons = tuple(map(str, exc.problems)) if isinstance(exc, InvalidRecord) else (str(exc),)
+        self.rejected.append(RejectedRecord(kind="answer to", id=method.name, name=None, reasons=reasons))
+
+
+class Fetcher:
+    """Fetches the records, and remembers what it needs to get by when an answer is of no use."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._decoder, self._discovery = RecordDecoder(), RecordDecoder()
+        self._pushed: Mapping[str, Any] | None = None
+        self._pushed_platform: object = None
+        self._config_of: Live | None = None
+        self._config: Document = {}
+        self._good: Document = {}
+        self._good_ones: dict[str, dict[str, Any]] = {collection.member: {} for collection in COLLECTIONS}
+        self._known: tuple[bytes, tuple[RejectedRecord, ...], Records] | None = None
+
+    @property
+    def known(self) -> Records | None:
+        """The last records, if there were any."""
+        return None if self._known is None else self._known[2]
+
+    def push(self, body: Mapping[str, Any]) -> None:
+        """Cloudly said by itself how things should be. The newest counts; it is looked at by the next `fetch`."""
+        self._pushed = body
+
+    def push_platform(self, state: object) -> None:
+        """The same for platform bindings."""
+        self._pushed_platform = state
+
+    def forget_pushes(self) -> None:
+        """There is a new connection, so what was pushed on the last one is older than what will be asked for."""
+        self._pushed = self._pushed_platform = None
+
+    async def fetch(self, live: Live) -> Records:
+        """Ask for everything. What is as it was gives the very same object as before.
+
+        Raises Unavailable when the connection ends or answers stay away, and InvalidRecord or Refused for an answer
+        that cannot be used while there is no older one to take its place.
+        """
+        found = _Findings()
+        pushed = self._take_pushed()
+        if self._config_of is not live:
+            self._config = {}
+        try:
+            async with nursery_of_one_error() as nursery:
+                nursery.start_soon(self._frame, pushed, found)
+                for collection in COLLECTIONS:
+                    nursery.start_soon(self._all, live, collection, found)
+                nursery.start_soon(self._platform, found)
+                nursery.start_soon(self._gateway, found)
+            await self._one_by_one(found)
+            return self._decode(live, found)
+        except (InvalidRecord, Refused, NoResult) as exc:
+            return self._stand_by(exc)
+
+    # --- the frame: cluster and services
+
+    def _take_pushed(self) -> Document | None:
+        """What was pushed, if it can be used."""
+        pushed, self._pushed = self._pushed, None
+        if pushed is None:
+            return None
+        frame = {CONFIG_MEMBER: pushed.get(CONFIG_MEMBER), SERVICES_MEMBER: pushed.get(SERVICES_MEMBER)}
+        try:
+            self._discovery.decode(frame)
+        except InvalidRecord as exc:
+            log.warning("push rejected, asking instead", reason=str(exc))
+            return None
+        if GATEWAY_MEMBER in pushed:
+            frame[GATEWAY_MEMBER] = pushed[GATEWAY_MEMBER]
+        return frame
+
+    async def _frame(self, pushed: Document | None, found: _Findings) -> None:
+        if pushed is not None:
+            found.parts.update(pushed)
+        elif not self._config:
+            found.parts.update(await self._asked_config())
+        else:
+            try:
+                answer = await self._link.call(SERVICES)
+            except NotOffered:
+                found.parts.update(await self._asked_config())
+            else:
+                found.parts.update(self._config)
+                found.parts[SERVICES_MEMBER] = answer.get(SERVICES_MEMBER)
+
+    async def _asked_config(self) -> Document:
+        answer = await self._link.call(CLUSTER_CONFIG)
+        config = {CONFIG_MEMBER: answer.get(CONFIG_MEMBER), SERVICES_MEMBER: answer.get(SERVICES_MEMBER)}
+        if GATEWAY_MEMBER in answer:
+            config[GATEWAY_MEMBER] = answer[GATEWAY_MEMBER]
+        if config[SERVICES_MEMBER] is None:
+            with suppress(NotOffered):  # long ago they were inside the cluster record
+                config[SERVICES_MEMBER] = (await self._link.call(SERVICES)).get(SERVICES_MEMBER)
+        return config
+
+    # --- everything else
+
+    async def _all(self, live: Live, collection: Collection, found: _Findings) -> None:
+        """All records of a kind, if they can be had at once."""
+        method, member = collection.all, collection.member
+        try:
+            found.parts[member] = _list_in(await self._link.call(method), method)
+        except NotOffered:
+            found.one_by_one.add(member)
+        except (ConnectionClosed, TimedOut):
+            raise
+        except Refused as exc:  # not for us: each by itself may be
+            log.info("asking one by one", kind=collection.kind, reason=str(exc))
+            live.not_offered.add(method.name)
+            found.one_by_one.add(member)
+        except CoreflowError as exc:
+            found.reject(method, exc)
+            if member in self._good:
+                found.parts[member] = self._good[member]
+            else:
+                found.one_by_one.add(member)
+
+    async def _platform(self, found: _Findings) -> None:
+        found.parts[PLATFORM_MEMBER] = self._pushed_platform
+        await self._proposed(PLATFORM, PLATFORM_MEMBER, found)
+
+    async def _gateway(self, found: _Findings) -> None:
+        """Where this is not offered, the gateway stands beside the cluster, if anywhere."""
+        await self._proposed(GATEWAY, _ASKED_GATEWAY, found)
+
+    async def _proposed(self, method: Method, member: str, found: _Findings) -> None:
+        """The answer of a method that may not be there. Without one, the last one counts, or none."""
+        assert method.answer is not None  # noqa: S101 - see the table
+        try:
+            found.parts[member] = (await self._link.call(method)).get(method.answer)
+        except NotOffered:
+            pass
+        except (ConnectionClosed, TimedOut):
+            raise
+        except CoreflowError as exc:
+            found.reject(method, exc)
+            if member in self._good:
+                found.parts[member] = self._good[member]
+
+    # --- one by one
+
+    async def _one_by_one(self, found: _Findings) -> None:
+        """What is referred to, kind after kind: a reference may stand in a record of the kind before."""
+        for collection, ids in _REFERENCES:
+            if collection.member in found.one_by_one:
+                so_far = self._discovery.decode(found.parts)
+                if collection is GROUPS:
+                    self._leave_out_tagged(so_far, found)
+                await self._these(collection, sorted({i for i in ids(so_far) if i}), found)
+
+    async def _these(self, collection: Collection, ids: Iterable[str], found: _Findings) -> None:
+        limiter = trio.CapacityLimiter(CONCURRENCY)
+        good = self._good_ones[collection.member]
+        records: dict[str, Any] = {}
+
+        async def one(identity: str) -> None:
+            method = collection.one
+            assert method.key is not None and method.answer is not None  # noqa: S101, PT018 - see the table
+            async with limiter:
+                try:
+                    answer = await self._link.call(method, {method.key: identity})
+                    if answer.get(method.answer) is None:
+                        raise InvalidRecord(Problem(f"$.{method.answer}", "is missing"))
+                    records[identity] = answer[method.answer]
+                except (ConnectionClosed, TimedOut):
+                    raise
+                except Refused as exc:  # gone, or not for us: whoever refers to it cannot be deployed
+                    found.rejected.append(_one_rejected(collection, identity, exc))
+                except CoreflowError as exc:
+                    found.rejected.append(_one_rejected(collection, identity, exc))
+                    if identity in good:
+                        records[identity] = good[identity]
+
+        async with nursery_of_one_error() as nursery:
+            for identity in ids:
+                nursery.start_soon(one, identity)
+        self._good_ones[collection.member] = records
+        found.parts[collection.member] = [records[identity] for identity in sorted(records)]
+
+    @staticmethod
+    def _leave_out_tagged(so_far: Records, found: _Findings) -> None:
+        """A bundle that chooses its groups by tag cannot be filled where groups come one by one."""
+        tagged = {
+            bundle.id
+            for bundle in so_far.secret_bundles.values()
+            if bundle.included_tags and not bundle.included_secret_group_ids
+        }
+        if tagged:
+            found.parts[BUNDLES.member] = [
+                raw
+                for raw in found.parts[BUNDLES.member]
+                if not (isinstance(raw, dict) and raw.get("id") in tagged)
+            ]
+            reason = f"chooses secret groups by tag, and Cloudly has no {GROUPS.all.name}"
+            found.rejected += [
+                RejectedRecord(kind=BUNDLES.kind, id=identity, name=None, reasons=(reason,))
+                for identity in sorted(tagged)
+            ]
+
+    # --- putting it together
+
+    def _decode(self, live: Live, found: _Findings) -> Records:
+        parts = dict(found.parts)
+        if _ASKED_GATEWAY in parts:
+            parts[GATEWAY_MEMBER] = parts.pop(_ASKED_GATEWAY)
+        form = orjson.dumps(parts, default=lambda _: None, option=orjson.OPT_SORT_KEYS)
+        digest, rejected = hashlib.sha256(form).digest(), tuple(found.rejected)
+        if self._known is None or self._known[:2] != (digest, rejected):
+            with quiet(enabled=len(form) >= LARGE_DOCUMENT):
+                records = self._decoder.decode(parts)
+            self._known = digest, rejected, evolve(records, rejected=records.rejected + rejected)
+        self._good, self._config_of = found.parts, live
+        self._config = {member: parts[member] for member in _FRAME if member in parts}
+        return self._known[2]
+
+    def _stand_by(self, exc: CoreflowError) -> Records:
+        """The last records, saying why these are not newer. Raises where there are none."""
+        if self._known is None:
+            raise exc
+        found = _Findings()
+        found.reject(SERVICES, exc)
+        _, known, last = self._known
+        if known != tuple(found.rejected):
+            own = last.rejected[: len(last.rejected) - len(known)]
+            self._known = b"", tuple(found.rejected), evolve(last, rejected=own + tuple(found.rejected))
+        return self._known[2]
+
+
+_REFERENCES: tuple[tuple[Collection, Callable[[Records], Iterable[str | None]]], ...] = (
+    (IMAGES, lambda records: (s.image_id for s in records.services)),
+    (REGISTRIES, lambda records: (i.location.external_registry_id for i in records.images.values())),
+    (
+        BUNDLES,
+        lambda records: (
+            identity
+            for s in records.services
+            for identity in (s.secret_bundle_id, *s.additional_secret_bundle_ids)
+        ),
+    ),
+    (
+        GROUPS,
+        lambda records: (g for b in records.secret_bundles.values() for g in b.included_secret_group_ids),
+    ),
+)
+
+
+def _list_in(answer: Mapping[str, Any], method: Method) -> list[Any]:
+    value = answer.get(method.answer or "")
+    if not isinstance(value, list):
+        raise InvalidRecord(Problem(f"$.{method.answer}", "is missing or not a list"))
+    return value
+
+
+def _one_rejected(collection: Collection, identity: str, exc: CoreflowError) -> RejectedRecord:
+    return RejectedRecord(kind=collection.kind, id=identity, name=None, reasons=(str(exc),))

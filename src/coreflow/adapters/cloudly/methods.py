@@ -1,0 +1,149 @@
+"""Every name that is spoken between Cloudly and coreflow, in one table, with how well it is known.
+
+A correction of a name is a change of this table. What a row says about its certainty:
+
+- `read`: read in a published copy of the interfaces package (5.0 to 5.3);
+- `older`: read in an older version only;
+- `recalled`: somebody's memory of this ecosystem's habits;
+- `proposed`: our own shape in the ecosystem's style, because no public source has it.
+
+A `proposed` method that the far side does not have is not asked for again on that connection.
+"""
+
+from enum import StrEnum
+
+from attrs import frozen
+
+
+class Certainty(StrEnum):
+    """How well a name or a shape is known."""
+
+    READ = "read"
+    OLDER = "older"
+    RECALLED = "recalled"
+    PROPOSED = "proposed"
+
+
+@frozen
+class Method:
+    """A method: its name, the member of the request that says what is wanted, and that of the answer that holds it.
+
+    Requests to Cloudly carry `identity` besides, unless the row says otherwise.
+    """
+
+    name: str
+    certainty: Certainty
+    key: str | None = None
+    answer: str | None = None
+    meaning: str = ""
+
+
+@frozen
+class Collection:
+    """A kind of record: its member in a cluster document, and the two ways to ask for it."""
+
+    member: str
+    kind: str
+    all: Method
+    one: Method
+
+
+_READ, _OLDER, _PROPOSED = Certainty.READ, Certainty.OLDER, Certainty.PROPOSED
+
+# coreflow -> Cloudly
+
+LOGIN = Method("getIdentityByToken", _READ, "token", "identity", "login with the machine token; no identity")
+CLUSTER_CONFIG = Method("getClusterConfig", _READ, None, "configData", "`services` stand beside the answer")
+SERVICES = Method("getServices", _READ, None, "services", "all services")
+CERTIFICATE = Method(
+    "getCertificateForDomain", _READ, "domainName", "certificate", "with `type`: `ssl`; on demand"
+)
+PLATFORM = Method("getPlatformDesiredState", _PROPOSED, None, "desiredState", "bindings")
+GATEWAY = Method(
+    "getExternalGatewayConfig", _PROPOSED, None, "externalGatewayConfig", "an external gateway, or null"
+)
+PULL_IMAGE = Method(
+    "pullImageVersion", _READ, "imageId", "imageStream", "with `versionString`; fields proposed"
+)
+STATUS = Method("cloudlyStatus", _READ, None, None, "a sign of life, once a minute")
+LOG = Method("log", _READ, "logPackages", None, "with `authToken` instead of an identity")
+
+COLLECTIONS = (
+    Collection(
+        "images",
+        "image",
+        Method("getAllImages", _READ, None, "images", "all images"),
+        Method("getImage", _READ, "imageId", "image", "one image, where all cannot be had"),
+    ),
+    Collection(
+        "externalRegistries",
+        "external registry",
+        Method("getExternalRegistries", _READ, None, "registries", "all external registries"),
+        Method("getExternalRegistryById", _READ, "id", "registry", "one, where all cannot be had"),
+    ),
+    Collection(
+        "secretBundles",
+        "secret bundle",
+        Method("getSecretBundles", _READ, None, "secretBundles", "all secret bundles"),
+        Method(
+            "getSecretBundleById", _READ, "secretBundleId", "secretBundle", "one, where all cannot be had"
+        ),
+    ),
+    Collection(
+        "secretGroups",
+        "secret group",
+        Method("getSecretGroups", _READ, None, "secretGroups", "all secret groups"),
+        Method("getSecretGroupById", _READ, "secretGroupId", "secretGroup", "one, where all cannot be had"),
+    ),
+)
+IMAGES, REGISTRIES, BUNDLES, GROUPS = COLLECTIONS
+
+# Cloudly -> coreflow
+
+PUSH_CONFIG = Method(
+    "pushClusterConfig", _READ, "configData", None, "the whole state; answered `{}`, then a pass"
+)
+PUSH_PLATFORM = Method("pushPlatformConfig", _PROPOSED, "desiredState", None, "answered `{}`, then a pass")
+SERVER_ACTION = Method(
+    "triggerServerAction", _READ, "actionName", "actionConfirmed", "answered `false`: the host is not ours"
+)
+METRICS = Method("getOrSendServerMetrics", _READ, "getOrSend", None, "answered `{}`")
+OLD_PUSHES = (
+    Method("pushContainerUpdate", _OLDER, None, None, "answered `{}`, then a pass"),
+    Method("informCoreflowAboutNewContainerVersion", _OLDER, None, None, "answered `{}`, then a pass"),
+)
+
+IDENTITY_TAG = "identity"
+"""The tag by which Cloudly finds this connection for its pushes; the payload is the identity (recalled)."""
+SERVICES_MEMBER = "services"
+GATEWAY_MEMBER = "externalGatewayConfig"
+
+ASKED = (
+    LOGIN,
+    CLUSTER_CONFIG,
+    SERVICES,
+    *(method for collection in COLLECTIONS for method in (collection.all, collection.one)),
+    CERTIFICATE,
+    PLATFORM,
+    GATEWAY,
+    PULL_IMAGE,
+    STATUS,
+    LOG,
+)
+ANSWERED = (PUSH_CONFIG, PUSH_PLATFORM, SERVER_ACTION, METRICS, *OLD_PUSHES)
+
+
+def method_table() -> str:
+    """The table as docs/cloudly.md has it."""
+    rows = ["| method | request | answer | certainty | |", "|---|---|---|---|---|"]
+    for direction, methods in (("→ Cloudly", ASKED), ("→ coreflow", ANSWERED)):
+        rows.append(f"| **{direction}** | | | | |")
+        rows += [
+            f"| `{m.name}` | {_code(m.key)} | {_code(m.answer)} | {m.certainty} | {m.meaning} |"
+            for m in methods
+        ]
+    return "\n".join(rows) + "\n"
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else ""

@@ -1,0 +1,221 @@
+"""`CloudlyPort` on a Cloudly that is somewhere on the network."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import structlog
+import trio
+from attrs import frozen
+
+from coreflow.adapters.typedsocket import Limits, TimedOut, Timing
+from coreflow.domain.codec import decode
+from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
+from coreflow.domain.records import CertificateRecord, Records
+from coreflow.domain.specs import ImageSpec
+
+from .fetching import Fetcher
+from .link import Dial, Link, Pace
+from .methods import CERTIFICATE, METRICS, OLD_PUSHES, PULL_IMAGE, PUSH_CONFIG, PUSH_PLATFORM, SERVER_ACTION
+from .reporting import LogShipper
+
+log = structlog.get_logger()
+
+STRIKES = 2
+"""Fetches in a row that were not answered before the connection is given up."""
+
+
+@frozen(kw_only=True)
+class ImageLimits:
+    """What an internal image may cost."""
+
+    bytes: int = 10 * 1024**3
+    """Size of its archive."""
+    seconds: float = 1800.0
+    """From the question to the last byte."""
+    stall: float = 60.0
+    """From one piece to the next."""
+
+
+class NetworkCloudly:
+    """Follows one Cloudly. `run` has to run for anything to happen.
+
+    While Cloudly is away, `records` goes on giving the last ones.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        token: str,
+        *,
+        wall_clock: Callable[[], float],
+        pace: Pace | None = None,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+        image_limits: ImageLimits | None = None,
+    ) -> None:
+        self._image_limits = image_limits or ImageLimits()
+        self._watchers: set[trio.MemorySendChannel[None]] = set()
+        self._strikes = 0
+        self._lock = trio.Lock()
+        handlers = {
+            PUSH_CONFIG.name: self._pushed,
+            PUSH_PLATFORM.name: self._platform_pushed,
+            SERVER_ACTION.name: self._server_action,
+            METRICS.name: lambda _: {},
+            **{method.name: self._old_push for method in OLD_PUSHES},
+        }
+        self.link = Link(
+            dial,
+            token,
+            handlers=handlers,
+            wall_clock=wall_clock,
+            on_up=self._came_up,
+            pace=pace,
+            limits=limits,
+            timing=timing,
+        )
+        self.logs = LogShipper(self.link, token)
+        self._fetcher = Fetcher(self.link)
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.link.run)
+            nursery.start_soon(self.logs.run)
+
+    # --- the port
+
+    async def records(self) -> Records:
+        """Ask Cloudly for everything. Unchanged answers give the very same object as before.
+
+        While it is away, or answers nothing that can be used, the last records stay in force. Raises what is wrong when
+        there have never been any.
+        """
+        known = self._fetcher.known
+        try:
+            live = self.link.live if known is not None else await self.link.wait()
+            if live is None:
+                await trio.lowlevel.checkpoint()
+                assert known is not None  # noqa: S101 - else there would be a connection, or an exception
+                return known
+            async with self._lock:
+                records = await self._fetcher.fetch(live)
+        except Unavailable as exc:
+            self._strike(exc)
+            if known is None:
+                raise
+            log.debug("going on with the last records", reason=str(exc))
+            return known
+        self._strikes = 0
+        return records
+
+    @asynccontextmanager
+    async def archive(self, spec: ImageSpec) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The archive of an internal image, as Cloudly streams it.
+
+        Entering raises Refused when there is none, or when this Cloudly cannot deliver streams; reading raises
+        Unavailable when the stream breaks, stalls or takes too long, and Refused when it is too large.
+        """
+        what = f"image {spec.image_id} {spec.version}"
+        limits = self._image_limits
+        deadline = trio.current_time() + limits.seconds
+        await self.link.wait()
+        fields = {"imageId": spec.image_id, "versionString": spec.version}
+        with _named(what):
+            peer, stream = await self.link.call_for_stream(PULL_IMAGE, fields)
+
+        async def take() -> bytes | None:
+            seconds = min(limits.stall, deadline - trio.current_time())
+            with _named(what), trio.move_on_after(max(seconds, 0.0)):
+                return await peer.take(stream)
+            if trio.current_time() >= deadline:
+                raise Unavailable(f"{what}: its archive did not arrive in {limits.seconds:g} s")
+            raise Unavailable(f"{what}: nothing of its archive arrived for {limits.stall:g} s")
+
+        async def pieces(piece: bytes | None) -> AsyncGenerator[bytes, None]:
+            size = 0
+            while piece is not None:
+                size += len(piece)
+                if size > limits.bytes:
+                    raise Refused(f"{what}: its archive is larger than {limits.bytes} bytes")
+                yield piece
+                piece = await take()
+
+        try:
+            first = await take()  # a peer that cannot deliver is found out before anything is begun
+            if first is None:
+                raise Refused(f"{what}: its archive is empty")
+            async with aclosing(pieces(first)) as chunks:
+                yield chunks
+        finally:
+            peer.give_up(stream)
+
+    async def certificate(self, domain: str) -> CertificateRecord:
+        """Ask for the certificate of a domain. Raises Refused when there is none, InvalidRecord when it is none."""
+        await self.link.wait()
+        with _named(f"certificate of {domain}"):
+            answer = await self.link.call(CERTIFICATE, {"domainName": domain, "type": "ssl"})
+        raw = answer.get(CERTIFICATE.answer or "")
+        if raw is None:
+            raise Refused(f"certificate of {domain}: Cloudly has none")
+        return decode(raw, CertificateRecord, f"$.{CERTIFICATE.answer}")
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncIterator[AsyncIterator[None]]:
+        """Yields when Cloudly pushed something, or is connected (again), since this was entered or last yielded."""
+        await trio.lowlevel.checkpoint()
+        send, receive = trio.open_memory_channel[None](1)
+        with send, receive:
+            self._watchers.add(send)
+            try:
+                yield receive
+            finally:
+                self._watchers.discard(send)
+
+    # --- what Cloudly says by itself
+
+    def _pushed(self, body: Mapping[str, Any]) -> Mapping[str, object]:
+        self._fetcher.push(body)
+        self._notify()
+        return {}
+
+    def _platform_pushed(self, body: Mapping[str, Any]) -> Mapping[str, object]:
+        self._fetcher.push_platform(body.get(PUSH_PLATFORM.key or ""))
+        self._notify()
+        return {}
+
+    def _old_push(self, _: Mapping[str, Any]) -> Mapping[str, object]:
+        self._notify()
+        return {}
+
+    def _server_action(self, _: Mapping[str, Any]) -> Mapping[str, object]:
+        log.info("server action refused", reason="coreflow does not manage the host")
+        return {SERVER_ACTION.answer or "": False}
+
+    def _came_up(self) -> None:
+        self._strikes = 0
+        self._fetcher.forget_pushes()
+        self._notify()
+
+    def _notify(self) -> None:
+        for watcher in self._watchers:
+            with suppress(trio.WouldBlock):  # it has not heard of the last change yet
+                watcher.send_nowait(None)
+
+    def _strike(self, exc: CoreflowError) -> None:
+        """A peer that answers pings and nothing else is no use: a new connection may be."""
+        self._strikes = self._strikes + 1 if isinstance(exc, TimedOut) else 0
+        if self._strikes >= STRIKES:
+            self._strikes = 0
+            self.link.drop("Cloudly does not answer requests")
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Put the name of what was wanted before the text of an error of the port."""
+    try:
+        yield
+    except PortError as exc:
+        renamed = Refused if isinstance(exc, Refused) else Unavailable
+        raise renamed(f"{what}: {exc}") from exc

@@ -1,0 +1,118 @@
+"""The TypedSocket server that services of the cluster dial: Coretraffic for its routes, above all.
+
+Anybody on a network of ours can connect, workloads included. So a connection can do nothing by itself but tag itself,
+as far as whoever opened the server lets its address do that; what is sent to a tag goes to connections that hold it.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+import structlog
+import trio
+
+from coreflow.domain.errors import Refused
+
+from .peer import Handler, Peer, Response
+from .tasks import nursery_of_one_error
+from .typedsocket import Limits, Timing
+from .web import HEARTBEAT_SECONDS, WebSocket, serve_websockets
+
+log = structlog.get_logger()
+
+MAX_CONNECTIONS = 256
+NOT_HERE = ("executeServiceBackup", "executeServiceRestore")
+"""Methods that only Cloudly may call, on its own connection: workloads can reach this server."""
+
+Admission = Callable[[str], Awaitable[Callable[[str], bool]]]
+"""For the address of a new connection: which tags it may have. Asked once, before anything is read from it."""
+
+
+def _refuse(method: str, _: Mapping[str, object]) -> Response:
+    raise Refused(f"{method} is not available on this server")
+
+
+class InternalServer:
+    """Connections by tag. `run` serves them."""
+
+    def __init__(
+        self,
+        admit: Admission,
+        *,
+        on_tagged: Callable[[str], None] | None = None,
+        handlers: Mapping[str, Handler] | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        heartbeat: float = HEARTBEAT_SECONDS,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self._admit, self._on_tagged = admit, on_tagged
+        self._handlers: dict[str, Handler] = {
+            **{name: partial(_refuse, name) for name in NOT_HERE},
+            **(handlers or {}),
+        }
+        self._max_connections, self._heartbeat = max_connections, heartbeat
+        self._limits, self._timing = limits or Limits(), timing
+        self._tagged: dict[str, list[Peer]] = {}
+
+    def tagged(self, name: str) -> tuple[Peer, ...]:
+        """The connections that hold a tag now; who got it last comes last."""
+        return tuple(self._tagged.get(name, ()))
+
+    async def run(
+        self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until cancelled; starts with the port. Raises Unavailable when it cannot listen."""
+        async with nursery_of_one_error() as nursery:
+            listening = await nursery.start(
+                partial(
+                    serve_websockets,
+                    host,
+                    port,
+                    self._serve,
+                    max_connections=self._max_connections,
+                    max_message=self._limits.message_bytes,
+                    heartbeat=self._heartbeat,
+                )
+            )
+            log.info("listening", address=f"{host}:{listening.port}", what="internal server")
+            task_status.started(listening.port)
+
+    async def _serve(self, socket: WebSocket) -> None:
+        may_have = await self._admit(socket.peer.rpartition(":")[0])
+        peer = Peer(
+            socket,
+            handlers=self._handlers,
+            limits=self._limits,
+            timing=self._timing,
+            tag_policy=lambda name, _: may_have(name),
+            tag_listener=self,
+        )
+        try:
+            await peer.run()
+        finally:
+            for name in list(self._tagged):
+                self.untagged(peer, name, reason=peer.reason)
+
+    def tagged_by(self, peer: Peer, name: str) -> None:
+        """See `TagListener`."""
+        is_new = peer not in self._tagged.get(name, ())
+        self._forget(peer, name)
+        self._tagged.setdefault(name, []).append(peer)
+        if is_new:
+            log.info("tagged", tag=name, peer=peer.address)
+        if self._on_tagged is not None:
+            self._on_tagged(name)
+
+    def untagged(self, peer: Peer, name: str, reason: str = "by its own wish") -> None:
+        """See `TagListener`."""
+        if self._forget(peer, name):
+            log.info("no longer tagged", tag=name, peer=peer.address, reason=reason)
+
+    def _forget(self, peer: Peer, name: str) -> bool:
+        peers = self._tagged.get(name, [])
+        if peer not in peers:
+            return False
+        peers.remove(peer)
+        if not peers:
+            del self._tagged[name]
+        return True
