@@ -120,6 +120,7 @@ class Lab:
             **kept,
             "DOCKER_HOST": self.host,
             "COREFLOW_BASE_SERVICES": "",
+            "COREFLOW_LISTEN": "127.0.0.1:0",
             "NO_COLOR": "1",
             **self.environ,
             **extra,
@@ -192,8 +193,11 @@ class Lab:
         return sorted(secret["Spec"]["Name"] for secret in found)
 
     def tasks(self, short: str) -> list[Json]:
-        """All tasks of a service."""
-        tasks: list[Json] = self.client.tasks(filters={"service": self.name(short)})
+        """All tasks of a service; none of one that is not there."""
+        try:
+            tasks: list[Json] = self.client.tasks(filters={"service": self.name(short)})
+        except docker.errors.NotFound:
+            return []
         return tasks
 
     def running(self, short: str) -> list[Json]:

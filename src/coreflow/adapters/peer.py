@@ -392,7 +392,7 @@ class Peer:
             self._refuse(asked, exc)
 
     def _refuse(self, asked: Asked, exc: Exception) -> None:
-        if isinstance(exc, Refused | Unavailable):
+        if isinstance(exc, Refused):
             self._post(self._connection.respond_error(asked.ask, str(exc)))
             return
         where = "".join(traceback.format_tb(exc.__traceback__))

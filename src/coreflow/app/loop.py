@@ -5,7 +5,7 @@ kicks during a pass make exactly one more, so a lost, doubled or late kick canno
 finds what nobody announced.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
@@ -27,6 +27,9 @@ SETTLING_SECONDS = 5.0
 BURST_SECONDS = 0.3
 """Events come in bursts; a kick waits this long for its companions. Urgent ones wait only where there are many: chains of
 passes begin this far apart at least."""
+
+PATIENCE_SECONDS = 60.0
+"""How long a roll-out may take before it is called unfinished, as long as no task fails."""
 
 
 class Kicks:
@@ -97,7 +100,7 @@ class Loop:
                     if refresh:  # not done yet
                         self._kicks.kick(refresh=True)
                     raise
-                self._problems.report(settlement)
+                self._problems.report(settlement, trio.current_time())
             if self._on_settled is not None:
                 self._on_settled(settlement)
             if any(outcome.retry for outcome in settlement.troubles):
@@ -178,10 +181,12 @@ class Problems:
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
+        self._moving: dict[str, float] = {}
 
-    def report(self, settlement: Settlement) -> None:
-        """Log the difference to the last report."""
+    def report(self, settlement: Settlement, now: float) -> None:
+        """Log the difference to the last report, and what has begun to run. `now` is any clock in seconds."""
         found = dict(_problems(settlement))
+        found.update(self._unfinished(settlement.verdicts, now))
         for key, text in found.items():
             if self._known.get(key) != text:
                 kind, _, name = key.partition(" ")
@@ -190,6 +195,20 @@ class Problems:
             kind, _, name = key.partition(" ")
             log.info("resolved", name=name, was=kind)
         self._known = found
+
+    def _unfinished(self, verdicts: Mapping[str, Verdict], now: float) -> Iterator[tuple[str, str]]:
+        """Services that do not run as they should: at once where there is an error, else after some time."""
+        for name in self._moving.keys() - verdicts.keys():
+            del self._moving[name]
+        for name, verdict in verdicts.items():
+            if verdict.done and self._moving.pop(name, None) is not None:
+                log.info("running", name=name, tasks=verdict.running)
+            if verdict.done or not verdict.detail:
+                continue
+            since = self._moving.setdefault(name, now)
+            if verdict.has_error or now - since >= PATIENCE_SECONDS:
+                text = f"{verdict.running} of {verdict.wanted} running: {verdict.detail}"
+                yield f"unfinished {name}", text
 
 
 def _problems(settlement: Settlement) -> list[tuple[str, str]]:
@@ -200,9 +219,4 @@ def _problems(settlement: Settlement) -> list[tuple[str, str]]:
     if plan.refusal is not None:
         names = ", ".join(plan.refusal.names)
         found.append(("refused removal", f"{plan.refusal} (COREFLOW_CONFIRM_REMOVAL); services: {names}"))
-    for name, verdict in settlement.verdicts.items():
-        if not verdict.done and verdict.detail:
-            found.append(
-                (f"unfinished {name}", f"{verdict.running} of {verdict.wanted} running: {verdict.detail}")
-            )
     return found

@@ -41,6 +41,8 @@ class Verdict:
     done: bool = False
     failed: bool = False
     detail: str = ""
+    has_error: bool = False
+    """Whether the detail is what went wrong, and not just how far the tasks are."""
 
 
 def judge(service: ObservedService, tasks: Iterable[ObservedTask], nodes: Iterable[ObservedNode]) -> Verdict:
@@ -53,20 +55,20 @@ def judge(service: ObservedService, tasks: Iterable[ObservedTask], nodes: Iterab
     state = service.update_state
     failed = state in {"rollback_paused", "paused"}
     done = running >= wanted and not service.in_roll_out and not failed
+    error = detail = ""
     if failed or state == "rollback_completed":
-        detail = f"{state.replace('_', ' ')}: {_last_error(tasks) or service.update_message}"
-    elif done:
-        detail = ""
-    else:
+        error = f"{state.replace('_', ' ')}: {_last_error(tasks) or service.update_message}"
+    elif not done:
         present = [task for task in tasks if task.is_current]
-        detail = _last_error(present) or _stuck(present)
+        error, detail = _last_error(present), _stuck(present)
     return Verdict(
         service=service.name,
         running=min(running, wanted),
         wanted=wanted,
         done=done,
         failed=failed,
-        detail=detail,
+        detail=error or detail,
+        has_error=bool(error),
     )
 
 

@@ -272,13 +272,32 @@ def test_problems_are_said_when_they_begin_and_end() -> None:
         world.cloudly.set(cluster(service("a", MISSING), service("b", GOOD, secretBundleId="none")))
         with capture_logs() as lines:
             for _ in range(3):
-                problems.report(await world.reconciler().settle())
+                problems.report(await world.reconciler().settle(), 0.0)
             assert {(line["event"], line["name"]) for line in lines} == {("held", "a"), ("rejected", "b")}
             assert len(lines) == 2
             world.cloudly.set(cluster(service("a"), service("b")))
             await world.reconciler().deploy(timeout=60)
-            problems.report(await world.reconciler().settle())
+            problems.report(await world.reconciler().settle(), 0.0)
         assert [line["event"] for line in lines[2:]] == ["resolved", "resolved"]
+
+    play(scene)
+
+
+def test_a_roll_out_is_a_problem_only_when_it_takes_long() -> None:
+    """What is on its way is not complained about for a minute; what then runs is said once."""
+
+    async def scene() -> None:
+        world = World()
+        problems = Problems()
+        world.cloudly.set(cluster(service("a")))
+        settlement = await world.reconciler().settle()
+        with capture_logs() as lines:
+            for now in (0.0, 59.0, 60.0, 61.0):
+                problems.report(settlement, now)
+            await world.reconciler().deploy(timeout=60)
+            for now in (2000.0, 2001.0):
+                problems.report(await world.reconciler().settle(), now)
+        assert [line["event"] for line in lines] == ["unfinished", "running", "resolved"]
 
     play(scene)
 
@@ -294,9 +313,9 @@ def test_failures_and_refusals_are_problems_too() -> None:
         world.cloudly.set(cluster(service("a", BAD), service("b", NEWER)))
         await world.reconciler().deploy(timeout=60)
         with capture_logs() as lines:
-            problems.report(await world.reconciler().settle())
+            problems.report(await world.reconciler().settle(), 0.0)
             world.cloudly.set(cluster())
-            problems.report(await world.reconciler().settle())
+            problems.report(await world.reconciler().settle(), 0.0)
         assert [line["event"] for line in lines] == ["failed", "refused", "resolved"]
         assert "COREFLOW_CONFIRM_REMOVAL" in lines[1]["reason"]
 
