@@ -45,7 +45,7 @@ from aiohttp.client_exceptions import (
 )
 from attrs import define, field, frozen
 
-from coreflow.domain.errors import Refused, Unavailable
+from coreflow.domain.errors import CoreflowError, Refused, Unavailable
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -112,6 +112,10 @@ class Denied(Refused):
 
     def __str__(self) -> str:
         return f"{self.where} answered with HTTP status {self.status}"
+
+
+class NotHosted(CoreflowError, RuntimeError):
+    """The process runs trio alone, and aiohttp needs asyncio around it."""
 
 
 _ASK_AGAIN = frozenset({408, 425, 429})
@@ -201,6 +205,15 @@ async def _host(
     return result  # type: ignore[return-value]  # None only when the scope caught
 
 
+def is_hosted() -> bool:
+    """Whether there is an asyncio loop around the present trio, so that this module works."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def in_asyncio(job: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
     """For a trio task: run `job` as an asyncio task and wait for it. Results and exceptions cross.
 
@@ -210,7 +223,7 @@ async def in_asyncio(job: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        raise RuntimeError("the process must be started with coreflow.adapters.web.run") from None
+        raise NotHosted("the process must be started with coreflow.adapters.web.run") from None
     waiting = trio.lowlevel.current_task()
     task: asyncio.Task[T] = loop.create_task(job(*args))
     raise_cancelled: Callable[[], Any] | None = None

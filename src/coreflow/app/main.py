@@ -141,7 +141,8 @@ async def running(
     """Start everything; stop everything, in reverse, when the block ends.
 
     With `ports` the far sides are the caller's (memory adapters, say), stay open, and are all there is; without, they
-    are opened as the settings say, and the internal server is started before them: that needs `adapters.web.run`.
+    are opened as the settings say, and the internal server is started before them. That server, and a control plane on
+    the network, need a process that was started with `adapters.web.run` instead of `trio.run`.
     """
     kicks = Kicks()
     async with AsyncExitStack() as stack:
@@ -192,6 +193,12 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 @asynccontextmanager
 async def _serving(settings: Settings, gate: _Gate, kicks: Kicks) -> AsyncIterator[None]:
     """The internal server, for as long as the block lasts."""
+    from coreflow.adapters.web import is_hosted
+
+    if not is_hosted():
+        log.warning("no internal server", reason="the process was not started with coreflow.adapters.web.run")
+        yield
+        return
     from coreflow.adapters.internal import InternalServer
     from coreflow.adapters.typedsocket import Limits
 

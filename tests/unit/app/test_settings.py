@@ -249,6 +249,27 @@ def test_every_setting_has_examples() -> None:
     assert sorted(GOOD) == sorted(BAD) == sorted(NAMES)
 
 
+@pytest.mark.parametrize(
+    ("url", "warns"),
+    [
+        ("http://cloudly.example.com", True),
+        ("ws://10.0.0.1:3000", True),
+        ("https://cloudly.example.com", False),
+        ("wss://10.0.0.1", False),
+        ("http://127.0.0.1:3000", False),
+        ("ws://[::1]:3000", False),
+        ("http://localhost", False),
+        ("file:///cluster.yaml", False),
+    ],
+)
+def test_a_token_in_the_clear_is_warned_of(tmp_path: Path, url: str, warns: bool) -> None:  # noqa: FBT001
+    """Except on this very machine."""
+    environ = {"CLOUDLY_URL": url, "JUMPCODE": "canary"}
+    warnings = load_settings(environ, directory=tmp_path, secrets=tmp_path).warnings
+    assert any("in the clear" in warning for warning in warnings) is warns
+    assert "canary" not in str(warnings)
+
+
 def test_the_table_and_the_class_agree() -> None:
     """Every row of the table has its attribute, and every attribute its row; secrets are hidden in the repr."""
     attributes = {a.name: a for a in attrs.fields(Settings) if a.name not in {"warnings", "sources"}}
