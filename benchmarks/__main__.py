@@ -1,4 +1,4 @@
-"""`python -m benchmarks [core] [swarm]`: both by default. Exit status 1 where a limit is missed."""
+"""`python -m benchmarks [core] [swarm] [push]`: all by default. Exit status 1 where a limit is missed."""
 
 import sys
 
@@ -20,6 +20,13 @@ def main(chosen: list[str]) -> int:
             missed |= any(row.is_missed for row in rows)
             title = f"A real Swarm, {count} services, in units of docker stack deploy"
             print("\n".join(table.lines(title, rows)), flush=True)
+    if not chosen or "push" in chosen:
+        from benchmarks import push
+
+        rows = push.run()
+        missed |= any(row.is_missed for row in rows)
+        title = f"A push, {push.SERVICES} services on a real Swarm, in units of GET /services"
+        print("\n".join(table.lines(title, rows)), flush=True)
     return 1 if missed else 0
 
 

@@ -42,7 +42,7 @@ class _Bench:
         self.records, self.compose = folder / "cluster.json", folder / "stack.json"
         names = [f"{PREFIX}-{number}" for number in range(count)]
         values = {name: f"secret of {name}" for name in names}
-        self.records.write_text(json.dumps(_cluster(values)))
+        self.records.write_text(json.dumps(cluster_document(values)))
         for name, value in values.items():
             (folder / name).write_text(json.dumps({"KEY": value}))
         self.compose.write_text(json.dumps(_stack(values, folder)))
@@ -65,19 +65,20 @@ class _Bench:
         subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
 
     def clean(self, label: str) -> None:
-        """Remove services and secrets with a label, and wait until they are gone."""
+        """Remove services and secrets with a label."""
+        trio.run(remove, self.host, label)
 
-        async def remove() -> None:
-            async with open_engine(self.host) as engine, trio.open_nursery() as nursery:
-                for service in await engine.list_services():
-                    if label in _labels(service):
-                        nursery.start_soon(engine.remove_service, service["ID"])
-            async with open_engine(self.host) as engine, trio.open_nursery() as nursery:
-                for secret in await engine.list_secrets():
-                    if label in _labels(secret):
-                        nursery.start_soon(engine.remove_secret, secret["ID"])
 
-        trio.run(remove)
+async def remove(host: str, label: str) -> None:
+    """Remove services and secrets with a label, and wait until they are gone."""
+    async with open_engine(host) as engine, trio.open_nursery() as nursery:
+        for service in await engine.list_services():
+            if label in _labels(service):
+                nursery.start_soon(engine.remove_service, service["ID"])
+    async with open_engine(host) as engine, trio.open_nursery() as nursery:
+        for secret in await engine.list_secrets():
+            if label in _labels(secret):
+                nursery.start_soon(engine.remove_secret, secret["ID"])
 
 
 def _labels(document: dict[str, Any]) -> set[str]:
@@ -87,7 +88,8 @@ def _labels(document: dict[str, Any]) -> set[str]:
 OURS, THEIRS = f"serve.zone.cluster={PREFIX}", f"com.docker.stack.namespace={PREFIX}s"
 
 
-def _cluster(values: dict[str, str]) -> dict[str, Any]:
+def cluster_document(values: dict[str, str], image: str = IMAGE) -> dict[str, Any]:
+    """Services by these names without replicas, each with one secret."""
     return {
         "configData": {"id": PREFIX, "data": {"name": "bench"}},
         "services": [
@@ -95,7 +97,7 @@ def _cluster(values: dict[str, str]) -> dict[str, Any]:
                 "id": f"id-{name}",
                 "data": {
                     "name": name,
-                    "registryTarget": {"imageUrl": IMAGE},
+                    "registryTarget": {"imageUrl": image},
                     "scaleFactor": 0,
                     "secretBundleId": f"bundle-{name}",
                 },
@@ -157,10 +159,10 @@ def run(count: int, rounds: int = ROUNDS) -> list[Row]:
         finally:
             bench.clean(OURS)
             bench.clean(THEIRS)
-            trio.run(_remove_networks, host)
+            trio.run(remove_networks, host)
 
 
-async def _remove_networks(host: str) -> None:
+async def remove_networks(host: str) -> None:
     """The networks that this run made, if it made them."""
     async with open_engine(host) as engine:
         for network in await engine.list_networks():

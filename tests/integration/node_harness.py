@@ -1,4 +1,4 @@
-"""Peers on the real npm packages: a stand-in for Cloudly, and a client like Coretraffic.
+"""Peers on the real npm packages: a stand-in for Cloudly, a client like Coretraffic, and one that really proxies.
 
 `scripts/node-harness` prepares the machine; tests that need it say so with `needs_node`. The processes belong to a
 nursery (`nursery` of pytest-trio, for instance) and end with it.
@@ -189,6 +189,13 @@ class Coretraffic(NodePeer):
         return await self.ask("request", method=method, body=body)
 
 
+class TlsProxy(Coretraffic):
+    """A client of the internal server that does what it is told: it ends TLS, and proxies to the tasks.
+
+    It listens on `port` of 127.0.0.1. What it could not proxy is an event: `failed`, with `host` and `error`.
+    """
+
+
 async def start_cloudly(nursery: trio.Nursery, **options: Any) -> Cloudly:
     """Start a stand-in. Options: `port`, `tls` (paths of `cert` and `key`)."""
     return await _start(nursery, Cloudly, ["cloudly.mjs", json.dumps(options)])
@@ -197,6 +204,15 @@ async def start_cloudly(nursery: trio.Nursery, **options: Any) -> Cloudly:
 async def start_coretraffic(nursery: trio.Nursery, url: str, **options: Any) -> Coretraffic:
     """Start a client; it does not dial yet. Options are at the top of `node/coretraffic.mjs`."""
     return await _start(nursery, Coretraffic, ["coretraffic.mjs", json.dumps({"url": url, **options})])
+
+
+async def start_tls_proxy(nursery: trio.Nursery, url: str, *, relay: str, **options: Any) -> TlsProxy:
+    """Start a proxy that reaches the tasks through `relay` (see `proxy_bench.overlay_relay`); it does not dial yet.
+
+    Options: `port` and `connectSeconds`, and those of a Coretraffic.
+    """
+    options = {"url": url, "relay": relay, **options}
+    return await _start(nursery, TlsProxy, ["coretraffic.mjs", json.dumps(options)])
 
 
 async def _start(nursery: trio.Nursery, kind: type[P], arguments: list[str]) -> P:

@@ -43,7 +43,16 @@ def test_the_public_names_are_these() -> None:
 
 def test_the_memory_adapters_are_public() -> None:
     """Embedding programs and tests get the far sides in memory from one place."""
-    assert memory.__all__ == ["Behaviour", "Fault", "MemoryCloudly", "MemoryEngine", "Node", "Registry"]
+    assert memory.__all__ == [
+        "Behaviour",
+        "Fault",
+        "MemoryCloudly",
+        "MemoryCoretraffic",
+        "MemoryEngine",
+        "MemoryGateway",
+        "Node",
+        "Registry",
+    ]
     assert all(hasattr(memory, name) for name in memory.__all__)
 
 

@@ -32,20 +32,20 @@ def _refuse(method: str, _: Mapping[str, object]) -> Response:
 
 
 class InternalServer:
-    """Connections by tag. `run` serves them."""
+    """Connections by tag. `run` serves them; `on_tags` is called with the name of a tag that was set or is gone."""
 
     def __init__(
         self,
         admit: Admission,
         *,
-        on_tagged: Callable[[str], None] | None = None,
+        on_tags: Callable[[str], None] | None = None,
         handlers: Mapping[str, Handler] | None = None,
         max_connections: int = MAX_CONNECTIONS,
         heartbeat: float = HEARTBEAT_SECONDS,
         limits: Limits | None = None,
         timing: Timing | None = None,
     ) -> None:
-        self._admit, self._on_tagged = admit, on_tagged
+        self._admit, self._on_tags = admit, on_tags
         self._handlers: dict[str, Handler] = {
             **{name: partial(_refuse, name) for name in NOT_HERE},
             **(handlers or {}),
@@ -100,13 +100,15 @@ class InternalServer:
         self._tagged.setdefault(name, []).append(peer)
         if is_new:
             log.info("tagged", tag=name, peer=peer.address)
-        if self._on_tagged is not None:
-            self._on_tagged(name)
+        if self._on_tags is not None:
+            self._on_tags(name)
 
     def untagged(self, peer: Peer, name: str, reason: str = "by its own wish") -> None:
         """See `TagListener`."""
         if self._forget(peer, name):
             log.info("no longer tagged", tag=name, peer=peer.address, reason=reason)
+            if self._on_tags is not None:
+                self._on_tags(name)
 
     def _forget(self, peer: Peer, name: str) -> bool:
         peers = self._tagged.get(name, [])

@@ -8,6 +8,7 @@ finds what nobody announced.
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from typing import Protocol
 
 import structlog
 import trio
@@ -64,6 +65,14 @@ class Kicks:
         return refresh
 
 
+class Kickable(Protocol):
+    """What can be told that something may have changed."""
+
+    def kick(self, *, urgent: bool = False) -> None:
+        """Something may have changed."""
+        ...
+
+
 class Loop:
     """The chain of passes of a daemon."""
 
@@ -74,7 +83,7 @@ class Loop:
         *,
         initial_delay: float,
         relist_seconds: float,
-        on_settled: Callable[[Settlement], None] | None = None,
+        on_settled: Callable[[Settlement, bool], None] | None = None,
     ) -> None:
         self._reconciler, self._kicks = reconciler, kicks
         self._initial_delay, self._relist_seconds = initial_delay, relist_seconds
@@ -102,7 +111,7 @@ class Loop:
                     raise
                 self._problems.report(settlement, trio.current_time())
             if self._on_settled is not None:
-                self._on_settled(settlement)
+                self._on_settled(settlement, refresh)
             if any(outcome.retry for outcome in settlement.troubles):
                 raise Unavailable("; ".join(sorted({o.detail for o in settlement.troubles if o.retry})))
             await self._pause(settlement, began)
@@ -121,7 +130,7 @@ class Loop:
 
 async def kick_on_changes(
     changes: Callable[[], AbstractAsyncContextManager[AsyncIterator[None]]],
-    kicks: Kicks,
+    kicks: Kickable,
     *,
     urgent: bool = False,
 ) -> None:

@@ -7,7 +7,7 @@ in reverse, which the nesting of context managers and nurseries gives for free.
 import ipaddress
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from coreflow.domain.base import CORETRAFFIC
 from coreflow.domain.errors import PortError
-from coreflow.domain.ids import BASE
-from coreflow.domain.ports import CloudlyPort, DockerPort
+from coreflow.domain.ids import BASE, ClusterId
+from coreflow.domain.ports import CloudlyPort, CoretrafficPort, DockerPort, GatewayPort
+from coreflow.domain.records import GatewayRecord
 
 from . import logs
-from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_schedule
+from .gateways import Gateways, MakeGateway
+from .loop import ActionLog, Kickable, Kicks, Loop, kick_on_changes, kick_on_schedule
 from .reconcile import Listener, Reconciler, Settlement
+from .routing import Router
 from .settings import Settings
 from .supervise import supervise
 
@@ -41,6 +44,10 @@ class Ports:
 
     cloudly: CloudlyPort
     docker: DockerPort
+    coretraffic: CoretrafficPort | None = None
+    """Without it nothing is routed."""
+    make_gateway: MakeGateway | None = None
+    """Makes the port of the gateway that the records name, if they name one."""
 
 
 @asynccontextmanager
@@ -116,6 +123,8 @@ class Coreflow:
     def __init__(self, kicks: Kicks) -> None:
         self._kicks = kicks
         self.last: Settlement | None = None
+        self.routing: Routing | None = None
+        """Hosts and their certificates, where there is a proxy to tell of them."""
         self._settled = trio.Event()
 
     def kick(self) -> None:
@@ -148,8 +157,9 @@ async def running(
     async with AsyncExitStack() as stack:
         if ports is None:
             gate = _Gate(settings)
-            await stack.enter_async_context(_serving(settings, gate, kicks))
-            ports = await stack.enter_async_context(open_ports(settings))
+            coretraffic = await stack.enter_async_context(_serving(settings, gate))
+            opened = await stack.enter_async_context(open_ports(settings))
+            ports = evolve(opened, coretraffic=coretraffic, make_gateway=make_dcrouter)
             gate.docker = ports.docker
         yield await stack.enter_async_context(_running(settings, ports, kicks, listener))
 
@@ -191,26 +201,29 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 @asynccontextmanager
-async def _serving(settings: Settings, gate: _Gate, kicks: Kicks) -> AsyncIterator[None]:
-    """The internal server, for as long as the block lasts."""
+async def _serving(settings: Settings, gate: _Gate) -> AsyncIterator[CoretrafficPort | None]:
+    """The internal server and the proxies that dial it, for as long as the block lasts."""
     from coreflow.adapters.web import is_hosted
 
     if not is_hosted():
         log.warning("no internal server", reason="the process was not started with coreflow.adapters.web.run")
-        yield
+        yield None
         return
+    from coreflow.adapters.coretraffic import CoretrafficRoutes
     from coreflow.adapters.internal import InternalServer
     from coreflow.adapters.typedsocket import Limits
 
     server = InternalServer(
         gate.admit,
-        on_tagged=lambda _: kicks.kick(urgent=True),
+        on_tags=lambda _: coretraffic.tags_changed(),
         limits=Limits(message_bytes=settings.message_limit_mb * _MIB),
     )
+    coretraffic = CoretrafficRoutes(server.tagged)
     serve = partial(server.run, settings.listen.host, settings.listen.port)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervise, "internal server", serve)
-        yield
+        nursery.start_soon(supervise, "coretraffic", coretraffic.run)
+        yield coretraffic
         nursery.cancel_scope.cancel()
 
 
@@ -219,6 +232,14 @@ async def _running(
     settings: Settings, ports: Ports, kicks: Kicks, listener: Listener | None
 ) -> AsyncIterator[Coreflow]:
     engine = Coreflow(kicks)
+    routing = Routing(settings, ports) if ports.coretraffic is not None else None
+    engine.routing = routing
+
+    def settled(settlement: Settlement, refresh: bool) -> None:
+        engine._take(settlement)  # noqa: SLF001 - its own module
+        if routing is not None:
+            routing.settled(settlement, refresh=refresh)
+
     reconciler = Reconciler(
         ports.cloudly,
         ports.docker,
@@ -231,18 +252,79 @@ async def _running(
         kicks,
         initial_delay=settings.initial_delay,
         relist_seconds=settings.relist_seconds,
-        on_settled=engine._take,  # noqa: SLF001 - its own module
+        on_settled=settled,
     )
+    listeners = (kicks,) if routing is None else (kicks, routing.router)
     async with trio.open_nursery() as nursery:
         watch_records = partial(kick_on_changes, ports.cloudly.changes, kicks, urgent=True)
-        watch_docker = partial(kick_on_changes, ports.docker.changes, kicks)
+        watch_docker = partial(kick_on_changes, ports.docker.changes, _All(listeners))
         tick = partial(kick_on_schedule, settings.schedule, kicks, partial(datetime.now, UTC))  # noqa: TID251 - the edge
         nursery.start_soon(supervise, "watch records", watch_records)
         nursery.start_soon(supervise, "watch docker", watch_docker)
         nursery.start_soon(supervise, "schedule", tick)
         nursery.start_soon(supervise, "reconcile", loop.run_forever, kicks.wait_urgent)
+        for name, job in routing.jobs if routing is not None else ():
+            nursery.start_soon(supervise, name, job)
         yield engine
         nursery.cancel_scope.cancel()
+
+
+@frozen
+class _All:
+    """Passes a kick on to several."""
+
+    listeners: tuple[Kickable, ...]
+
+    def kick(self, *, urgent: bool = False) -> None:
+        """Kick all of them."""
+        for listener in self.listeners:
+            listener.kick(urgent=urgent)
+
+
+class Routing:
+    """What goes on beside the passes so that hosts lead to tasks: certificates, proxies, the external gateway."""
+
+    def __init__(self, settings: Settings, ports: Ports) -> None:
+        assert ports.coretraffic is not None  # noqa: S101 - else there is no routing
+        self.cloudly = ports.cloudly
+        self._gateways = Gateways(ports.make_gateway) if ports.make_gateway is not None else None
+        self.router = Router(
+            ports.docker,
+            ports.coretraffic,
+            self,
+            time.time,  # noqa: TID251 - the edge
+            which=settings.route_tasks,
+        )
+        jobs = [
+            ("watch tasks", self.router.watch_tasks),
+            ("routes", self.router.publish),
+            ("certificates", self.router.book.run),
+        ]
+        if self._gateways is not None:
+            jobs.append(("gateway", self._gateways.run))
+        self.jobs: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = tuple(jobs)
+
+    @property
+    def gateway(self) -> GatewayPort | None:
+        """Where certificates come from first, if anywhere."""
+        return self._gateways.certificates if self._gateways is not None else None
+
+    def settled(self, settlement: Settlement, *, refresh: bool) -> None:
+        """Passes have ended; with `refresh`, everything is looked at and sent again."""
+        if self._gateways is not None:
+            if refresh:
+                self._gateways.refresh()
+            self._gateways.settled(settlement.last, self.router.claims_after(settlement.last))
+        self.router.settled(settlement)
+        if refresh:
+            self.router.refresh()
+
+
+def make_dcrouter(record: GatewayRecord, cluster: ClusterId) -> GatewayPort:
+    """The port of the gateway that a record describes."""
+    from coreflow.adapters.dcrouter import Dcrouter
+
+    return Dcrouter(record.url, record.api_token or "", cluster)
 
 
 async def run_daemon(settings: Settings) -> None:

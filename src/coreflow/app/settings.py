@@ -118,6 +118,7 @@ class Settings:
     message_limit_mb: int
     """Size of one message of a TypedSocket connection, in MiB."""
     report_logs: bool
+    route_tasks: Literal["all", "first"]
     update: Literal["rolling", "recreate"]
     prune: bool
     confirm_removal: str | None
@@ -504,6 +505,12 @@ SETTINGS: tuple[Setting, ...] = (
         default="true",
         parse=_boolean,
         meaning="Whether the control plane is sent the log, if it takes one.",
+    ),
+    Setting(
+        name="COREFLOW_ROUTE_TASKS",
+        default="all",
+        parse=_choice("all", "first"),
+        meaning="Which tasks of a service get its requests: `all` that run, or only the `first`.",
     ),
     Setting(
         name="COREFLOW_UPDATE",

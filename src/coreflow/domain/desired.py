@@ -30,8 +30,9 @@ from .images import (
 )
 from .observed import Observed
 from .records import Records, SecretBundleRecord, SecretGroupRecord, ServiceRecord
+from .routes import HostClaim
 from .secrets import Layer, flatten, matches
-from .services import WORKLOAD, Ingredients, Rendered, host_names, login_hash, render_workload
+from .services import WORKLOAD, Ingredients, Rendered, host_names, host_ports, login_hash, render_workload
 from .specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
 
 Unit = str
@@ -87,6 +88,8 @@ class Desired:
     """Units whose objects are left alone."""
     held_names: frozenset[str] = frozenset()
     """Names of services that belong to records whose id cannot be read."""
+    hosts: Mapping[str, HostClaim] = Factory(dict)
+    """By host name: which service it leads to. Those of services that run but cannot be deployed as recorded, too."""
     prune: bool = True
     """False when a record's owner is unknown: then nothing can be said to be unwanted."""
 
@@ -247,7 +250,7 @@ class Renderer:
                 self._memo[service.id] = (ingredients, rendered)
             has_name = work.claim_name(service.id, service.name)
             if has_name:
-                work.claim_hosts(service, rendered.hosts)
+                work.claim_hosts(service, rendered)
         except Rejected as exc:
             work.reject(service.id, service.name, exc.reasons)
         except _Held as exc:
@@ -344,8 +347,13 @@ class _Work:
         self.pin: NodeId | None = observed.own_node if len(observed.nodes) > 1 else None
         self._known = pinned
         self._foreign = {s.name for s in observed.services if s.cluster != records.cluster.id}
-        self.running = frozenset(s.owner for s in observed.services if s.cluster == records.cluster.id)
         self._hosts: dict[str, str] = {}
+        self.hosts: dict[str, HostClaim] = {}
+        self._names_of: dict[Owner, set[str]] = {}
+        for observed_service in observed.services:
+            if observed_service.cluster == records.cluster.id:
+                self._names_of.setdefault(observed_service.owner, set()).add(observed_service.name)
+        self.running = frozenset(self._names_of)
         self._all_groups = tuple(records.secret_groups.values())
         for rejected in records.rejected:
             if rejected.kind == "service":
@@ -399,19 +407,29 @@ class _Work:
         self.reject(unit, name, (reason,))
         return False
 
-    def claim_hosts(self, service: ServiceRecord, hosts: tuple[str, ...]) -> None:
+    def claim_hosts(self, service: ServiceRecord, rendered: Rendered) -> None:
         """Reserve the host names of a service, all or none."""
-        taken = [f"the host name {h} belongs to service {self._hosts[h]}" for h in hosts if h in self._hosts]
+        hosts = rendered.hosts
+        taken = [
+            f"the host name {h} belongs to service {self._hosts[h]}" for h, _ in hosts if h in self._hosts
+        ]
         if taken:
             raise Rejected(*taken)
-        for host in hosts:
+        for host, port in hosts:
             self._hosts[host] = service.id
+            self.hosts[host] = HostClaim(host=host, service=service.name, port=port)
 
     def keep_hosts(self, service: ServiceRecord) -> None:
-        """What runs and cannot be deployed as its record says keeps the host names that nobody else has."""
-        if Owner(service.id) in self.running:
-            for host, _ in host_names(service):
-                self._hosts.setdefault(host, service.id)
+        """What runs and cannot be deployed as its record says keeps the host names that nobody else has, and is routed."""
+        names = sorted(self._names_of.get(Owner(service.id), ()))
+        if not names:
+            return
+        for host, _ in host_names(service):
+            self._hosts.setdefault(host, service.id)
+        name = service.name if service.name in names else names[0]
+        for host, port in host_ports(service):
+            if self._hosts[host] == service.id:
+                self.hosts.setdefault(host, HostClaim(host=host, service=name, port=port))
 
     def digest(
         self, unit: Unit, request: ImageRequest, login: str, images: Mapping[ImageRequest, Resolution]
@@ -499,6 +517,7 @@ class _Work:
             notes=tuple(self.notes),
             held=frozenset(self.held),
             held_names=frozenset(self.held_names),
+            hosts=self.hosts,
             prune=self.prune,
         )
 

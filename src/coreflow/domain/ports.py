@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from .gateway import GatewayAction, ObservedRoute
 from .images import ImageRequest, ResolvedImage
 from .observed import Observed, ObservedService, ObservedTask
 from .plan import Action
 from .records import CertificateRecord, Records
+from .routes import RouteTable
 from .specs import ImageSpec
 
 
@@ -28,6 +30,13 @@ class DockerPort(Protocol):
 
     async def progress(self) -> tuple[tuple[ObservedService, ...], tuple[ObservedTask, ...]]:
         """Services and tasks only: enough to see whether roll-outs have ended."""
+        ...
+
+    async def running_tasks(self) -> tuple[ObservedTask, ...]:
+        """Tasks that are meant to run, with their addresses, in one list: cheap enough to be asked for every second.
+
+        Whether a task was made from its service's present spec is not known here.
+        """
         ...
 
     async def resolve(self, request: ImageRequest) -> ResolvedImage:
@@ -82,4 +91,35 @@ class CloudlyPort(Protocol):
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Yields whenever the records may have changed."""
+        ...
+
+
+class GatewayPort(Protocol):
+    """An external gateway that carries public routes, and may have certificates."""
+
+    async def certificate(self, host: str) -> CertificateRecord:
+        """The certificate that the gateway has for a host, or for its parent as a wildcard. Raises Refused: it has none."""
+        ...
+
+    async def routes(self) -> tuple[ObservedRoute, ...]:
+        """Every route there is, ours and others'."""
+        ...
+
+    async def apply(self, action: GatewayAction) -> None:
+        """Carry out one action. Done already is success."""
+        ...
+
+
+class CoretrafficPort(Protocol):
+    """The reverse proxies of the cluster, as many as are connected."""
+
+    def publish(self, table: RouteTable) -> None:
+        """From now on this is what they should have: sent to each where it differs from what that one has.
+
+        Returns at once. Each gets one update at a time, and the newest table when it is done with that.
+        """
+        ...
+
+    def resend(self) -> None:
+        """Send it once more to everybody, though nothing changed."""
         ...

@@ -76,8 +76,8 @@ class Rendered:
     service: ServiceSpec
     secret: SecretSpec | None = None
     image: ImageSpec | None = None
-    hosts: tuple[str, ...] = ()
-    """The host names that lead to it, normalised."""
+    hosts: tuple[tuple[str, int], ...] = ()
+    """The host names that lead to it, normalised, and the port of each."""
     notes: tuple[str, ...] = ()
 
 
@@ -124,7 +124,7 @@ def render_workload(given: Ingredients) -> Rendered:
         ),
         secret=secret,
         image=image_spec(given.source, owner),
-        hosts=tuple([host for host, _ in hosts]),
+        hosts=tuple(host_ports(record)),
         notes=(*(payload.notes if payload is not None else ()), *_remarks(given, mounts)),
     )
 
@@ -256,6 +256,20 @@ def host_names(record: ServiceRecord) -> Iterator[tuple[str, str]]:
             yield name.strip().rstrip(".").lower(), f"ports.custom.{name}"
 
 
+def host_ports(record: ServiceRecord) -> Iterator[tuple[str, int]]:
+    """Every usable host name of a record with a usable port: that of the domain, else of `ports.web`."""
+    web = record.ports.web if record.ports is not None else None
+    ports = [domain.port or web for domain in record.domains if domain.protocol != "ssh"]
+    if record.ports is not None:
+        custom = [text.strip() for text in record.ports.custom.values()]
+        ports += [
+            int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None for text in custom
+        ]
+    for (host, _), port in zip(host_names(record), ports, strict=True):
+        if port is not None and _is_port(port) and len(host) <= 253 and _HOST_NAME.fullmatch(host):
+            yield host, port
+
+
 def _is_port(port: int) -> bool:
     return 1 <= port <= 65535
 
@@ -339,5 +353,8 @@ def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
         bundle = layer.bundle
         if bundle.type == "service" and bundle.service_id and bundle.service_id != record.id:
             yield f"secret bundle {bundle.id} is meant for service {bundle.service_id} only"
+    ssh = [domain.name for domain in record.domains if domain.protocol == "ssh"]
+    if ssh:
+        yield f"not routed, since they are for ssh: {', '.join(ssh)}"
     if given.pin_to:
         yield "kept on this node: its image was loaded here and no registry has it"

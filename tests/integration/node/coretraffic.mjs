@@ -1,17 +1,21 @@
 // A client of coreflow's internal server, like Coretraffic: it dials, tags itself and answers `updateRouting`.
 // Options: `url`; `socket`: `ws`, or `builtin` for the one that newer Nodes have built in; `encoder`: `plain` or
 // `smartjson`; `generation`: `3`, or `8` for the envelopes of newer peers, with their strictness; `tag`, null for none,
-// and its `payload`.
+// and its `payload`; `relay`, with which it is a proxy too (see `tlsproxy.mjs`), and for that `port` and `connectSeconds`.
 import { TypedHandler, TypedRequest, TypedResponseError, TypedRouter, TypedTarget } from '@api.global/typedrequest';
 import * as smartjson from '@push.rocks/smartjson';
 import { WebSocket as BuiltinSocket } from 'undici';
 import { WebSocket as WsSocket } from 'ws';
 import { obey, options, say, sleep, within } from './lines.mjs';
+import { openProxy } from './tlsproxy.mjs';
 
 const { url, socket: kind = 'ws', encoder = 'plain', generation = '3', tag = 'coretraffic', payload = {} } = options;
 const Socket = kind === 'builtin' ? (globalThis.WebSocket ?? BuiltinSocket) : WsSocket;
 const json = encoder === 'smartjson' ? smartjson : JSON;
 const newer = generation === '8';
+const proxy = options.relay
+  ? await openProxy({ ...options, onFailure: (failure) => say({ event: 'failed', ...failure }) })
+  : null;
 
 const state = { answer: { status: 'ok', errorText: '' }, error: null, crash: false, silent: false, delayMs: 0 };
 const received = [];
@@ -28,6 +32,11 @@ router.addTypedHandler(
     if (state.delayMs) await sleep(state.delayMs);
     if (state.error) throw new TypedResponseError(state.error.text, state.error.data);
     if (state.crash) throw new Error('crashed on request');
+    try {
+      proxy?.route(request.reverseConfigs);
+    } catch (error) {
+      return { status: 'error', errorText: error.message };
+    }
     return state.answer;
   }),
 );
@@ -113,4 +122,4 @@ obey({
   terminate: () => socket.terminate(),
 });
 
-say({ event: 'ready', port: null }); // `connect` tells the port
+say({ event: 'ready', port: proxy?.port ?? null }); // of the proxy; `connect` tells the port of the connection

@@ -150,7 +150,7 @@ def test_many_kicks_make_one_more_pass() -> None:
             kicks,
             initial_delay=0,
             relist_seconds=1000,
-            on_settled=lambda s: passes.append(s),
+            on_settled=lambda s, _: passes.append(s),
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(loop.run_forever)

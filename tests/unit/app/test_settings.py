@@ -167,6 +167,7 @@ GOOD: dict[str, list[tuple[str, object]]] = {
     "COREFLOW_IMAGE_TIMEOUT": [("60", 60.0), ("0", math.inf)],
     "COREFLOW_MESSAGE_LIMIT_MB": [("16", 16)],
     "COREFLOW_REPORT_LOGS": [("no", False), ("true", True)],
+    "COREFLOW_ROUTE_TASKS": [("first", "first"), ("ALL", "all")],
     "COREFLOW_UPDATE": [("recreate", "recreate"), ("ROLLING", "rolling")],
     "COREFLOW_PRUNE": [
         *((text, True) for text in ("true", "1", "yes", "on", "TRUE")),
@@ -236,6 +237,7 @@ BAD: dict[str, list[str]] = {
     "COREFLOW_IMAGE_TIMEOUT": ["-1", "1h"],
     "COREFLOW_MESSAGE_LIMIT_MB": ["0", "100MiB"],
     "COREFLOW_REPORT_LOGS": ["perhaps"],
+    "COREFLOW_ROUTE_TASKS": ["two"],
     "COREFLOW_UPDATE": ["roll"],
     "COREFLOW_PRUNE": ["2", "y", "maybe"],
     "COREFLOW_CONFIRM_REMOVAL": ["a\x00b"],
@@ -262,7 +264,7 @@ def test_every_setting_has_examples() -> None:
         ("file:///cluster.yaml", False),
     ],
 )
-def test_a_token_in_the_clear_is_warned_of(tmp_path: Path, url: str, warns: bool) -> None:  # noqa: FBT001
+def test_a_token_in_the_clear_is_warned_of(tmp_path: Path, url: str, warns: bool) -> None:
     """Except on this very machine."""
     environ = {"CLOUDLY_URL": url, "JUMPCODE": "canary"}
     warnings = load_settings(environ, directory=tmp_path, secrets=tmp_path).warnings

@@ -310,14 +310,14 @@ def test_problems(data: Json, expected: str) -> None:
     ("data", "hosts"),
     [
         ({}, ()),
-        ({"domains": ["A.Example.com. "]}, ("a.example.com",)),
-        ({"domains": ["*.example.com", "localhost"]}, ("*.example.com", "localhost")),
-        ({"domains": [{"name": "!", "protocol": "ssh"}, "b.example.com"]}, ("b.example.com",)),
-        ({"ports": {"web": 80, "custom": {"B.example.com": " 81 "}}, "domains": ["a.example.com"]}, ("a.example.com", "b.example.com")),
+        ({"domains": ["A.Example.com. "]}, (("a.example.com", 80),)),
+        ({"domains": ["*.example.com", "localhost"]}, (("*.example.com", 80), ("localhost", 80))),
+        ({"domains": [{"name": "!", "protocol": "ssh"}, {"name": "b.example.com", "port": 81}]}, (("b.example.com", 81),)),
+        ({"ports": {"web": 80, "custom": {"B.example.com": " 81 "}}, "domains": ["a.example.com"]}, (("a.example.com", 80), ("b.example.com", 81))),
     ],
 )  # fmt: skip
-def test_hosts(data: Json, hosts: tuple[str, ...]) -> None:
-    """Host names are compared in one spelling; what is for ssh is no web address."""
+def test_hosts(data: Json, hosts: tuple[tuple[str, int], ...]) -> None:
+    """Host names are compared in one spelling, and each has its port; what is for ssh is no web address."""
     assert render({"ports": {"web": 80}, **data}).hosts == hosts
 
 

@@ -19,12 +19,12 @@ from attrs import define, evolve, field
 
 from coreflow.adapters.tasks import nursery_of_one_error
 from coreflow.adapters.typedsocket import ConnectionClosed, NoResult, TimedOut
-from coreflow.domain.codec import RecordDecoder
+from coreflow.domain.codec import RecordDecoder, decode
 from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refused
-from coreflow.domain.records import Records, RejectedRecord
+from coreflow.domain.records import GatewayRecord, PlatformRecord, Records, RejectedRecord
 from coreflow.quiet import LARGE_DOCUMENT, quiet
 
-from .link import Link, Live, NotOffered
+from .link import Link, Live, NotOffered, TokenRefused
 from .methods import (
     BUNDLES,
     CLUSTER_CONFIG,
@@ -49,6 +49,8 @@ PLATFORM_MEMBER = "platform"
 CONFIG_MEMBER = "configData"
 _FRAME = (CONFIG_MEMBER, SERVICES_MEMBER, GATEWAY_MEMBER)
 _ASKED_GATEWAY = f"asked {GATEWAY_MEMBER}"
+_NO_ANSWER = ConnectionClosed, TimedOut, TokenRefused
+"""Nothing is known of the record in question, nor will be of the next one."""
 
 Document = dict[str, Any]
 
@@ -132,8 +134,9 @@ class Fetcher:
         except InvalidRecord as exc:
             log.warning("push rejected, asking instead", reason=str(exc))
             return None
-        if GATEWAY_MEMBER in pushed:
-            frame[GATEWAY_MEMBER] = pushed[GATEWAY_MEMBER]
+        known = pushed if GATEWAY_MEMBER in pushed else self._config
+        if GATEWAY_MEMBER in known:
+            frame[GATEWAY_MEMBER] = known[GATEWAY_MEMBER]
         return frame
 
     async def _frame(self, pushed: Document | None, found: _Findings) -> None:
@@ -169,7 +172,7 @@ class Fetcher:
             found.parts[member] = _list_in(await self._link.call(method), method)
         except NotOffered:
             found.one_by_one.add(member)
-        except (ConnectionClosed, TimedOut):
+        except _NO_ANSWER:
             raise
         except Refused as exc:  # not for us: each by itself may be
             log.info("asking one by one", kind=collection.kind, reason=str(exc))
@@ -183,26 +186,30 @@ class Fetcher:
                 found.one_by_one.add(member)
 
     async def _platform(self, found: _Findings) -> None:
-        found.parts[PLATFORM_MEMBER] = self._pushed_platform
-        await self._proposed(PLATFORM, PLATFORM_MEMBER, found)
+        pushed = self._pushed_platform
+        found.parts[PLATFORM_MEMBER] = self._good.get(PLATFORM_MEMBER) if pushed is None else pushed
+        await self._proposed(PLATFORM, PLATFORM_MEMBER, PlatformRecord, found)
 
     async def _gateway(self, found: _Findings) -> None:
         """Where this is not offered, the gateway stands beside the cluster, if anywhere."""
-        await self._proposed(GATEWAY, _ASKED_GATEWAY, found)
+        await self._proposed(GATEWAY, _ASKED_GATEWAY, GatewayRecord, found)
 
-    async def _proposed(self, method: Method, member: str, found: _Findings) -> None:
-        """The answer of a method that may not be there. Without one, the last one counts, or none."""
+    async def _proposed(self, method: Method, member: str, kind: type, found: _Findings) -> None:
+        """The answer of a method that may not be there. Without one that can be used, the last one counts, or none."""
         assert method.answer is not None  # noqa: S101 - see the table
         try:
-            found.parts[member] = (await self._link.call(method)).get(method.answer)
+            answer = (await self._link.call(method)).get(method.answer)
+            if answer is not None:
+                decode(answer, kind, f"$.{method.answer}")
+            found.parts[member] = answer
         except NotOffered:
             pass
-        except (ConnectionClosed, TimedOut):
+        except _NO_ANSWER:
             raise
         except CoreflowError as exc:
             found.reject(method, exc)
             if member in self._good:
-                found.parts[member] = self._good[member]
+                found.parts.setdefault(member, self._good[member])
 
     # --- one by one
 
@@ -229,7 +236,7 @@ class Fetcher:
                     if answer.get(method.answer) is None:
                         raise InvalidRecord(Problem(f"$.{method.answer}", "is missing"))
                     records[identity] = answer[method.answer]
-                except (ConnectionClosed, TimedOut):
+                except _NO_ANSWER:
                     raise
                 except Refused as exc:  # gone, or not for us: whoever refers to it cannot be deployed
                     found.rejected.append(_one_rejected(collection, identity, exc))

@@ -6,6 +6,7 @@ clearly, tried again slowly, and touches nothing that runs.
 
 import random
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -40,6 +41,8 @@ _REJECTION = re.compile(
     re.IGNORECASE,
 )
 """Texts of errors that may mean that the identity is no longer accepted. The real texts are not known."""
+_TELLING = 8
+"""Characters of a secret that are too many to be shown."""
 
 
 class NotOffered(Refused):
@@ -78,6 +81,12 @@ class Live:
     """On trio's clock."""
     not_offered: set[str] = field(factory=set)
     """Methods that turned out not to be there."""
+    in_vain: set[str] = field(factory=set)
+    """Methods whose refusal another login did not change: it is not about the identity."""
+    refusal: TokenRefused | None = None
+    """What the last attempt to log in again came to, if it was this; until the next one, it stands."""
+    refused_until: float = 0.0
+    refused_delay: float = 0.0
 
 
 class Link:
@@ -106,6 +115,8 @@ class Link:
         self._failure: CoreflowError | None = None
         self._known = trio.Event()
         self._login_lock = trio.Lock()
+        self._up_since = 0.0
+        self._jwts: deque[str] = deque(maxlen=2)
         self._said = ""
 
     @property
@@ -133,7 +144,6 @@ class Link:
         """Connect, and connect again whenever the connection ends. Ends only when cancelled."""
         delay = refused_delay = 0.0
         while True:
-            started = trio.current_time()
             try:
                 await self._connect()
             except TokenRefused as exc:
@@ -145,7 +155,7 @@ class Link:
             except CoreflowError as exc:
                 was_up = self._live is not None
                 self._down(exc)
-                up_for = trio.current_time() - started if was_up else 0.0
+                up_for = trio.current_time() - self._up_since if was_up else 0.0
                 refused_delay = 0.0 if was_up else refused_delay
                 delay = next_delay(
                     0.0 if up_for > self._pace.steady else delay,
@@ -180,12 +190,13 @@ class Link:
                     self._up(Live(peer, identity, trio.current_time()))
                     nursery.start_soon(self._renew)
                     nursery.start_soon(self._show_life)
-        if peer.ended.is_set() and not any(isinstance(exc, Refused | InvalidRecord) for exc in failure):
-            raise Unavailable(peer.reason)
-        raise failure[0] if failure else Unavailable(peer.reason)
+        if failure and not isinstance(failure[0], ConnectionClosed):
+            raise failure[0]
+        raise Unavailable(peer.reason)
 
     def _up(self, live: Live) -> None:
         self._live, self._failure, self._said = live, None, ""
+        self._up_since = trio.current_time()
         log.info("connected to Cloudly", address=live.peer.address)
         self._known.set()
         self._on_up()
@@ -227,7 +238,9 @@ class Link:
                 raise Refused("CLOUDLY_URL leads to a server that is not Cloudly: it has no login") from None
             raise TokenRefused(f"the machine token (JUMPCODE) is refused: {self._clean(exc.text)}") from None
         response = answered.response
-        return Identity.parse(response.get(LOGIN.answer) if isinstance(response, Mapping) else None)
+        identity = Identity.parse(response.get(LOGIN.answer) if isinstance(response, Mapping) else None)
+        self._jwts.append(identity.jwt)
+        return identity
 
     async def _tag(self, peer: Peer, identity: Identity) -> None:
         """Let Cloudly find this connection. One that keeps no tags may still push, and does not matter otherwise."""
@@ -242,27 +255,42 @@ class Link:
 
     async def _renew(self) -> None:
         """Log in again in time, for as long as the connection is there."""
-        wait = 0.0
+        wait, said = 0.0, ""
         while (live := self._live) is not None:
             await trio.sleep(wait or live.identity.seconds_to_renewal(self._wall_clock()))
             try:
                 await self._log_in_again(live, live.identity)
-                wait = 0.0
+                wait, said = 0.0, ""
             except TokenRefused as exc:
-                log.error("Cloudly refuses the token", reason=str(exc))  # noqa: TRY400 - no traceback for a person
+                if str(exc) != said:
+                    log.error("Cloudly refuses the token", reason=str(exc))  # noqa: TRY400 - no traceback for a person
+                said = str(exc)
                 wait = next_delay(wait, first=self._pace.refused_first, longest=self._pace.refused_longest)
             except CoreflowError as exc:
-                log.warning("the login was not renewed", reason=str(exc))
+                if str(exc) != said:
+                    log.warning("the login was not renewed", reason=str(exc))
+                said = str(exc)
                 wait = next_delay(wait, first=self._pace.first, longest=self._pace.longest)
 
     async def _log_in_again(self, live: Live, old: Identity) -> None:
-        """A new identity in the place of an old one, unless somebody was faster."""
+        """A new identity in the place of an old one, unless somebody was faster, or a short while ago refused."""
         async with self._login_lock:
-            if live.identity is old:
+            if live.identity is not old:
+                return
+            if live.refusal is not None and trio.current_time() < live.refused_until:
+                raise TokenRefused(*live.refusal.args)
+            try:
                 live.identity = await self._login(live.peer)
-                live.logged_in_at = trio.current_time()
-                await self._tag(live.peer, live.identity)
-                log.debug("login renewed")
+            except TokenRefused as exc:
+                live.refused_delay = next_delay(
+                    live.refused_delay, first=self._pace.refused_first, longest=self._pace.refused_longest
+                )
+                live.refusal, live.refused_until = exc, trio.current_time() + live.refused_delay
+                raise
+            live.refusal, live.refused_delay = None, 0.0
+            live.logged_in_at = trio.current_time()
+            await self._tag(live.peer, live.identity)
+            log.debug("login renewed")
 
     async def _show_life(self) -> None:
         while self._live is not None:
@@ -315,12 +343,13 @@ class Link:
         try:
             return await self._ask(live, method, self._signed(live, fields), needs_result=needs_result)
         except (PeerError, NoResult) as exc:
-            if not self._may_be_rejected(live, exc):
+            if not self._may_be_rejected(live, method, exc):
                 raise self._told(method, exc) from None
         await self._log_in_again(live, identity)
         try:
             return await self._ask(live, method, self._signed(live, fields), needs_result=needs_result)
         except PeerError as exc:
+            live.in_vain.add(method.name)
             raise self._told(method, exc) from None
 
     @staticmethod
@@ -346,12 +375,12 @@ class Link:
             raise InvalidRecord(Problem("$", f"the answer to {method.name} is not an object"))
         return answered.response, answered.streams
 
-    def _may_be_rejected(self, live: Live, exc: PeerError | NoResult) -> bool:
+    def _may_be_rejected(self, live: Live, method: Method, exc: PeerError | NoResult) -> bool:
         """Whether logging in again may help. 3.3.0 tells nothing of an exception in a handler, so null may mean this."""
         expires = live.identity.expires_at
         if expires is not None and expires <= self._wall_clock():
             return True
-        if isinstance(exc, PeerError) and _REJECTION.search(exc.text):
+        if isinstance(exc, PeerError) and method.name not in live.in_vain and _REJECTION.search(exc.text):
             return True
         is_vague = isinstance(exc, NoResult) or exc.text == INTERNAL_ERROR
         return is_vague and trio.current_time() - live.logged_in_at > self._pace.relogin
@@ -365,10 +394,19 @@ class Link:
 
     def _clean(self, text: str) -> str:
         """A text of the peer's, without what is secret between us, on one line."""
-        secrets = [self._token, *([self._live.identity.jwt] if self._live is not None else [])]
-        for secret in secrets:
-            text = text.replace(secret, "…")
+        for secret in (self._token, *self._jwts):
+            text = _without(text, secret)
         return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _without(text: str, secret: str) -> str:
+    """Also where the text was cut off in the middle of the secret."""
+    if secret:
+        text = text.replace(secret, "…")
+    for length in range(len(secret) - 1, _TELLING - 1, -1):
+        if text.endswith(secret[:length]):
+            return text[:-length] + "…"
+    return text
 
 
 __all__ = ["Dial", "Link", "Live", "NotOffered", "Pace", "TokenRefused"]

@@ -34,6 +34,8 @@ class LogShipper:
 
     def offer(self, timestamp_ms: int, level: str, event: Mapping[str, Any]) -> None:
         """Take one event: a name under `event`, and facts. From within the event loop only."""
+        if level == "debug":  # among others, that lines were not taken
+            return
         facts = {key: value for key, value in event.items() if key not in _NOT_FACTS}
         message = str(event.get("event", ""))
         self._lines.append(

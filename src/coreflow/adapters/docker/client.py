@@ -163,6 +163,11 @@ class DockerEngine:
         """`GET /services`."""
         return await self._list("/services")
 
+    async def list_running_tasks(self) -> Sequence[Document]:
+        """`GET /tasks` with a filter."""
+        documents: Sequence[Document] = await self._read("/tasks", filters='{"desired-state":["running"]}')
+        return documents or ()
+
     async def list_tasks(self) -> Sequence[Document]:
         """`GET /tasks`."""
         return await self._list("/tasks")

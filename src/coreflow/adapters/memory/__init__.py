@@ -1,6 +1,17 @@
 """The far sides in memory: for tests, for embedding, and for `coreflow demo`."""
 
 from .cloudly import MemoryCloudly
+from .coretraffic import MemoryCoretraffic
+from .gateway import MemoryGateway
 from .swarm import Behaviour, Fault, MemoryEngine, Node, Registry
 
-__all__ = ["Behaviour", "Fault", "MemoryCloudly", "MemoryEngine", "Node", "Registry"]
+__all__ = [
+    "Behaviour",
+    "Fault",
+    "MemoryCloudly",
+    "MemoryCoretraffic",
+    "MemoryEngine",
+    "MemoryGateway",
+    "Node",
+    "Registry",
+]

@@ -319,6 +319,13 @@ class MemoryEngine:
         """`GET /services`."""
         return await self._list("list_services", lambda: list(self._services.values()))
 
+    async def list_running_tasks(self) -> Sequence[Document]:
+        """`GET /tasks` with the filter `desired-state=running`."""
+        documents = [task.document for task in self._tasks.values()]
+        return await self._list(
+            "list_running_tasks", lambda: [d for d in documents if d["DesiredState"] == "running"]
+        )
+
     async def list_tasks(self) -> Sequence[Document]:
         """`GET /tasks`."""
         return await self._list("list_tasks", lambda: [task.document for task in self._tasks.values()])

@@ -42,6 +42,10 @@ class Engine(Protocol):
         """`GET /services`."""
         ...
 
+    async def list_running_tasks(self) -> Sequence[Document]:
+        """`GET /tasks` with the filter `desired-state=running`: those that are meant to run, whether they do or not."""
+        ...
+
     async def list_tasks(self) -> Sequence[Document]:
         """`GET /tasks`, ended ones included as far as the engine keeps them."""
         ...

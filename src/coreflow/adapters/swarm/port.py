@@ -118,6 +118,12 @@ class SwarmPort:
         observed = self._read_services(services)
         return observed, self._read_tasks(tasks, services, observed)
 
+    async def running_tasks(self) -> tuple[ObservedTask, ...]:
+        """Those that are meant to run: one read."""
+        with _translated("listing tasks"):
+            documents = await self._engine.list_running_tasks()
+        return tuple([wire.observed_task(document, templates={}) for document in documents])
+
     async def _together(self, *calls: Callable[[], Awaitable[T]]) -> list[T]:
         """Make several calls at once; the first that fails decides."""
         results: dict[int, T] = {}

@@ -13,6 +13,10 @@ COMMANDS = {
     "plan": ("deploy:plan", "Show what an apply would do, and why. Writes nothing."),
     "apply": ("deploy:apply", "Do what the plan says, and wait until it runs."),
     "run": ("daemon:run", "Keep the Swarm as the records say, until SIGTERM."),
+    "routes": (
+        "routes:routes",
+        "Show which host leads to which tasks, with which certificate, and what is missing.",
+    ),
     "check": ("check:check", "Check the settings, the engine, the records and the images' registries."),
     "version": ("version:version", "Print the versions of coreflow and Python."),
 }

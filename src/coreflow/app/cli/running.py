@@ -55,18 +55,21 @@ def say(text: str) -> None:
     sys.stderr.write(f"{clean(text)}\n")
 
 
-def run(command: Callable[[], Awaitable[int]], output: Format = Format.TEXT) -> int:
-    """Run a command to its end; its exit status. SIGTERM and Ctrl-C end it cleanly, errors in one line each."""
-    return guarded(partial(_runner(), partial(_until_stopped, command)), output)
+def run(command: Callable[[], Awaitable[int]], output: Format = Format.TEXT, *, hosted: bool = False) -> int:
+    """Run a command to its end; its exit status. SIGTERM and Ctrl-C end it cleanly, errors in one line each.
+
+    `hosted` is for commands that may have to reach something on the network other than the engine.
+    """
+    return guarded(partial(_runner(hosted=hosted), partial(_until_stopped, command)), output)
 
 
-def _runner() -> Callable[..., int]:
-    """How to run: with an asyncio loop around trio only where a control plane has to be reached, for it takes a while."""
+def _runner(*, hosted: bool) -> Callable[..., int]:
+    """How to run: with an asyncio loop around trio only where something has to be reached by it, for it takes a while."""
     try:
         settings = load_settings(os.environ, require_cloudly=False)
     except InvalidSetting:
         return trio.run  # the command will say what is wrong
-    if not settings.needs_network:
+    if not (hosted or settings.needs_network):
         return trio.run
     from coreflow.adapters import web
 

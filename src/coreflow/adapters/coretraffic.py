@@ -1,0 +1,152 @@
+"""Routes for the reverse proxies: each Coretraffic that is connected gets the newest set, one update at a time.
+
+A Coretraffic that is given a second set while it works on the first may go on with the first one (read in taskbuffer
+3.5.0), so the next is sent only when it has answered, and sets in between are skipped. One that restarted has no routes
+at all, so whoever gets the tag gets everything at once.
+"""
+
+from collections.abc import Callable
+
+import structlog
+import trio
+from attrs import define, field
+
+from coreflow.domain.errors import CoreflowError, Refused, Unavailable
+from coreflow.domain.pacing import next_delay
+from coreflow.domain.routes import RouteTable, reverse_configs
+
+from .peer import Peer
+
+log = structlog.get_logger()
+
+TAG = "coretraffic"
+METHOD = "updateRouting"
+"""Request `{reverseConfigs}`, answer `{status, errorText}` (read in loint 2.0.85 and interfaces 5.0.4)."""
+ANSWER_SECONDS = 30.0
+"""The answer comes only after the proxy was updated, which can take seconds (read in coretraffic 1.0.135)."""
+FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
+
+
+@define(eq=False)
+class _Proxy:
+    """One connected Coretraffic, and what it has."""
+
+    peer: Peer
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    has: int = 0
+    said: str = ""
+
+
+class CoretrafficRoutes:
+    """`CoretrafficPort` on the connections of the internal server. `run` does the sending."""
+
+    def __init__(
+        self, tagged: Callable[[str], tuple[Peer, ...]], *, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
+        self._tagged, self._answer_seconds = tagged, answer_seconds
+        self._table: RouteTable | None = None
+        self._configs: list[dict[str, object]] = []
+        self._version = 0
+        self._proxies: dict[Peer, _Proxy] = {}
+        self._news = trio.Event()
+
+    @property
+    def connected(self) -> int:
+        """How many proxies there are."""
+        return len(self._proxies)
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether every proxy has acknowledged the newest table."""
+        return all(proxy.has == self._version for proxy in self._proxies.values())
+
+    def publish(self, table: RouteTable) -> None:
+        """See `CoretrafficPort`. The same table as before is not sent again."""
+        configs = reverse_configs(table)
+        if self._table is None or configs != self._configs:
+            self._configs = configs
+            self._version += 1
+            self._wake()
+        self._table = table
+
+    def resend(self) -> None:
+        """See `CoretrafficPort`."""
+        if self._table is not None:
+            self._version += 1
+            self._wake()
+
+    def tags_changed(self) -> None:
+        """A connection has got the tag, perhaps again: it gets everything."""
+        for peer in self._tagged(TAG):
+            if peer in self._proxies:
+                self._proxies[peer].has = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, trio.Event()
+        news.set()
+
+    async def run(self) -> None:
+        """Look after every connection until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                news = self._news
+                wanted = self._newest_of_each()
+                for peer in [peer for peer in self._proxies if peer not in wanted]:
+                    self._proxies.pop(peer).scope.cancel()
+                for peer in wanted:
+                    if peer not in self._proxies:
+                        proxy = self._proxies[peer] = _Proxy(peer)
+                        nursery.start_soon(self._serve, proxy)
+                await news.wait()
+
+    def _newest_of_each(self) -> tuple[Peer, ...]:
+        """One connection per address: after a restart the old one may not have noticed yet that it is dead."""
+        newest = {peer.address.rpartition(":")[0]: peer for peer in self._tagged(TAG)}
+        return tuple(newest.values())
+
+    async def _serve(self, proxy: _Proxy) -> None:
+        """Keep one proxy up to date for as long as it is connected."""
+        with proxy.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_gone, proxy, nursery.cancel_scope)
+                delay = 0.0
+                while True:
+                    while self._table is None or proxy.has == self._version:
+                        await self._news.wait()
+                    try:
+                        await self._send(proxy)
+                        delay = 0.0
+                    except CoreflowError as exc:
+                        self._failed(proxy, exc)
+                        delay = next_delay(delay, first=FIRST_DELAY, longest=LONGEST_DELAY)
+                        with trio.move_on_after(delay):
+                            await self._news.wait()
+                            await trio.sleep(FIRST_DELAY)
+
+    async def _until_gone(self, proxy: _Proxy, scope: trio.CancelScope) -> None:
+        await proxy.peer.ended.wait()
+        self._proxies.pop(proxy.peer, None)
+        scope.cancel()
+
+    async def _send(self, proxy: _Proxy) -> None:
+        version, configs = self._version, self._configs
+        answered = await proxy.peer.request(METHOD, {"reverseConfigs": configs}, timeout=self._answer_seconds)
+        answer = answered.response
+        if not isinstance(answer, dict) or answer.get("status") != "ok":
+            text = answer.get("errorText") if isinstance(answer, dict) else None
+            raise Unavailable(f"it answered: {_line(text) if isinstance(text, str) else 'no status'}")
+        if version == self._version:
+            log.info("routes sent", peer=proxy.peer.address, hosts=len(configs))
+        proxy.has, proxy.said = version, ""
+
+    def _failed(self, proxy: _Proxy, exc: CoreflowError) -> None:
+        text = str(exc)
+        if text != proxy.said and not proxy.peer.ended.is_set():
+            hint = {"advice": "is it in another mode, or too old?"} if isinstance(exc, Refused) else {}
+            log.warning("routes not taken", peer=proxy.peer.address, reason=text, **hint)
+        proxy.said = text
+
+
+def _line(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)[:500]

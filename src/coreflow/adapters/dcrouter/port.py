@@ -1,0 +1,267 @@
+"""`GatewayPort` on dcrouter's OpsServer: TypedRequest envelopes, posted.
+
+A TypedRequest server says with HTTP status 200 also that something went wrong: `error` in the envelope comes first,
+then `response: null` (its handler crashed), then `success` in the response.
+
+The token travels in every request, so no error of ours has one of the HTTP client's behind it: those hold the request.
+What the far side says is passed on without the token, and without anything that looks like a PEM block.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import orjson
+import structlog
+import trio
+
+from coreflow.adapters.web import http_post
+from coreflow.domain.errors import InvalidRecord, PortError, Refused, Unavailable
+from coreflow.domain.gateway import (
+    CreateRoute,
+    DeleteRoute,
+    GatewayAction,
+    ObservedRoute,
+    UpdateRoute,
+    cluster_of,
+)
+from coreflow.domain.ids import ClusterId
+from coreflow.domain.records import CertificateRecord
+
+from . import methods as m
+from .shapes import certificate, metadata, observed_route, route_body
+
+log = structlog.get_logger()
+
+TIMEOUT_SECONDS = 10.0
+"""How long one request may take."""
+UNHEALTHY_SECONDS = 30.0
+"""How long the gateway is not asked again once it could not be reached: hosts must not wait for it one by one."""
+TEXT_LIMIT = 500
+"""Characters of the far side's texts that are passed on."""
+_READ_LIMIT = 10_000
+_TELLING = 8
+"""So much of the beginning of a token must not be seen either."""
+_NOT_FOUND = re.compile(r"not found|no certificate|does not exist|no such|unknown domain", re.IGNORECASE)
+_PEM = re.compile(r"-----BEGIN.*", re.DOTALL)
+
+
+class _Declined(Refused):
+    """The gateway itself said no, with a text."""
+
+
+class Dcrouter:
+    """A gateway at `url`, the address of its OpsServer. A function that it does not have is not asked for again.
+
+    An empty `token` is not sent. Routes are written for `cluster` only, and bear its mark.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        cluster: ClusterId,
+        *,
+        ca_file: Path | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        unhealthy_seconds: float = UNHEALTHY_SECONDS,
+    ) -> None:
+        self._url = url.strip().rstrip("/").removesuffix(m.PATH) + m.PATH
+        self._token = token.strip()
+        self._cluster = cluster
+        self._ca_file = ca_file
+        self._timeout = timeout
+        self._unhealthy_seconds = unhealthy_seconds
+        self._unhealthy_until = -float("inf")
+        self._missing: set[str] = set()
+
+    async def certificate(self, host: str) -> CertificateRecord:
+        """The certificate for a host, or for its parent as a wildcard. It is not checked beyond its form.
+
+        Raises Refused when the gateway has none, or one that cannot be used.
+        """
+        reasons = []
+        for domain in _names_for(host):
+            try:
+                answer = await self._call(m.EXPORT_CERTIFICATE, {m.DOMAIN.name: domain})
+            except _Declined as exc:
+                if not _NOT_FOUND.search(str(exc)):
+                    raise
+                reasons.append(str(exc))
+                continue
+            if m.SUCCESS.of(answer) is False:
+                reasons.append(self._redacted(m.MESSAGE.of(answer)))
+            elif (raw := m.CERTIFICATE.of(answer)) is not None:
+                try:
+                    return certificate(raw, domain)
+                except InvalidRecord as exc:
+                    raise Refused(f"certificate of {host}: the gateway's cannot be used: {exc}") from None
+        reason = next((f" ({reason})" for reason in reasons if reason), "")
+        raise Refused(f"certificate of {host}: the gateway has none{reason}")
+
+    async def routes(self) -> tuple[ObservedRoute, ...]:
+        """Every route there is, built-in ones included."""
+        answer = await self._call(m.LIST_ROUTES, {})
+        if m.SUCCESS.of(answer) is False:
+            self._decline(m.LIST_ROUTES, m.MESSAGE.of(answer))
+        found = m.ROUTES.of(answer)
+        if not isinstance(found, list):  # by no means an empty list: everything would be created again
+            raise Unavailable(f"gateway: {m.LIST_ROUTES.name}: the answer has no list of routes")
+        return tuple(map(observed_route, found))
+
+    async def apply(self, action: GatewayAction) -> None:
+        """Write, change or remove a route. When the gateway declines, it is looked up whether that was done already."""
+        method, body = self._request(action)
+        try:
+            answer = await self._call(method, body)
+            if m.SUCCESS.of(answer) is False:
+                self._decline(method, m.MESSAGE.of(answer))
+        except _Declined:
+            if not await self._is_done(action):
+                raise
+
+    def _request(self, action: GatewayAction) -> tuple[m.Method, Mapping[str, object]]:
+        if not isinstance(action, CreateRoute) and not action.id:
+            raise Refused("gateway: a built-in route cannot be changed")
+        if isinstance(action, DeleteRoute):
+            return m.DELETE_ROUTE, {m.ROUTE_ID.name: action.id}
+        if cluster_of(action.route) != self._cluster:
+            raise Refused(f"gateway: {action.route.host}: the route's name is not one of ours")
+        body = {
+            m.ROUTE.name: route_body(action.route, self._cluster),
+            m.ENABLED.name: action.route.enabled,
+            m.METADATA.name: metadata(action.route, self._cluster),
+        }
+        if isinstance(action, UpdateRoute):
+            return m.UPDATE_ROUTE, {m.ROUTE_ID.name: action.id, **body}
+        return m.CREATE_ROUTE, body
+
+    async def _is_done(self, action: GatewayAction) -> bool:
+        """Whether things are as the action would have them. What cannot be found out counts as no."""
+        try:
+            live = await self.routes()
+        except PortError:
+            return False
+        if isinstance(action, DeleteRoute):
+            return all(found.id != action.id for found in live)
+        same = {found.id for found in live if found.route == action.route and found.cluster == self._cluster}
+        return bool(same - {""}) if isinstance(action, CreateRoute) else action.id in same
+
+    # --- one request
+
+    async def _call(self, method: m.Method, body: Mapping[str, object]) -> Mapping[str, Any]:
+        """Ask, and return the response.
+
+        Raises Refused for a method that is not there, _Declined for an error in the envelope, Unavailable for a crash.
+        """
+        await trio.lowlevel.checkpoint()
+        if method.name in self._missing:
+            raise Refused(f"gateway: {method.name} is not offered")
+        if trio.current_time() < self._unhealthy_until:
+            raise Unavailable(f"gateway: {method.name}: unhealthy, it is left alone for a while")
+        envelope = await self._post(method, body)
+        if not isinstance(envelope, Mapping):
+            raise Unavailable(f"gateway: {method.name}: the answer is not an envelope")
+        if (error := envelope.get("error")) is not None:
+            self._fail(method, error)
+        if envelope.get("retry") is not None:
+            raise Unavailable(f"gateway: {method.name}: asks to come back later")
+        response = envelope.get("response")
+        if response is None:
+            raise Unavailable(f"gateway: {method.name}: no result")
+        if not isinstance(response, Mapping):
+            raise Unavailable(f"gateway: {method.name}: the answer is not an object")
+        return response
+
+    async def _post(self, method: m.Method, body: Mapping[str, object]) -> object:
+        token = self._token
+        envelope = {
+            "method": method.name,
+            "request": {**({m.TOKEN.name: token} if token else {}), **body},
+            "response": None,
+            "requestInstanceId": token_hex(16),
+            "correlation": {"id": token_hex(16), "phase": "request"},
+        }
+        failure: PortError
+        try:
+            answer = await http_post(
+                self._url,
+                envelope,
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+                ca_file=self._ca_file,
+                timeout=self._timeout,
+            )
+        except Refused as exc:
+            failure = Refused(f"gateway: {method.name}: {self._redacted(str(exc))}")
+        except Unavailable as exc:
+            if _is_away(exc):
+                self._unhealthy_until = trio.current_time() + self._unhealthy_seconds
+            failure = Unavailable(f"gateway: {method.name}: {self._redacted(str(exc))}")
+        except ValueError:
+            failure = Refused(f"gateway: {method.name}: its address or token cannot be used")
+        else:
+            self._unhealthy_until = -float("inf")
+            return answer.body
+        raise failure  # out here, so that it does not hold the client's error, which holds the request
+
+    def _fail(self, method: m.Method, error: object) -> NoReturn:
+        """What an error in the envelope means."""
+        text = error.get("text") if isinstance(error, Mapping) else error
+        text = text.strip() if isinstance(text, str) else ""
+        if text.startswith(m.NO_SUCH_METHOD):
+            if method.name not in self._missing:
+                self._missing.add(method.name)
+                log.warning("gateway lacks a method, it is not asked for it again", method=method.name)
+            raise Refused(f"gateway: {method.name} is not offered")
+        if text.startswith(m.CRASHED):
+            raise Unavailable(f"gateway: {method.name}: {m.CRASHED}")
+        self._decline(method, text)
+
+    def _decline(self, method: m.Method, text: object) -> NoReturn:
+        raise _Declined(f"gateway: {method.name}: {self._redacted(text) or 'declined without a reason'}")
+
+    def _redacted(self, text: object) -> str:
+        """A text of the far side, fit for a log."""
+        if not isinstance(text, str):
+            return ""
+        text = "".join(filter(str.isprintable, _PEM.sub("…", text[:_READ_LIMIT])))
+        for spelling in _spellings(self._token):
+            text = _without(text, spelling)
+        return text[:TEXT_LIMIT]
+
+
+def _names_for(host: str) -> Iterator[str]:
+    """What to ask for: the host, then its parent as a wildcard, unless that would be a whole top-level domain."""
+    yield host
+    label, _, parent = host.partition(".")
+    if label != "*" and "." in parent:
+        yield f"*.{parent}"
+
+
+def _spellings(token: str) -> set[str]:
+    """A token as it may be quoted."""
+    if not token:
+        return set()
+    return {token, quote(token, safe=""), orjson.dumps(token).decode()[1:-1]}
+
+
+def _without(text: str, secret: str) -> str:
+    """A text in which the secret, or a beginning of it that tells something, is replaced, in whatever case."""
+    head = re.compile(re.escape(secret[:_TELLING]), re.IGNORECASE)
+    kept, at = "", 0
+    while found := head.search(text, at):
+        end = found.end()
+        for char in secret[_TELLING:]:
+            if text[end : end + 1].lower() != char.lower():
+                break
+            end += 1
+        kept, at = kept + text[at : found.start()] + "…", end
+    return kept + text[at:]
+
+
+def _is_away(exc: Unavailable) -> bool:
+    """Whether the network failed or the time was up. A server that answered, with whatever, is not away."""
+    return exc.__cause__ is not None and not isinstance(exc.__cause__, ValueError)

@@ -1,0 +1,189 @@
+"""`coreflow routes`."""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+from attrs import field, frozen
+from rich.console import Console
+from rich.text import Text
+
+from coreflow.app.cli import present
+from coreflow.app.cli.deploy import Output, Records, write_json
+from coreflow.app.cli.running import Format, read_settings, run
+from coreflow.app.gateways import gateway_routes
+from coreflow.app.main import make_dcrouter, open_ports
+from coreflow.app.reconcile import Reconciler, Situation
+from coreflow.app.routing import LOOKUPS, claims_of, find_certificate
+from coreflow.app.settings import Settings
+from coreflow.domain.certificates import Certificate
+from coreflow.domain.errors import CoreflowError
+from coreflow.domain.gateway import CreateRoute, UpdateRoute, plan_gateway
+from coreflow.domain.ports import CloudlyPort, GatewayPort
+from coreflow.domain.routes import NoCertificate, Route, RouteTable, locate, make_table
+
+Json = dict[str, Any]
+_now = time.time  # noqa: TID251 - the edge
+
+
+def routes(*, records: Records = None, format: Output = Format.TEXT) -> int:  # noqa: A002 - the option's name
+    """Show which host leads where: service, tasks and nodes, certificate, the external gateway, and what is missing.
+
+    Certificates are looked up as the daemon does. Writes nothing. Exit status: 0 only if every host is routed.
+    """
+
+    async def command() -> int:
+        view = await _look(read_settings(need_records=records is None), records)
+        if format is Format.JSON:
+            write_json(view.json())
+        else:
+            view.print(Console(highlight=False))
+        return 0 if not view.table.missing and not view.gateway_problem else 1
+
+    return run(command, format, hosted=True)
+
+
+@frozen(kw_only=True)
+class View:
+    """The table, and how far the external gateway is."""
+
+    table: RouteTable
+    nodes: Mapping[str, str] = field(factory=dict)
+    """Host name by node id."""
+    gateway: Mapping[str, str] | None = None
+    """By host, what has to change at the gateway; None where there is none."""
+    gateway_problem: str = ""
+
+    def _nodes_of(self, route: Route) -> list[str]:
+        return [self.nodes.get(d.node_id or "", d.node_id or "?") for d in route.destinations]
+
+    def json(self) -> Json:
+        """For programs."""
+        return {
+            "routes": [
+                {
+                    "host": route.host,
+                    "service": route.service,
+                    "port": route.port,
+                    "tasks": [
+                        {"address": destination.address, "node": node}
+                        for destination, node in zip(route.destinations, self._nodes_of(route), strict=True)
+                    ],
+                    "certificate": {
+                        "issuer": route.certificate.issuer,
+                        "notAfter": _day(route.certificate.not_after),
+                    },
+                    "gateway": None if self.gateway is None else self.gateway.get(route.host, "as desired"),
+                }
+                for route in self.table.routes
+            ],
+            "missing": [
+                {"host": m.host, "service": m.service, "reason": m.reason} for m in self.table.missing
+            ],
+            "gateway": None if self.gateway is None else {"problem": self.gateway_problem or None},
+        }
+
+    def print(self, console: Console) -> None:
+        """For people."""
+        blocks = [present.Block("routes", tuple(self._rows()))] if self.table.routes else []
+        if self.table.missing:
+            rows = [
+                present.Row(mark=present.PROBLEM, kind=m.host, name=m.service, reason=m.reason)
+                for m in self.table.missing
+            ]
+            blocks.append(present.Block("not routed", tuple(rows)))
+        if self.gateway_problem:
+            row = present.Row(mark=present.PROBLEM, kind="gateway", name="", reason=self.gateway_problem)
+            blocks.append(present.Block("gateway", (row,)))
+        present.print_blocks(console, blocks)
+        total = len(self.table.claims)
+        text = Text(f"{len(self.table.routes)} of {total} host{'' if total == 1 else 's'} routed", "bold")
+        present.print_line(console, text.append("."))
+
+    def _rows(self) -> Iterator[present.Row]:
+        for route in self.table.routes:
+            count = len(route.destinations)
+            nodes = ", ".join(dict.fromkeys(self._nodes_of(route)))
+            where = f"{count} task{'' if count == 1 else 's'} on {nodes}"
+            certificate = f"{route.certificate.issuer} until {_day(route.certificate.not_after)}"
+            gateway = (
+                "" if self.gateway is None else f"; gateway: {self.gateway.get(route.host, 'as desired')}"
+            )
+            yield present.Row(
+                mark=("ok", "green"),
+                kind=route.host,
+                name=f"{route.service}:{route.port}",
+                reason=f"{where}; {certificate}{gateway}",
+            )
+
+
+async def _look(settings: Settings, records: Path | None) -> View:
+    async with open_ports(settings, records) as ports:
+        reconciler = Reconciler(ports.cloudly, ports.docker, render=settings.render_options)
+        situation = await reconciler.look()
+        record = situation.records.gateway
+        gateway = (
+            make_dcrouter(record, situation.desired.cluster)
+            if record is not None and record.enabled
+            else None
+        )
+        source = gateway if record is not None and record.export_certificates else None
+        found = await _certificates(situation, ports.cloudly, source)
+        table = make_table(
+            claims_of(situation),
+            locate(
+                situation.desired.cluster,
+                situation.observed.services,
+                situation.observed.tasks,
+                settings.route_tasks,
+            ),
+            found,
+            _now(),
+        )
+        changes, problem = await _gateway(situation, table, gateway)
+    nodes: dict[str, str] = {node.id: node.hostname for node in situation.observed.nodes}
+    return View(table=table, nodes=nodes, gateway=changes, gateway_problem=problem)
+
+
+async def _certificates(
+    situation: Situation, cloudly: CloudlyPort, gateway: GatewayPort | None
+) -> Mapping[str, Certificate | NoCertificate]:
+    limiter = trio.CapacityLimiter(LOOKUPS)
+    found: dict[str, Certificate | NoCertificate] = {}
+
+    async def one(host: str) -> None:
+        async with limiter:
+            try:
+                found[host] = await find_certificate(host, cloudly, gateway, _now)
+            except CoreflowError as exc:
+                found[host] = NoCertificate(reason=str(exc))
+
+    async with trio.open_nursery() as nursery:
+        for claim in claims_of(situation):
+            nursery.start_soon(one, claim.host)
+    return found
+
+
+async def _gateway(
+    situation: Situation, table: RouteTable, gateway: GatewayPort | None
+) -> tuple[Mapping[str, str] | None, str]:
+    """What would have to change at the gateway, by host, and what is wrong with it."""
+    record = situation.records.gateway
+    if record is None or gateway is None or not record.sync_routes:
+        return None, ""
+    if record.target_host is None:
+        return {}, "its record has no targetHost"
+    cluster = situation.desired.cluster
+    wanted = gateway_routes(record, cluster, (claim.host for claim in table.claims))
+    try:
+        actions = plan_gateway(cluster, wanted, await gateway.routes(), complete=False)
+    except CoreflowError as exc:
+        return {}, str(exc)
+    return {a.route.host: a.reason for a in actions if isinstance(a, CreateRoute | UpdateRoute)}, ""
+
+
+def _day(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).date().isoformat()
