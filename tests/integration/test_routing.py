@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from tests.integration.dcrouter_stand_in import start_stand_in
 from tests.integration.lab import Json, Lab, open_lab
 from tests.integration.node_harness import (
     Cloudly,
@@ -195,3 +197,52 @@ async def test_what_an_operator_sees(lab: Lab, cloudly: Cloudly, ca: trustme.CA)
     assert sorted(task["address"] for task in route["tasks"]) == sorted(live)
     assert [missing["host"] for missing in document["missing"]] == [bare]
     assert "PRIVATE" not in done.out + done.err + json.dumps(document)
+
+
+async def test_a_gateway_in_front(lab: Lab, cloudly: Cloudly, ca: trustme.CA, nursery: trio.Nursery) -> None:
+    """Its certificate comes first, Cloudly's where it has none; its routes follow the hosts, others' are left alone."""
+    theirs, ours = trustme.CA(organization_name="Gateway"), ca
+    a, b = "a.example.com", "b.example.com"
+    stand_in = await start_stand_in(nursery)
+    foreign = {"route": {"name": "theirs", "match": {"domains": ["x.example.com"]}}, "id": "foreign"}
+    stand_in.built_in.append(foreign)
+    stand_in.certificates[a] = certificate(theirs, a)
+    gateway = {
+        "type": "dcrouter",
+        "url": stand_in.url,
+        "apiToken": stand_in.token,
+        "targetHost": "203.0.113.20",
+    }
+    services = [web(lab, "a", a), web(lab, "b", b)]
+    certificates = {host: certificate(ours, host) for host in (a, b)}
+    await tell(cloudly, lab, *services, certificates=certificates, gateway=gateway)
+    port = port_for(lab)
+    daemon = start(
+        lab, cloudly, COREFLOW_LISTEN=f"127.0.0.1:{port}", COREFLOW_CORETRAFFIC_PEERS="127.0.0.0/8"
+    )
+    await wait(lab, "it listens", lambda: log_of(lab, "listening"))
+    proxy = await start_coretraffic(nursery, f"http://127.0.0.1:{port}")
+    await proxy.connect()
+    with trio.fail_after(40):
+        while not (updates := await proxy.received()) or len(updates[-1]["reverseConfigs"]) < 2:  # noqa: ASYNC110
+            await trio.sleep(0.1)
+    keys = {config["hostName"]: config["privateKey"] for config in updates[-1]["reverseConfigs"]}
+    assert keys == {a: stand_in.certificates[a]["privateKey"], b: certificates[b]["privateKey"]}
+    with trio.fail_after(20):
+        while len(stand_in.stored) < 2:  # noqa: ASYNC110 - it is looked at from outside
+            await trio.sleep(0.1)
+    writes = stand_in.writes
+    await push(cloudly, lab, services[1], certificates=certificates, gateway=gateway)
+    with trio.fail_after(20):
+        while len(stand_in.stored) > 1:  # noqa: ASYNC110 - it is looked at from outside
+            await trio.sleep(0.1)
+    assert stand_in.writes == writes + 1
+    assert foreign in stand_in.built_in
+    daemon.send_signal(signal.SIGHUP)
+    await trio.sleep(2)
+    assert stand_in.writes == writes + 1
+    await stopped(daemon)
+    log = (lab.folder / "daemon.log").read_text()
+    assert stand_in.token not in log
+    assert "PRIVATE KEY" not in log
+    assert TOKEN not in log

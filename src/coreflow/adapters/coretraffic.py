@@ -75,12 +75,12 @@ class CoretrafficRoutes:
             self._version += 1
             self._wake()
 
-    def tags_changed(self) -> None:
-        """A connection has got the tag, perhaps again: it gets everything."""
-        for peer in self._tagged(TAG):
+    def tags_changed(self, name: str, peer: Peer) -> None:
+        """A connection has set a tag, or lost it. One that set ours, perhaps again, gets everything."""
+        if name == TAG:
             if peer in self._proxies:
                 self._proxies[peer].has = 0
-        self._wake()
+            self._wake()
 
     def _wake(self) -> None:
         news, self._news = self._news, trio.Event()

@@ -32,13 +32,13 @@ def _refuse(method: str, _: Mapping[str, object]) -> Response:
 
 
 class InternalServer:
-    """Connections by tag. `run` serves them; `on_tags` is called with the name of a tag that was set or is gone."""
+    """Connections by tag. `run` serves them; `on_tags` is called with a tag that was set or is gone, and whose."""
 
     def __init__(
         self,
         admit: Admission,
         *,
-        on_tags: Callable[[str], None] | None = None,
+        on_tags: Callable[[str, Peer], None] | None = None,
         handlers: Mapping[str, Handler] | None = None,
         max_connections: int = MAX_CONNECTIONS,
         heartbeat: float = HEARTBEAT_SECONDS,
@@ -101,14 +101,14 @@ class InternalServer:
         if is_new:
             log.info("tagged", tag=name, peer=peer.address)
         if self._on_tags is not None:
-            self._on_tags(name)
+            self._on_tags(name, peer)
 
     def untagged(self, peer: Peer, name: str, reason: str = "by its own wish") -> None:
         """See `TagListener`."""
         if self._forget(peer, name):
             log.info("no longer tagged", tag=name, peer=peer.address, reason=reason)
             if self._on_tags is not None:
-                self._on_tags(name)
+                self._on_tags(name, peer)
 
     def _forget(self, peer: Peer, name: str) -> bool:
         peers = self._tagged.get(name, [])

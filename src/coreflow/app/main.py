@@ -29,7 +29,7 @@ from .gateways import Gateways, MakeGateway
 from .loop import ActionLog, Kickable, Kicks, Loop, kick_on_changes, kick_on_schedule
 from .reconcile import Listener, Reconciler, Settlement
 from .routing import Router
-from .settings import Settings
+from .settings import Settings, travels_in_the_clear
 from .supervise import supervise
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ async def _serving(settings: Settings, gate: _Gate) -> AsyncIterator[Coretraffic
 
     server = InternalServer(
         gate.admit,
-        on_tags=lambda _: coretraffic.tags_changed(),
+        on_tags=lambda name, peer: coretraffic.tags_changed(name, peer),
         limits=Limits(message_bytes=settings.message_limit_mb * _MIB),
     )
     coretraffic = CoretrafficRoutes(server.tagged)
@@ -324,6 +324,8 @@ def make_dcrouter(record: GatewayRecord, cluster: ClusterId) -> GatewayPort:
     """The port of the gateway that a record describes."""
     from coreflow.adapters.dcrouter import Dcrouter
 
+    if travels_in_the_clear(record.url):
+        log.warning("gateway", reason="its url is not encrypted: the token and all keys travel in the clear")
     return Dcrouter(record.url, record.api_token or "", cluster)
 
 

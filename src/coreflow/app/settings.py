@@ -311,7 +311,8 @@ def _cloudly_url(text: str) -> str:
     return parts.geturl()
 
 
-def _travels_in_the_clear(url: str) -> bool:
+def travels_in_the_clear(url: str) -> bool:
+    """Whether what is sent to this URL can be read on the way: without TLS, and to another machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     is_here = host == "localhost" or (_is_ip_address(host) and ipaddress.ip_address(host).is_loopback)
@@ -582,7 +583,7 @@ def load_settings(
             loading.problems.append(f"{name} is missing: {where}")
     if loading.problems:
         raise InvalidSetting(*loading.problems, warnings=tuple(loading.warnings))
-    if values["cloudly_url"] is not None and _travels_in_the_clear(values["cloudly_url"]):
+    if values["cloudly_url"] is not None and travels_in_the_clear(values["cloudly_url"]):
         loading.warnings.append("CLOUDLY_URL is not encrypted: the token and all secrets travel in the clear")
     found = {name: value.source for name, value in loading.found.items()}
     return Settings(**values, warnings=tuple(loading.warnings), sources=found)
