@@ -1,7 +1,7 @@
 """Helpers for tasks."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -20,3 +20,27 @@ async def nursery_of_one_error() -> AsyncIterator[trio.Nursery]:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+class Notices:
+    """Tells whoever follows that something changed: any number of times at once is once."""
+
+    def __init__(self) -> None:
+        self._followers: set[trio.MemorySendChannel[None]] = set()
+
+    def notify(self) -> None:
+        """Something changed."""
+        for follower in self._followers:
+            with suppress(trio.WouldBlock):  # it has not heard of the last change yet
+                follower.send_nowait(None)
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[AsyncIterator[None]]:
+        """Yields when something changed since this was entered, or since it yielded last."""
+        send, receive = trio.open_memory_channel[None](1)
+        with send, receive:
+            self._followers.add(send)
+            try:
+                yield receive
+            finally:
+                self._followers.discard(send)

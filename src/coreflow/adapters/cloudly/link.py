@@ -16,6 +16,7 @@ import trio
 from attrs import define, field, frozen
 
 from coreflow.adapters.peer import Handler, Peer, Socket
+from coreflow.adapters.redaction import without
 from coreflow.adapters.typedsocket import (
     INTERNAL_ERROR,
     NO_SUCH_METHOD,
@@ -41,8 +42,6 @@ _REJECTION = re.compile(
     re.IGNORECASE,
 )
 """Texts of errors that may mean that the identity is no longer accepted. The real texts are not known."""
-_TELLING = 8
-"""Characters of a secret that are too many to be shown."""
 
 
 class NotOffered(Refused):
@@ -395,18 +394,8 @@ class Link:
     def _clean(self, text: str) -> str:
         """A text of the peer's, without what is secret between us, on one line."""
         for secret in (self._token, *self._jwts):
-            text = _without(text, secret)
+            text = without(text, secret)
         return "".join(char if char.isprintable() else " " for char in text)
-
-
-def _without(text: str, secret: str) -> str:
-    """Also where the text was cut off in the middle of the secret."""
-    if secret:
-        text = text.replace(secret, "…")
-    for length in range(len(secret) - 1, _TELLING - 1, -1):
-        if text.endswith(secret[:length]):
-            return text[:-length] + "…"
-    return text
 
 
 __all__ = ["Dial", "Link", "Live", "NotOffered", "Pace", "TokenRefused"]

@@ -1,13 +1,14 @@
 """`CloudlyPort` on a Cloudly that is somewhere on the network."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import structlog
 import trio
 from attrs import frozen
 
+from coreflow.adapters.tasks import Notices
 from coreflow.adapters.typedsocket import Limits, TimedOut, Timing
 from coreflow.domain.codec import decode
 from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
@@ -55,7 +56,7 @@ class NetworkCloudly:
         image_limits: ImageLimits | None = None,
     ) -> None:
         self._image_limits = image_limits or ImageLimits()
-        self._watchers: set[trio.MemorySendChannel[None]] = set()
+        self._notices = Notices()
         self._strikes = 0
         self._lock = trio.Lock()
         handlers = {
@@ -165,28 +166,23 @@ class NetworkCloudly:
     async def changes(self) -> AsyncIterator[AsyncIterator[None]]:
         """Yields when Cloudly pushed something, or is connected (again), since this was entered or last yielded."""
         await trio.lowlevel.checkpoint()
-        send, receive = trio.open_memory_channel[None](1)
-        with send, receive:
-            self._watchers.add(send)
-            try:
-                yield receive
-            finally:
-                self._watchers.discard(send)
+        async with self._notices.follow() as notices:
+            yield notices
 
     # --- what Cloudly says by itself
 
     def _pushed(self, body: Mapping[str, Any]) -> Mapping[str, object]:
         self._fetcher.push(body)
-        self._notify()
+        self._notices.notify()
         return {}
 
     def _platform_pushed(self, body: Mapping[str, Any]) -> Mapping[str, object]:
         self._fetcher.push_platform(body.get(PUSH_PLATFORM.key or ""))
-        self._notify()
+        self._notices.notify()
         return {}
 
     def _old_push(self, _: Mapping[str, Any]) -> Mapping[str, object]:
-        self._notify()
+        self._notices.notify()
         return {}
 
     def _server_action(self, _: Mapping[str, Any]) -> Mapping[str, object]:
@@ -196,12 +192,7 @@ class NetworkCloudly:
     def _came_up(self) -> None:
         self._strikes = 0
         self._fetcher.forget_pushes()
-        self._notify()
-
-    def _notify(self) -> None:
-        for watcher in self._watchers:
-            with suppress(trio.WouldBlock):  # it has not heard of the last change yet
-                watcher.send_nowait(None)
+        self._notices.notify()
 
     def _strike(self, exc: CoreflowError) -> None:
         """A peer that answers pings and nothing else is no use: a new connection may be."""

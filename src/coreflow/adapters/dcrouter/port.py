@@ -18,6 +18,7 @@ import orjson
 import structlog
 import trio
 
+from coreflow.adapters.redaction import without
 from coreflow.adapters.web import http_post
 from coreflow.domain.errors import InvalidRecord, PortError, Refused, Unavailable
 from coreflow.domain.gateway import (
@@ -43,8 +44,6 @@ UNHEALTHY_SECONDS = 30.0
 TEXT_LIMIT = 500
 """Characters of the far side's texts that are passed on."""
 _READ_LIMIT = 10_000
-_TELLING = 8
-"""So much of the beginning of a token must not be seen either."""
 _NOT_FOUND = re.compile(r"not found|no certificate|does not exist|no such|unknown domain", re.IGNORECASE)
 _PEM = re.compile(r"-----BEGIN.*", re.DOTALL)
 
@@ -229,7 +228,7 @@ class Dcrouter:
             return ""
         text = "".join(filter(str.isprintable, _PEM.sub("…", text[:_READ_LIMIT])))
         for spelling in _spellings(self._token):
-            text = _without(text, spelling)
+            text = without(text, spelling)
         return text[:TEXT_LIMIT]
 
 
@@ -246,20 +245,6 @@ def _spellings(token: str) -> set[str]:
     if not token:
         return set()
     return {token, quote(token, safe=""), orjson.dumps(token).decode()[1:-1]}
-
-
-def _without(text: str, secret: str) -> str:
-    """A text in which the secret, or a beginning of it that tells something, is replaced, in whatever case."""
-    head = re.compile(re.escape(secret[:_TELLING]), re.IGNORECASE)
-    kept, at = "", 0
-    while found := head.search(text, at):
-        end = found.end()
-        for char in secret[_TELLING:]:
-            if text[end : end + 1].lower() != char.lower():
-                break
-            end += 1
-        kept, at = kept + text[at : found.start()] + "…", end
-    return kept + text[at:]
 
 
 def _is_away(exc: Unavailable) -> bool:

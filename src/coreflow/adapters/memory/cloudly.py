@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 
 import orjson
 import trio
 
+from coreflow.adapters.tasks import Notices
 from coreflow.domain.codec import RecordDecoder
 from coreflow.domain.errors import PortError, Refused
 from coreflow.domain.records import CertificateRecord, Records, certificate_in
@@ -26,7 +27,7 @@ class MemoryCloudly:
     def __init__(self, document: object, archives: Mapping[tuple[str, str], bytes] | None = None) -> None:
         self.archives = dict(archives or {})
         self.faults: deque[PortError] = deque()
-        self._watchers: set[trio.MemorySendChannel[None]] = set()
+        self._notices = Notices()
         self._decoder = RecordDecoder()
         self._known: tuple[bytes, Records] | None = None
         self._content = b""
@@ -38,9 +39,7 @@ class MemoryCloudly:
         A copy is kept, as on a wire: changing the document later has no effect. Raises TypeError when it is not JSON.
         """
         self._content = orjson.dumps(document)
-        for watcher in self._watchers:
-            with suppress(trio.WouldBlock):  # it has not heard of the last change yet
-                watcher.send_nowait(None)
+        self._notices.notify()
 
     async def records(self) -> Records:
         """Decode the document. An unchanged one gives the very same object as before.
@@ -76,13 +75,8 @@ class MemoryCloudly:
     async def changes(self) -> AsyncIterator[AsyncIterator[None]]:
         """Yields when the document was set since this was entered, or since the last time it yielded."""
         await self._call()
-        send, receive = trio.open_memory_channel[None](1)
-        with send, receive:
-            self._watchers.add(send)
-            try:
-                yield receive
-            finally:
-                self._watchers.discard(send)
+        async with self._notices.follow() as notices:
+            yield notices
 
     async def _call(self) -> None:
         await trio.lowlevel.checkpoint()
