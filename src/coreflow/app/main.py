@@ -5,6 +5,7 @@ in reverse, which the nesting of context managers and nurseries gives for free.
 """
 
 import ipaddress
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -156,7 +157,7 @@ async def running(
     kicks = Kicks()
     async with AsyncExitStack() as stack:
         if ports is None:
-            gate = _Gate(settings)
+            gate = Gate(settings)
             coretraffic = await stack.enter_async_context(_serving(settings, gate))
             opened = await stack.enter_async_context(open_ports(settings))
             ports = evolve(opened, coretraffic=coretraffic, make_gateway=make_dcrouter)
@@ -164,12 +165,19 @@ async def running(
         yield await stack.enter_async_context(_running(settings, ports, kicks, listener))
 
 
-class _Gate:
+LOOK_AGAIN_SECONDS = 1.0
+"""Anybody can connect, as often as they like: the engine is not asked more often than this because of it."""
+
+
+class Gate:
     """Decides who may present itself as coretraffic, which is who gets private keys."""
 
     def __init__(self, settings: Settings) -> None:
         self._peers = settings.coretraffic_peers
         self.docker: DockerPort | None = None
+        self._lock = trio.Lock()
+        self._addresses: frozenset[str] = frozenset()
+        self._looks, self._looked_at = 0, -math.inf
 
     async def admit(self, host: str) -> Callable[[str], bool]:
         """The tags that a connection from this address may have: any but that one, or any."""
@@ -179,18 +187,31 @@ class _Gate:
     async def _is_coretraffic(self, host: str) -> bool:
         if self._peers != "tasks":
             return any(_address(host) in network for network in self._peers)
+        before = self._looks
+        async with self._lock:
+            if self._looks == before:  # else whoever came at the same time has looked already
+                await trio.sleep_until(self._looked_at + LOOK_AGAIN_SECONDS)
+                self._looks, self._looked_at = self._looks + 1, trio.current_time()
+                try:
+                    self._addresses = await self._look()
+                except PortError as exc:
+                    log.warning(
+                        "cannot tell whether a connection is coretraffic's", peer=host, reason=str(exc)
+                    )
+                    self._addresses = frozenset()
+            return host in self._addresses
+
+    async def _look(self) -> frozenset[str]:
+        """The addresses of the tasks of our coretraffic service, which may still be starting."""
         if self.docker is None:
-            return False
-        try:
-            services, tasks = await self.docker.progress()
-        except PortError as exc:
-            log.warning("cannot tell whether a connection is coretraffic's", peer=host, reason=str(exc))
-            return False
+            return frozenset()
+        services, tasks = await self.docker.progress()
         ids = {service.id for service in services if service.name == CORETRAFFIC and service.owner == BASE}
-        return any(
-            host in task.addresses.values()
+        return frozenset(
+            address
             for task in tasks
             if task.service_id in ids and task.desired_state == "running"
+            for address in task.addresses.values()
         )
 
 
@@ -201,7 +222,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 @asynccontextmanager
-async def _serving(settings: Settings, gate: _Gate) -> AsyncIterator[CoretrafficPort | None]:
+async def _serving(settings: Settings, gate: Gate) -> AsyncIterator[CoretrafficPort | None]:
     """The internal server and the proxies that dial it, for as long as the block lasts."""
     from coreflow.adapters.web import is_hosted
 
