@@ -11,6 +11,7 @@ All of it lives in the test's event loop: what blocks (a `Lab`, the engine's cli
 """
 
 import itertools
+import re
 import ssl
 import subprocess
 import sys
@@ -143,6 +144,9 @@ def _parsed(answer: bytes) -> tuple[int, str]:
     words = head.split(maxsplit=2)
     if not end or len(words) < 2:
         raise NoAnswer("it broke off before the body")
+    length = re.search(rb"(?im)^content-length: *([0-9]+)", head)
+    if length is not None and len(body) != int(length[1]):
+        raise NoAnswer("it broke off in the body")
     return int(words[1]), body.decode(errors="replace")
 
 
