@@ -1,4 +1,4 @@
-"""`python -m benchmarks [core] [swarm] [push]`: all by default. Exit status 1 where a limit is missed."""
+"""`python -m benchmarks [core] [swarm] [push] [routes]`: all by default. Exit status 1 where a limit is missed."""
 
 import sys
 
@@ -26,6 +26,16 @@ def main(chosen: list[str]) -> int:
         rows = push.run()
         missed |= any(row.is_missed for row in rows)
         title = f"A push, {push.SERVICES} services on a real Swarm, in units of GET /services"
+        print("\n".join(table.lines(title, rows)), flush=True)
+    if not chosen or "routes" in chosen:
+        from benchmarks import routes
+
+        rows = routes.run_core()
+        missed |= any(row.is_missed for row in rows)
+        print("\n".join(table.lines("The route table, in units of json.dumps", rows)), flush=True)
+        rows = routes.run_swarm()
+        missed |= any(row.is_missed for row in rows)
+        title = "From a running task to its proxy, on a real Swarm, in units of the time between looks"
         print("\n".join(table.lines(title, rows)), flush=True)
     return 1 if missed else 0
 

@@ -168,7 +168,7 @@ class _Listener(ActionLog):
 @asynccontextmanager
 async def _daemon(host: str, cloudly: Cloudly, watch: _Watch) -> AsyncIterator[tuple[Coreflow, _Engine]]:
     """What `coreflow run` is made of, with a watch at every door."""
-    settings = _settings(cloudly.url)
+    settings = settings_at_rest(cloudly.url)
 
     @asynccontextmanager
     async def dial() -> AsyncIterator[Socket]:
@@ -193,7 +193,7 @@ def _report(port: NetworkCloudly, level: str, event: Mapping[str, Any]) -> None:
     port.logs.offer(int(time.time() * 1000), level, event)  # noqa: TID251 - as the daemon does
 
 
-def _settings(url: str) -> Settings:
+def settings_at_rest(url: str) -> Settings:
     """The daemon's defaults, without base services, and with nothing that happens by the clock."""
     nowhere = Path("/nonexistent")
     environ = {

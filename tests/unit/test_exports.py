@@ -47,6 +47,7 @@ def test_the_memory_adapters_are_public() -> None:
         "Behaviour",
         "Fault",
         "MemoryCloudly",
+        "MemoryCorestore",
         "MemoryCoretraffic",
         "MemoryEngine",
         "MemoryGateway",

@@ -23,6 +23,7 @@ import trio
 import yaml
 from yaml.constructor import SafeConstructor
 
+from coreflow.domain.bindings import BindingStatus
 from coreflow.domain.codec import RecordDecoder
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
 from coreflow.domain.records import CertificateRecord, Records, certificate_in
@@ -141,6 +142,9 @@ class FileCloudly:
     async def certificate(self, domain: str) -> CertificateRecord:
         """The certificate that the file has for a domain. Raises Refused when it has none."""
         return certificate_in(await self.records(), domain)
+
+    async def report_binding(self, status: BindingStatus) -> None:
+        """Nobody reads it."""
 
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[None]]:

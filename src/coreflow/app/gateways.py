@@ -22,7 +22,7 @@ from coreflow.domain.ports import GatewayPort
 from coreflow.domain.records import GatewayRecord
 from coreflow.domain.routes import HostClaim
 
-from .reconcile import Situation
+from .situation import Situation
 
 log = structlog.get_logger()
 

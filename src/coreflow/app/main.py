@@ -22,7 +22,7 @@ from attrs import evolve, frozen
 from coreflow.domain.base import CORETRAFFIC
 from coreflow.domain.errors import PortError
 from coreflow.domain.ids import BASE, ClusterId
-from coreflow.domain.ports import CloudlyPort, CoretrafficPort, DockerPort, GatewayPort
+from coreflow.domain.ports import CloudlyPort, CorestorePort, CoretrafficPort, DockerPort, GatewayPort
 from coreflow.domain.records import GatewayRecord
 
 from . import logs
@@ -45,6 +45,8 @@ class Ports:
 
     cloudly: CloudlyPort
     docker: DockerPort
+    corestore: CorestorePort | None = None
+    """Without it, services that are bound to something are held."""
     coretraffic: CoretrafficPort | None = None
     """Without it nothing is routed."""
     make_gateway: MakeGateway | None = None
@@ -115,7 +117,10 @@ _MIB = 1024 * 1024
 async def open_ports(settings: Settings, records: Path | None = None) -> AsyncIterator[Ports]:
     """Open every far side."""
     async with open_cloudly(settings, records) as cloudly, open_docker(settings) as docker:
-        yield Ports(cloudly=cloudly, docker=docker)
+        from coreflow.adapters.corestore import Corestore
+
+        corestore = Corestore(settings.corestore_control_url, settings.corestore_api_token)
+        yield Ports(cloudly=cloudly, docker=docker, corestore=corestore)
 
 
 class Coreflow:
@@ -264,6 +269,7 @@ async def _running(
     reconciler = Reconciler(
         ports.cloudly,
         ports.docker,
+        ports.corestore,
         render=settings.render_options,
         plan=settings.plan_options,
         listener=listener or ActionLog(),

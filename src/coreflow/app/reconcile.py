@@ -12,16 +12,30 @@ import trio
 from attrs import Factory, frozen
 
 from coreflow.domain.convergence import Verdict, judge_all
-from coreflow.domain.desired import Desired, Renderer, RenderOptions, unit_of
+from coreflow.domain.desired import Renderer, RenderOptions, unit_of
 from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution
 from coreflow.domain.observed import Observed
-from coreflow.domain.plan import Create, Plan, PlanOptions, Remove, Step, make_plan, stage_of, subject_of
-from coreflow.domain.ports import CloudlyPort, DockerPort
+from coreflow.domain.plan import (
+    Create,
+    Deprovision,
+    Plan,
+    PlanOptions,
+    Provision,
+    Remove,
+    Step,
+    make_plan,
+    stage_of,
+    subject_of,
+)
+from coreflow.domain.ports import CloudlyPort, CorestorePort, DockerPort
 from coreflow.domain.records import Records
 from coreflow.domain.report import Outcome, Report
 from coreflow.domain.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
 from coreflow.quiet import LARGE_CLUSTER, quiet
+
+from .bindings import Bindings
+from .situation import Situation
 
 PASS_LIMIT = 12
 """Passes in a row before a settling gives up: more means that something changes as fast as we put it right."""
@@ -58,22 +72,6 @@ class Quiet:
 
     def progressed(self, verdicts: Mapping[str, Verdict]) -> None:
         """Nothing."""
-
-
-@frozen(kw_only=True)
-class Situation:
-    """What one look found, and what follows from it."""
-
-    records: Records
-    observed: Observed
-    desired: Desired
-    plan: Plan
-
-    @property
-    def verdicts(self) -> Mapping[str, Verdict]:
-        """How far each wanted service is."""
-        observed = self.observed
-        return judge_all(sorted(self.desired.services), observed.services, observed.tasks, observed.nodes)
 
 
 @frozen(kw_only=True)
@@ -126,12 +124,14 @@ class Reconciler:
         self,
         cloudly: CloudlyPort,
         docker: DockerPort,
+        corestore: CorestorePort | None = None,
         *,
         render: RenderOptions | None = None,
         plan: PlanOptions | None = None,
         listener: Listener | None = None,
     ) -> None:
         self._cloudly, self._docker = cloudly, docker
+        self.bindings = Bindings(corestore, cloudly)
         self._renderer = Renderer(render or RenderOptions())
         self._options = plan or PlanOptions()
         self._listener = listener or Quiet()
@@ -147,7 +147,8 @@ class Reconciler:
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
         images = await self._resolve(requests)
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
-            desired = self._renderer.render(records, observed, images, refresh=refresh)
+            bound = self.bindings.look(records)
+            desired = self._renderer.render(records, observed, images, bound, refresh=refresh)
             plan = make_plan(desired, observed, self._options)
         return Situation(records=records, observed=observed, desired=desired, plan=plan)
 
@@ -203,6 +204,8 @@ class Reconciler:
 
     async def settle(self, *, refresh: bool = False) -> Settlement:
         """Passes until there is nothing to do, or nothing that can be done now."""
+        if refresh:
+            self.bindings.expire()
         reports: list[Report] = []
         for _ in range(PASS_LIMIT):
             situation, report = await self.run_pass(refresh=refresh)
@@ -210,6 +213,7 @@ class Reconciler:
             progress = report.applied or any(outcome.retry for outcome in report.troubles)
             if not report.outcomes or not progress:
                 break
+        await self.bindings.report(situation)
         return Settlement(last=situation, reports=tuple(reports), verdicts=situation.verdicts)
 
     async def deploy(self, *, timeout: float, refresh: bool = False) -> Settlement:
@@ -285,6 +289,10 @@ class Reconciler:
             match step.action:
                 case Create(ImageSpec() as spec, _):
                     await self._docker.load(spec, self._cloudly.archive(spec))
+                case Provision(spec, _):
+                    await self.bindings.provision(spec)
+                case Deprovision(spec, _):
+                    await self.bindings.deprovision(spec)
                 case action:
                     await self._docker.apply(action)
         except PortError as exc:

@@ -29,7 +29,8 @@ from coreflow.domain.routes import (
     make_table,
 )
 
-from .reconcile import Settlement, Situation
+from .reconcile import Settlement
+from .situation import Situation
 
 log = structlog.get_logger()
 
@@ -42,9 +43,13 @@ FIRST_RETRY, LONGEST_RETRY = 15.0, 3600.0
 GATEWAY_MARGIN = 24 * 3600.0
 """A certificate of the gateway's has to be valid for so much longer."""
 POLL_SECONDS = 0.5
-LONGEST_POLL = 5.0
+LONGEST_POLL = 1.5
+IDLE_SECONDS = 5.0
+"""Between looks while there is nothing to route."""
 POLL_SHARE = 10
-"""A look at the tasks may take up to a tenth of the time."""
+"""A look at the tasks may take up to a tenth of the time, unless the looks get too far apart."""
+EVENT_SECONDS = 0.15
+"""From an event to the look: the manager knows of a container's start up to 0.1 s after it (measured)."""
 FIRST_TABLE_SECONDS = 10.0
 """How long the first table waits for certificates: a proxy may still have the routes of our last life."""
 
@@ -272,10 +277,11 @@ class Router:
         while True:
             with trio.move_on_after(wait):
                 await self._news.wait()
-                await trio.sleep(0.05)  # for the event's companions
+            if self._news.is_set():
+                await trio.sleep(EVENT_SECONDS)
             self._news = trio.Event()
             if self._wanted is None or not self._wanted.claims:
-                wait = LONGEST_POLL
+                wait = IDLE_SECONDS
                 continue
             began = trio.current_time()
             tasks = await self._docker.running_tasks()

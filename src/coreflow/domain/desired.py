@@ -7,10 +7,11 @@ A record that cannot be rendered is *rejected*, with reasons; a service whose im
 from collections.abc import Iterable, Iterator, Mapping
 from operator import is_
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 from . import naming
 from .base import NETWORKS, BaseOptions, render_base, render_networks
+from .bindings import BindingSpec, Bound
 from .ids import BASE, BundleId, ClusterId, NodeId, Owner, ServiceId
 from .images import (
     ArchiveImage,
@@ -90,6 +91,12 @@ class Desired:
     """Names of services that belong to records whose id cannot be read."""
     hosts: Mapping[str, HostClaim] = Factory(dict)
     """By host name: which service it leads to. Those of services that run but cannot be deployed as recorded, too."""
+    provision: tuple[tuple[BindingSpec, str], ...] = ()
+    """Bindings to ask Corestore for, and why."""
+    release: tuple[BindingSpec, ...] = ()
+    """Bindings to give back."""
+    waiting: tuple[Note, ...] = ()
+    """Held services that will be deployed once their bindings are provisioned, and what they wait for."""
     prune: bool = True
     """False when a record's owner is unknown: then nothing can be said to be unwanted."""
 
@@ -134,14 +141,15 @@ class Renderer:
         records: Records,
         observed: Observed,
         images: Mapping[ImageRequest, Resolution],
-        provisioned: Mapping[ServiceId, Mapping[str, str]] | None = None,
+        bound: Bound | None = None,
         *,
         refresh: bool = False,
     ) -> Desired:
         """Render everything.
 
-        `images` answers `image_requests` (with the same `refresh`), `provisioned` is what bindings returned.
+        `images` answers `image_requests` (with the same `refresh`), `bound` is what is known of bindings.
         """
+        bound = bound or Bound()
         pinned = self._pinned_images(observed, records.cluster.id)
         work = _Work(records, observed, pinned, self._layers, self.options, refresh=refresh)
         networks, bad_networks = _networks(observed, records.cluster.id)
@@ -150,14 +158,14 @@ class Renderer:
         for name, request in self._base_requests(records):
             self._render_base(name, request, images, work)
         for service in self._in_order(records, observed, work):
-            self._render_one(service, images, provisioned or {}, work)
+            self._render_one(service, images, bound, work)
         for gone in (self._memo.keys() | self._sources.keys()) - {service.id for service in records.services}:
             self._memo.pop(gone, None)
             self._sources.pop(gone, None)
         work.forget_layers()
         if bad_networks:
             work.hold_everything()
-        return work.desired(networks)
+        return evolve(work.desired(networks), provision=bound.due, release=bound.unwanted)
 
     def _pinned_images(self, observed: Observed, cluster: ClusterId) -> "PinnedImages":
         """What the labels say of images; asked twice in a pass, computed once."""
@@ -237,11 +245,11 @@ class Renderer:
         self,
         service: ServiceRecord,
         images: Mapping[ImageRequest, Resolution],
-        provisioned: Mapping[ServiceId, Mapping[str, str]],
+        bound: Bound,
         work: "_Work",
     ) -> None:
         try:
-            ingredients = self._ingredients(service, images, provisioned, work)
+            ingredients = self._ingredients(service, images, bound, work)
             known = self._memo.get(service.id)
             if known is not None and _same(known[0], ingredients):
                 rendered = known[1]
@@ -255,6 +263,9 @@ class Renderer:
             work.reject(service.id, service.name, exc.reasons)
         except _Held as exc:
             work.reject(service.id, service.name, (str(exc),), held=True)
+        except _Unbound as exc:
+            work.hold(service.id)
+            work.waiting.append(Note(unit=service.id, name=service.name, text=str(exc)))
         else:
             if has_name:
                 work.add(service, rendered)
@@ -265,7 +276,7 @@ class Renderer:
         self,
         service: ServiceRecord,
         images: Mapping[ImageRequest, Resolution],
-        provisioned: Mapping[ServiceId, Mapping[str, str]],
+        bound: Bound,
         work: "_Work",
     ) -> Ingredients:
         problems: list[str] = []
@@ -288,6 +299,8 @@ class Renderer:
             raise Rejected(*problems)
         if held is not None:
             raise _Held(held)
+        if service.id in bound.missing:
+            raise _Unbound(bound.missing[service.id])
         return Ingredients(
             cluster=work.records.cluster.id,
             service=service,
@@ -295,7 +308,7 @@ class Renderer:
             digest=digest,
             login_hash=login,
             layers=layers,
-            provisioned=provisioned.get(service.id),
+            provisioned=bound.variables.get(service.id),
             pin_to=work.pin if isinstance(source, ArchiveImage) else None,
         )
 
@@ -312,6 +325,10 @@ def _same(one: Ingredients, other: Ingredients) -> bool:
         and len(one.layers) == len(other.layers)
         and all(map(is_, one.layers, other.layers))
     )
+
+
+class _Unbound(Exception):
+    """Something that the service is bound to is not there yet."""
 
 
 class _Held(Exception):
@@ -341,6 +358,7 @@ class _Work:
         self.images: dict[str, ImageSpec] = {}
         self.rejections: list[Rejection] = []
         self.notes: list[Note] = []
+        self.waiting: list[Note] = []
         self.held: set[Unit] = set()
         self.held_names: set[str] = set()
         self.prune = True
@@ -518,6 +536,7 @@ class _Work:
             held=frozenset(self.held),
             held_names=frozenset(self.held_names),
             hosts=self.hosts,
+            waiting=tuple(self.waiting),
             prune=self.prune,
         )
 

@@ -24,6 +24,7 @@ from typing import Literal, assert_never
 from attrs import Factory, evolve, field, frozen
 
 from . import naming
+from .bindings import BindingSpec
 from .desired import Desired, Note, Rejection, Unit, unit_of
 from .ids import BASE, Owner
 from .images import unpinned
@@ -89,14 +90,32 @@ class Remove:
     reason: str
 
 
-Action = Create | Update | Recreate | MarkFailed | Remove
-Verb = Literal["create", "update", "recreate", "mark failed", "remove"]
+@frozen
+class Provision:
+    """Have Corestore make what a binding wants, or find it: the values are needed before its service can be rendered."""
+
+    spec: BindingSpec
+    reason: str
+
+
+@frozen
+class Deprovision:
+    """Give back what an explicitly disabled binding had, with its data."""
+
+    spec: BindingSpec
+    reason: str
+
+
+Action = Create | Update | Recreate | MarkFailed | Remove | Provision | Deprovision
+Verb = Literal["create", "update", "recreate", "mark failed", "remove", "provision", "deprovision"]
 _VERBS: Mapping[type, Verb] = {
     Create: "create",
     Update: "update",
     Recreate: "recreate",
     MarkFailed: "mark failed",
     Remove: "remove",
+    Provision: "provision",
+    Deprovision: "deprovision",
 }
 
 
@@ -105,18 +124,20 @@ def verb_of(action: Action) -> Verb:
     return _VERBS[type(action)]
 
 
-def subject_of(action: Action) -> Spec | ObservedService | ObservedSecret:
+def subject_of(action: Action) -> Spec | BindingSpec | ObservedService | ObservedSecret:
     """What the action is about."""
     return action.target if isinstance(action, Remove) else action.spec
 
 
 def kind_of(action: Action) -> str:
-    """`network`, `image`, `secret` or `service`."""
+    """`network`, `image`, `secret`, `service` or `binding`."""
     match subject_of(action):
         case ObservedService():
             return "service"
         case ObservedSecret():
             return "secret"
+        case BindingSpec():
+            return "binding"
         case spec:
             return spec.kind
 
@@ -219,6 +240,7 @@ def make_plan(desired: Desired, observed: Observed, options: PlanOptions | None 
     work.services()
     work.prune()
     work.secrets()
+    work.bindings()
     return work.plan()
 
 
@@ -246,6 +268,8 @@ class _Planning:
         self.builds: list[Step] = []
         self.removals: list[Step] = []
         self.garbage: list[Step] = []
+        self.provisions: list[Step] = []
+        self.releases: list[Step] = []
         self.kept = 0
         self.waits: list[Wait] = []
         self.failures: list[Failure] = []
@@ -262,7 +286,7 @@ class _Planning:
 
     def plan(self) -> Plan:
         return Plan(
-            steps=(*self.base, *self.builds, *self.removals, *self.garbage),
+            steps=(*self.base, *self.provisions, *self.builds, *self.removals, *self.garbage, *self.releases),
             kept=self.kept,
             waits=tuple(self.waits),
             failures=tuple(self.failures),
@@ -445,6 +469,24 @@ class _Planning:
         unit = unit_of(spec.owner, spec.name)
         self.rejections.append(Rejection(unit=unit, name=spec.name, reasons=(reason,)))
         self.held.add(unit)
+
+    # bindings
+
+    def bindings(self) -> None:
+        """Ask for what services are bound to; give back what is disabled once its service is at rest without it."""
+        self.waits += [Wait(note.unit, note.name, note.text) for note in self.desired.waiting]
+        for spec, reason in self.desired.provision:
+            self.provisions.append(Step(unit_of(spec.owner, spec.name), Provision(spec, reason)))
+        busy = {step.unit for step in (*self.builds, *self.removals)} | self.held
+        busy |= {unit_of(s.owner, s.name) for s in self.seen.owned.values() if s.in_roll_out}
+        for spec in self.desired.release:
+            unit = unit_of(spec.owner, spec.name)
+            if unit in busy:
+                self.waits.append(
+                    Wait(unit, spec.name, "disabled; given back once its service runs without it")
+                )
+            else:
+                self.releases.append(Step(unit, Deprovision(spec, "the control plane disabled it")))
 
     # removals
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from .bindings import BindingSpec, BindingStatus, Provisioned
 from .gateway import GatewayAction, ObservedRoute
 from .images import ImageRequest, ResolvedImage
 from .observed import Observed, ObservedService, ObservedTask
@@ -89,6 +90,10 @@ class CloudlyPort(Protocol):
         """
         ...
 
+    async def report_binding(self, status: BindingStatus) -> None:
+        """Say how far a binding is. Raises Refused where nobody wants to know."""
+        ...
+
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Yields whenever the records may have changed."""
         ...
@@ -122,4 +127,16 @@ class CoretrafficPort(Protocol):
 
     def resend(self) -> None:
         """Send it once more to everybody, though nothing changed."""
+        ...
+
+
+class CorestorePort(Protocol):
+    """Databases and object storage of the cluster."""
+
+    async def provision(self, spec: BindingSpec) -> Provisioned:
+        """Make what a binding wants, or find it: the same binding gives the same values again."""
+        ...
+
+    async def deprovision(self, spec: BindingSpec) -> None:
+        """Give it back, with its data. Gone already is success."""
         ...

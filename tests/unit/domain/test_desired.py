@@ -14,6 +14,7 @@ from tests.unit.strategies import SECRET, cluster_documents
 from coreflow.adapters.swarm.wire import service_labels
 from coreflow.domain import naming
 from coreflow.domain.base import BaseOptions
+from coreflow.domain.bindings import Bound
 from coreflow.domain.codec import decode_records
 from coreflow.domain.desired import Desired, Note, Rejection, Renderer, RenderOptions, is_workload
 from coreflow.domain.ids import BASE, BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
@@ -582,7 +583,8 @@ def test_provisioned_values_make_a_secret() -> None:
     renderer = Renderer(NO_BASE)
     given = records(record())
     one, same, two = (
-        renderer.render(given, Observed(), FOUND, {ServiceId("id-web"): {"URL": value}}) for value in "112"
+        renderer.render(given, Observed(), FOUND, Bound(variables={ServiceId("id-web"): {"URL": value}}))
+        for value in "112"
     )
     assert one.secrets["web"].payload == b'{"URL":"1"}'
     assert one.services["web"] is same.services["web"]
@@ -635,7 +637,7 @@ def test_no_document_breaks_a_pass_or_tells_a_secret(document: dict[str, Any], a
     given_, seen = decode_records(document), Observed(nodes=(node("a"), node("b")), own_node=NodeId("a"))
     renderer = Renderer(NO_BASE)
     answers = dict.fromkeys(renderer.image_requests(given_, seen), answer)
-    desired = renderer.render(given_, seen, answers, {ServiceId("s0"): {"URL": SECRET}})
+    desired = renderer.render(given_, seen, answers, Bound(variables={ServiceId("s0"): {"URL": SECRET}}))
     plan = make_plan(desired, seen)
     accounted = {spec.owner for spec in desired.services.values()} | desired.held
     assert all(service.id in accounted for service in given_.services if is_workload(service))
@@ -645,5 +647,7 @@ def test_no_document_breaks_a_pass_or_tells_a_secret(document: dict[str, Any], a
     for spec_ in desired.services.values():
         assert SECRET not in f"{spec_}{service_labels(spec_)}{spec_.fingerprints}"
     assert SECRET not in f"{given_}{desired}"
-    again = Renderer(NO_BASE).render(given_, seen, answers, {ServiceId("s0"): {"URL": SECRET}})
+    again = Renderer(NO_BASE).render(
+        given_, seen, answers, Bound(variables={ServiceId("s0"): {"URL": SECRET}})
+    )
     assert again == desired

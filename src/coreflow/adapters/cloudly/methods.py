@@ -59,6 +59,9 @@ CERTIFICATE = Method(
     "getCertificateForDomain", _READ, "domainName", "certificate", "with `type`: `ssl`; on demand"
 )
 PLATFORM = Method("getPlatformDesiredState", _PROPOSED, None, "desiredState", "bindings")
+REPORT_BINDING = Method(
+    "reportPlatformBindingStatus", _PROPOSED, "bindingId", None, "with `status`: references, no credentials"
+)
 GATEWAY = Method(
     "getExternalGatewayConfig", _PROPOSED, None, "externalGatewayConfig", "an external gateway, or null"
 )
@@ -125,6 +128,7 @@ ASKED = (
     *(method for collection in COLLECTIONS for method in (collection.all, collection.one)),
     CERTIFICATE,
     PLATFORM,
+    REPORT_BINDING,
     GATEWAY,
     PULL_IMAGE,
     STATUS,

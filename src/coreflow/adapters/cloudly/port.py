@@ -10,6 +10,7 @@ from attrs import frozen
 
 from coreflow.adapters.tasks import Notices
 from coreflow.adapters.typedsocket import Limits, TimedOut, Timing
+from coreflow.domain.bindings import BindingStatus
 from coreflow.domain.codec import decode
 from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
 from coreflow.domain.records import CertificateRecord, Records
@@ -17,7 +18,16 @@ from coreflow.domain.specs import ImageSpec
 
 from .fetching import Fetcher
 from .link import Dial, Link, Pace
-from .methods import CERTIFICATE, METRICS, OLD_PUSHES, PULL_IMAGE, PUSH_CONFIG, PUSH_PLATFORM, SERVER_ACTION
+from .methods import (
+    CERTIFICATE,
+    METRICS,
+    OLD_PUSHES,
+    PULL_IMAGE,
+    PUSH_CONFIG,
+    PUSH_PLATFORM,
+    REPORT_BINDING,
+    SERVER_ACTION,
+)
 from .reporting import LogShipper
 
 log = structlog.get_logger()
@@ -55,6 +65,7 @@ class NetworkCloudly:
         timing: Timing | None = None,
         image_limits: ImageLimits | None = None,
     ) -> None:
+        self._wall_clock = wall_clock
         self._image_limits = image_limits or ImageLimits()
         self._notices = Notices()
         self._strikes = 0
@@ -162,6 +173,13 @@ class NetworkCloudly:
             raise Refused(f"certificate of {domain}: Cloudly has none")
         return decode(raw, CertificateRecord, f"$.{CERTIFICATE.answer}")
 
+    async def report_binding(self, status: BindingStatus) -> None:
+        """Tell Cloudly. Raises Refused where it has no such method."""
+        body = status_document(status, int(self._wall_clock() * 1000))
+        await self.link.call(
+            REPORT_BINDING, {"bindingId": status.binding.id, "status": body}, needs_result=False
+        )
+
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[None]]:
         """Yields when Cloudly pushed something, or is connected (again), since this was entered or last yielded."""
@@ -200,6 +218,27 @@ class NetworkCloudly:
         if self._strikes >= STRIKES:
             self._strikes = 0
             self.link.drop("Cloudly does not answer requests")
+
+
+def status_document(status: BindingStatus, now_ms: int) -> dict[str, object]:
+    """A status as Cloudly gets it (`IPlatformBindingStatus`, proposed): where the credentials are, never what they are."""
+    document: dict[str, object] = {
+        "serviceId": status.binding.service_id,
+        "capability": status.binding.capability,
+        "provider": "corestore",
+        "status": status.state,
+        "updatedAt": now_ms,
+    }
+    if status.endpoints:
+        document["endpoints"] = [
+            {"name": e.name, "protocol": e.protocol, "host": e.host, "port": e.port} for e in status.endpoints
+        ]
+    if status.secret:
+        reference = {"type": "dockerSecret", "name": status.secret, "file": "secret.json"}
+        document["credentials"] = [{**reference, "keys": list(status.keys)}]
+    if status.error:
+        document["errorText"] = status.error
+    return document
 
 
 @contextmanager

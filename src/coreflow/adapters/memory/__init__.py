@@ -1,6 +1,7 @@
 """The far sides in memory: for tests, for embedding, and for `coreflow demo`."""
 
 from .cloudly import MemoryCloudly
+from .corestore import MemoryCorestore
 from .coretraffic import MemoryCoretraffic
 from .gateway import MemoryGateway
 from .swarm import Behaviour, Fault, MemoryEngine, Node, Registry
@@ -9,6 +10,7 @@ __all__ = [
     "Behaviour",
     "Fault",
     "MemoryCloudly",
+    "MemoryCorestore",
     "MemoryCoretraffic",
     "MemoryEngine",
     "MemoryGateway",

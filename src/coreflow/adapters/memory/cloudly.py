@@ -8,6 +8,7 @@ import orjson
 import trio
 
 from coreflow.adapters.tasks import Notices
+from coreflow.domain.bindings import BindingStatus
 from coreflow.domain.codec import RecordDecoder
 from coreflow.domain.errors import PortError, Refused
 from coreflow.domain.records import CertificateRecord, Records, certificate_in
@@ -27,6 +28,7 @@ class MemoryCloudly:
     def __init__(self, document: object, archives: Mapping[tuple[str, str], bytes] | None = None) -> None:
         self.archives = dict(archives or {})
         self.faults: deque[PortError] = deque()
+        self.reports: list[BindingStatus] = []
         self._notices = Notices()
         self._decoder = RecordDecoder()
         self._known: tuple[bytes, Records] | None = None
@@ -70,6 +72,11 @@ class MemoryCloudly:
     async def certificate(self, domain: str) -> CertificateRecord:
         """The certificate that the document has for a domain. Raises Refused when it has none."""
         return certificate_in(await self.records(), domain)
+
+    async def report_binding(self, status: BindingStatus) -> None:
+        """Keep it in `reports`."""
+        await self._call()
+        self.reports.append(status)
 
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[None]]:

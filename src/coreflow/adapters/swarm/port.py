@@ -12,7 +12,7 @@ from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import NodeId
 from coreflow.domain.images import ImageRequest, ResolvedImage, pinned, registry_host, split_reference
 from coreflow.domain.observed import Observed, ObservedSecret, ObservedService, ObservedTask
-from coreflow.domain.plan import Action, Create, MarkFailed, Recreate, Remove, Update
+from coreflow.domain.plan import Action, Create, Deprovision, MarkFailed, Provision, Recreate, Remove, Update
 from coreflow.domain.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec, Spec
 
 from . import wire
@@ -235,6 +235,8 @@ class SwarmPort:
                     await self._remove_service(target)
                 else:
                     await self._remove_secret(target)
+            case Provision() | Deprovision():
+                raise Refused(f"binding {action.spec.name}: Corestore provides it, not the engine")
             case _:
                 assert_never(action)
 

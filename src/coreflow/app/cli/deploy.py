@@ -17,8 +17,9 @@ from coreflow.app.cli import present
 from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import Ports, open_ports
-from coreflow.app.reconcile import Listener, Reconciler, Settlement, Situation
+from coreflow.app.reconcile import Listener, Reconciler, Settlement
 from coreflow.app.settings import Settings
+from coreflow.app.situation import Situation
 from coreflow.domain.plan import PlanOptions
 
 GOES_ON = "The time is up. Swarm goes on with what is unfinished; apply again to see how it ends."
@@ -93,7 +94,7 @@ def apply(
         show_settlement(settlement, format, console, confirm=_apply_command(records))
         return 0 if settlement.is_settled else 1
 
-    return run(command, format)
+    return run(command, format, hosted=True)
 
 
 def plan_status(situation: Situation, *, detailed: bool) -> int:
@@ -113,7 +114,12 @@ def _reconciler(
     ports: Ports, settings: Settings, options: PlanOptions, listener: Listener | None = None
 ) -> Reconciler:
     return Reconciler(
-        ports.cloudly, ports.docker, render=settings.render_options, plan=options, listener=listener
+        ports.cloudly,
+        ports.docker,
+        ports.corestore,
+        render=settings.render_options,
+        plan=options,
+        listener=listener,
     )
 
 

@@ -14,7 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from coreflow.app.reconcile import Settlement, Situation
+from coreflow.app.reconcile import Settlement
+from coreflow.app.situation import Situation
 from coreflow.domain.convergence import Verdict
 from coreflow.domain.plan import (
     Action,
@@ -38,6 +39,8 @@ MARKS: Mapping[Verb, tuple[str, str]] = {
     "recreate": ("-/+", "magenta"),
     "mark failed": ("!", "red"),
     "remove": ("-", "red"),
+    "provision": ("+", "green"),
+    "deprovision": ("-", "red"),
 }
 """Mark and colour of each verb."""
 PAST: Mapping[Verb, str] = {
@@ -46,6 +49,8 @@ PAST: Mapping[Verb, str] = {
     "recreate": "recreated",
     "mark failed": "marked as failed",
     "remove": "removed",
+    "provision": "provisioned",
+    "deprovision": "deprovisioned",
 }
 PROBLEM = ("!", "bold red")
 WAITING = ("·", "cyan")

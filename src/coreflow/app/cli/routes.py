@@ -16,9 +16,10 @@ from coreflow.app.cli.deploy import Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.gateways import gateway_routes
 from coreflow.app.main import make_dcrouter, open_ports
-from coreflow.app.reconcile import Reconciler, Situation
+from coreflow.app.reconcile import Reconciler
 from coreflow.app.routing import LOOKUPS, claims_of, find_certificate
 from coreflow.app.settings import Settings
+from coreflow.app.situation import Situation
 from coreflow.domain.certificates import Certificate
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.gateway import CreateRoute, UpdateRoute, plan_gateway

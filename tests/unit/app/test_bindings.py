@@ -1,0 +1,203 @@
+"""Bound services: held until their values are there, then deployed with them. On memory adapters."""
+
+import json
+from typing import Any
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from tests.unit.app.worlds import Json, World, bundle, cluster, play, service
+
+from coreflow.adapters.memory import Fault, MemoryCorestore
+from coreflow.adapters.swarm.port import SwarmPort
+from coreflow.app.reconcile import Reconciler, Settlement
+from coreflow.domain.bindings import BindingState
+from coreflow.domain.errors import Refused, Unavailable
+from coreflow.domain.ids import ServiceId
+from coreflow.domain.plan import Deprovision, Provision
+
+
+def platform(*bindings: Json) -> Json:
+    """The platform member of a cluster document; every binding is of service `a`, unless it says otherwise."""
+    return {
+        "bindings": [
+            {"id": f"b{n}", "data": {"serviceId": "id-a", "serviceName": "a", "capability": "database", **b}}
+            for n, b in enumerate(bindings)
+        ]
+    }
+
+
+class Bench:
+    """A world with a Corestore."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.corestore = MemoryCorestore()
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process: nothing is remembered but what is in the Swarm."""
+        self.reconciler = Reconciler(
+            self.world.cloudly, SwarmPort(self.world.engine), self.corestore, render=self.world.render
+        )
+
+    async def deploy(self, *services: Json, bindings: tuple[Json, ...] = (), **options: Any) -> Settlement:
+        """Publish and deploy."""
+        secrets = options.pop("secrets", None)
+        self.world.cloudly.set(cluster(*services, secrets=secrets, platform=platform(*bindings)))
+        return await self.reconciler.deploy(timeout=60, **options)
+
+    async def secret(self, name: str = "a") -> dict[str, str]:
+        """What the service reads in its secret."""
+        live = await self.world.live(name)
+        files = live["Spec"]["TaskTemplate"]["ContainerSpec"].get("Secrets") or []
+        for document, payload in self.world.engine._secrets.values():
+            if files and document["ID"] == files[0]["SecretID"]:
+                found: dict[str, str] = json.loads(payload)
+                return found
+        return {}
+
+    def states(self) -> list[tuple[str, BindingState]]:
+        """What was reported, in order."""
+        return [(status.binding.id, status.state) for status in self.world.cloudly.reports]
+
+
+def scene_with(body: Any) -> None:
+    """Play a scene with a bench."""
+
+    async def scene() -> None:
+        await body(Bench())
+
+    play(scene)
+
+
+def test_a_bound_service_starts_with_its_values() -> None:
+    """Provisioned first, then deployed with what came of it, prefixed; again nothing is left to do."""
+
+    async def body(bench: Bench) -> None:
+        bindings: tuple[Json, ...] = ({}, {"capability": "objectstorage", "envPrefix": "MEDIA_"})
+        settlement = await bench.deploy(service("a"), service("b"), bindings=bindings)
+        assert settlement.is_settled
+        kinds = [type(o.step.action) for o in settlement.applied]
+        assert kinds.count(Provision) == 2
+        found = await bench.secret()
+        assert any(key.startswith("MEDIA_") for key in found)
+        assert any(not key.startswith("MEDIA_") for key in found)
+        writes = bench.world.engine.writes
+        assert not (await bench.deploy(service("a"), service("b"), bindings=bindings)).applied
+        assert bench.world.engine.writes == writes
+        assert bench.states() == [("b0", "ready"), ("b1", "ready")]
+        status = bench.world.cloudly.reports[0]
+        assert status.secret.startswith("a-")
+        assert status.keys
+        assert not [value for value in found.values() if value in str(bench.world.cloudly.reports)]
+
+    scene_with(body)
+
+
+def test_a_restart_asks_again_and_changes_nothing() -> None:
+    """The same values make the same secret; a refresh that finds others replaces it."""
+
+    async def body(bench: Bench) -> None:
+        await bench.deploy(service("a"), bindings=({},))
+        before, writes = await bench.secret(), bench.world.engine.writes
+        bench.restart()
+        assert (await bench.deploy(service("a"), bindings=({},))).is_settled
+        assert bench.world.engine.writes == writes
+        bench.corestore.rotate(ServiceId("id-a"))
+        assert (await bench.deploy(service("a"), bindings=({},))).is_settled
+        assert await bench.secret() == before
+        assert (await bench.deploy(service("a"), bindings=({},), refresh=True)).is_settled
+        assert await bench.secret() != before
+
+    scene_with(body)
+
+
+@pytest.mark.parametrize("fault", [Unavailable("away"), Refused("token mismatch")])
+def test_without_corestore_bound_services_wait(fault: Any) -> None:
+    """The running one is not touched, the others are deployed, and the reason is reported."""
+
+    async def body(bench: Bench) -> None:
+        await bench.deploy(service("a"), bindings=({},))
+        live = await bench.world.live("a")
+        bench.restart()
+        bench.corestore.faults.extend([fault] * 100_000)
+        changed = service("a", environment={"N": "2"})
+        with trio.move_on_after(30):
+            await bench.deploy(changed, service("b"), bindings=({},))
+        assert (await bench.world.live("a"))["Version"] == live["Version"]
+        assert "b" in await bench.world.names()
+        assert bench.states()[-1] == ("b0", "failed")
+        assert str(fault) in bench.world.cloudly.reports[-1].error
+        bench.corestore.faults.clear()
+        assert (await bench.deploy(changed, service("b"), bindings=({},))).is_settled
+        assert (await bench.world.live("a"))["Version"] != live["Version"]
+
+    scene_with(body)
+
+
+def test_only_what_is_disabled_is_given_back() -> None:
+    """After the service runs without it; a record that is gone gives nothing back; and it can come again."""
+
+    async def body(bench: Bench) -> None:
+        await bench.deploy(service("a"), bindings=({},))
+        await bench.deploy(service("a"))
+        assert bench.corestore.deprovisioned == []
+        settlement = await bench.deploy(service("a"), bindings=({"desiredState": "disabled"},))
+        assert [type(o.step.action) for o in settlement.applied][-1] is Deprovision
+        assert [s.id for s in bench.corestore.deprovisioned] == ["b0"]
+        assert await bench.secret() == {}
+        again = await bench.deploy(service("a"), bindings=({"desiredState": "disabled"},))
+        assert not again.applied
+        assert bench.states()[-1] == ("b0", "disabled")
+        assert (await bench.deploy(service("a"), bindings=({},))).is_settled
+        assert await bench.secret() != {}
+
+    scene_with(body)
+
+
+def test_the_operators_bundle_wins() -> None:
+    """A variable that both have is the bundle's, and the plan names it without its value."""
+
+    async def body(bench: Bench) -> None:
+        await bench.deploy(service("a"), bindings=({},))
+        (key, *_) = await bench.secret()
+        _, group = bundle("operator-canary")
+        group["data"]["key"] = key
+        document = cluster(service("a", secretBundleId="bundle"), platform=platform({}))
+        document["secretBundles"], document["secretGroups"] = [bundle("x")[0]], [group]
+        bench.world.cloudly.set(document)
+        with capture_logs() as lines:
+            settlement = await bench.reconciler.deploy(timeout=60)
+        assert (await bench.secret())[key] == "operator-canary"
+        notes = [note.text for note in settlement.last.plan.notes]
+        assert f"secret bundle overrides the provisioned {key}" in notes
+        assert "canary" not in f"{settlement}{lines}"
+
+    scene_with(body)
+
+
+def test_what_nobody_provides_is_reported() -> None:
+    """Unsupported is no reason to hold a service."""
+
+    async def body(bench: Bench) -> None:
+        settlement = await bench.deploy(service("a"), bindings=({"capability": "mail"},))
+        assert settlement.is_settled
+        assert bench.states() == [("b0", "unsupported")]
+
+    scene_with(body)
+
+
+def test_killed_after_any_write_it_ends_well() -> None:
+    """Whatever was done when the process died, the next one finishes."""
+
+    async def body(bench: Bench) -> None:
+        bindings: tuple[Json, ...] = ({}, {"capability": "objectstorage"})
+        for method in ("create_secret", "create_service"):
+            bench.world.engine.faults.append(Fault(method=method, when="after"))
+            await bench.deploy(service("a"), bindings=bindings)
+            bench.restart()
+        assert (await bench.deploy(service("a"), bindings=bindings)).is_settled
+        assert len(await bench.secret()) >= 2
+
+    scene_with(body)
