@@ -119,6 +119,7 @@ class Settings:
     """Size of one message of a TypedSocket connection, in MiB."""
     report_logs: bool
     route_tasks: Literal["all", "first"]
+    keep_on_node: bool
     update: Literal["rolling", "recreate"]
     prune: bool
     confirm_removal: str | None
@@ -147,7 +148,9 @@ class Settings:
             coretraffic_publish=self.coretraffic_publish,
             corestore_api_token=self.corestore_api_token,
         )
-        return RenderOptions(base=base, secret_environment=self.secret_environment)
+        return RenderOptions(
+            base=base, secret_environment=self.secret_environment, keep_on_node=self.keep_on_node
+        )
 
     @property
     def plan_options(self) -> PlanOptions:
@@ -512,6 +515,12 @@ SETTINGS: tuple[Setting, ...] = (
         default="all",
         parse=_choice("all", "first"),
         meaning="Which tasks of a service get its requests: `all` that run, or only the `first`.",
+    ),
+    Setting(
+        name="COREFLOW_KEEP_ON_NODE",
+        default="true",
+        parse=_boolean,
+        meaning="Whether a service with volumes is kept on the node that has their data, once it has run somewhere.",
     ),
     Setting(
         name="COREFLOW_UPDATE",

@@ -33,8 +33,19 @@ from .observed import Observed
 from .records import Records, SecretBundleRecord, SecretGroupRecord, ServiceRecord
 from .routes import HostClaim
 from .secrets import Layer, flatten, matches
-from .services import WORKLOAD, Ingredients, Rendered, host_names, host_ports, login_hash, render_workload
+from .services import (
+    ON_NODE,
+    WORKLOAD,
+    Ingredients,
+    Rendered,
+    host_names,
+    host_ports,
+    login_hash,
+    render_workload,
+    replicas,
+)
 from .specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
+from .volumes import DEFAULT_DRIVER, LOCAL_DRIVER
 
 Unit = str
 """What fails and is held together: the id of a service record, or one base service (`base/corelog`)."""
@@ -51,6 +62,8 @@ class RenderOptions:
 
     base: BaseOptions = Factory(BaseOptions)
     secret_environment: str = "production"
+    keep_on_node: bool = True
+    """Keep a service with volumes on the node that has their data."""
 
 
 @frozen(kw_only=True)
@@ -310,6 +323,8 @@ class Renderer:
             layers=layers,
             provisioned=bound.variables.get(service.id),
             pin_to=work.pin if isinstance(source, ArchiveImage) else None,
+            home=work.home(service) if self.options.keep_on_node else None,
+            lacking=work.lacking(service),
         )
 
 
@@ -320,6 +335,8 @@ def _same(one: Ingredients, other: Ingredients) -> bool:
         and one.source is other.source
         and one.digest == other.digest
         and one.pin_to == other.pin_to
+        and one.home == other.home
+        and one.lacking == other.lacking
         and one.cluster == other.cluster
         and one.provisioned == other.provisioned
         and len(one.layers) == len(other.layers)
@@ -367,6 +384,11 @@ class _Work:
         self._foreign = {s.name for s in observed.services if s.cluster != records.cluster.id}
         self._hosts: dict[str, str] = {}
         self.hosts: dict[str, HostClaim] = {}
+        self._observed = observed
+        self._nodes_of: dict[str, set[NodeId]] = {}
+        for task in observed.tasks:
+            if task.desired_state == "running" and task.state == "running" and task.node_id is not None:
+                self._nodes_of.setdefault(task.service_id, set()).add(task.node_id)
         self._names_of: dict[Owner, set[str]] = {}
         for observed_service in observed.services:
             if observed_service.cluster == records.cluster.id:
@@ -523,6 +545,28 @@ class _Work:
             self.images[service.name] = rendered.image
         for text in rendered.notes:
             self.note(service.id, service.name, text)
+
+    def home(self, service: ServiceRecord) -> NodeId | None:
+        """The node that a service with volumes stays on: where it was kept so far, else where its tasks are, if on one.
+
+        None on a Swarm of one node, for several replicas (each has data of its own), and when that node has left.
+        """
+        if len(self._observed.nodes) < 2 or not service.volumes or replicas(service) > 1:
+            return None
+        nodes = {node.id for node in self._observed.nodes}
+        for live in self._observed.services:
+            if live.cluster == self.records.cluster.id and live.owner == Owner(service.id):
+                kept = [c.removeprefix(ON_NODE) for c in live.body.constraints if c.startswith(ON_NODE)]
+                found = {NodeId(node) for node in kept} or self._nodes_of.get(live.id, set())
+                return min(found) if len(found) == 1 and found <= nodes else None
+        return None
+
+    def lacking(self, service: ServiceRecord) -> tuple[str, ...]:
+        """The nodes on which one of a service's volume drivers is not active."""
+        drivers = {volume.driver or DEFAULT_DRIVER for volume in service.volumes} - {LOCAL_DRIVER}
+        if not drivers:
+            return ()
+        return tuple(sorted(n.hostname for n in self._observed.nodes if not drivers <= n.volume_plugins))
 
     def desired(self, networks: tuple[NetworkSpec, ...]) -> Desired:
         return Desired(

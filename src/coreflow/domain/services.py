@@ -67,6 +67,14 @@ class Ingredients:
     provisioned: Mapping[str, str] | None = None
     pin_to: NodeId | None = None
     """The only node that has the image, where the Swarm has more than one."""
+    home: NodeId | None = None
+    """The node that has the data of its volumes, where the Swarm has more than one."""
+    lacking: tuple[str, ...] = ()
+    """Nodes, by name, on which a volume driver that it needs is not active."""
+
+
+ON_NODE = "node.id=="
+"""How a constraint begins that keeps a service on one node."""
 
 
 @frozen(kw_only=True)
@@ -104,7 +112,7 @@ def render_workload(given: Ingredients) -> Rendered:
         endpoint_mode="dnsrr",
         limits=limit,
         reservations=reserved,
-        constraints=(f"node.id=={given.pin_to}",) if given.pin_to else (),
+        constraints=(f"{ON_NODE}{node}",) if (node := given.pin_to or given.home) else (),
         max_per_node=1 if record.anti_affinity else 0,
         health_check=health_check(record),
         update=RollPolicy(on_failure="rollback", order=order),
@@ -358,3 +366,7 @@ def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
         yield f"not routed, since they are for ssh: {', '.join(ssh)}"
     if given.pin_to:
         yield "kept on this node: its image was loaded here and no registry has it"
+    elif given.home:
+        yield "kept on the node that has the data of its volumes (COREFLOW_KEEP_ON_NODE)"
+    if given.lacking:
+        yield f"a volume driver that it needs is not active on {', '.join(given.lacking)}"

@@ -9,6 +9,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.domain.examples import CLUSTER, foreign, live, network, node, spec
+from tests.unit.domain.examples import task as example_task
 from tests.unit.strategies import SECRET, cluster_documents
 
 from coreflow.adapters.swarm.wire import service_labels
@@ -19,7 +20,7 @@ from coreflow.domain.codec import decode_records
 from coreflow.domain.desired import Desired, Note, Rejection, Renderer, RenderOptions, is_workload
 from coreflow.domain.ids import BASE, BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution, ResolvedImage
-from coreflow.domain.observed import Observed, ObservedService
+from coreflow.domain.observed import Observed, ObservedService, ObservedTask
 from coreflow.domain.plan import make_plan
 from coreflow.domain.records import (
     ClusterRecord,
@@ -37,6 +38,7 @@ from coreflow.domain.records import (
     SecretValue,
     ServiceRecord,
     Tag,
+    VolumeRecord,
 )
 from coreflow.domain.services import login_hash
 
@@ -651,3 +653,62 @@ def test_no_document_breaks_a_pass_or_tells_a_secret(document: dict[str, Any], a
         given_, seen, answers, Bound(variables={ServiceId("s0"): {"URL": SECRET}})
     )
     assert again == desired
+
+
+# where data is
+
+
+VOLUMES = {"volumes": (VolumeRecord(mount_path="/data"),)}
+
+
+def _at(*nodes: str, constraint: str = "", state: str = "running") -> tuple[Any, tuple[ObservedTask, ...]]:
+    """A live service `web` with a task on each of these nodes."""
+    service = live(spec("web", constraints=(constraint,) if constraint else ()))
+    tasks = [example_task(service, n, node_id=NodeId(node), state=state) for n, node in enumerate(nodes)]
+    return service, tuple(tasks)
+
+
+@pytest.mark.parametrize(
+    ("at", "data", "expected"),
+    [
+        (_at("b"), VOLUMES, ("node.id==b",)),
+        (_at("b"), {}, ()),
+        (_at(), VOLUMES, ()),
+        (_at("b", state="starting"), VOLUMES, ()),
+        (_at("a", "b"), VOLUMES, ()),
+        (_at("b"), {**VOLUMES, "scale_factor": 2}, ()),
+        (_at("a", constraint="node.id==b"), VOLUMES, ("node.id==b",)),
+        (_at(constraint="node.id==b"), VOLUMES, ("node.id==b",)),
+        (_at(constraint="node.id==gone"), VOLUMES, ()),
+        (_at("b", constraint="node.labels.x==y"), VOLUMES, ("node.id==b",)),
+    ],
+)
+def test_a_service_stays_with_its_volumes(at: Any, data: dict[str, Any], expected: tuple[str, ...]) -> None:
+    """On the node that it ran on first, for as long as that is in the Swarm; not on a single node, nor if unwanted."""
+    service, tasks = at
+    nodes = (node("a"), node("b"))
+    seen = Observed(services=(service,), tasks=tasks, nodes=nodes, own_node=NodeId("a"))
+    given_ = records(record(**data))
+    options = RenderOptions(base=BaseOptions(services=()))
+    found = Renderer(options).render(given_, seen, FOUND)
+    assert found.services["web"].body.constraints == expected
+    texts = [note.text for note in found.notes]
+    assert any("data of its volumes" in text for text in texts) is bool(expected)
+    off = Renderer(evolve(options, keep_on_node=False)).render(given_, seen, FOUND)
+    assert off.services["web"].body.constraints == ()
+    alone = Renderer(options).render(given_, evolve(seen, nodes=nodes[1:]), FOUND)
+    assert alone.services["web"].body.constraints == ()
+
+
+def test_nodes_without_a_volume_driver_are_named() -> None:
+    """Those on which it is not active; Docker's own driver is everywhere."""
+    nodes = (
+        node("one", volume_plugins=frozenset({"local", "corestore"})),
+        node("two", volume_plugins=frozenset({"local"})),
+    )
+    for volumes, expected in (
+        ((VolumeRecord(mount_path="/data"),), ["a volume driver that it needs is not active on two"]),
+        ((VolumeRecord(mount_path="/data", driver="local"),), []),
+    ):
+        found = Renderer(NO_BASE).render(records(record(volumes=volumes)), Observed(nodes=nodes), FOUND)
+        assert [note.text for note in found.notes] == expected
