@@ -157,7 +157,7 @@ class Corestore:
             failure = Refused(f"{what}: its address or token cannot be used")
         else:
             return answer.body
-        raise failure from failure
+        raise failure  # out here, so that it does not hold the client's error, which holds request and answer
 
     def _denied(self, what: str, exc: Denied, spec: BindingSpec) -> Refused:
         if exc.status == 401:
