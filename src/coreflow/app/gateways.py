@@ -39,11 +39,6 @@ class _Wanted:
     complete: bool
 
 
-def is_complete(situation: Situation) -> bool:
-    """Whether all hosts are known: no record is there that could not be read, and so might have some more."""
-    return situation.desired.prune and not any(r.kind == "service" for r in situation.records.rejected)
-
-
 def gateway_routes(
     record: GatewayRecord, cluster: ClusterId, hosts: Iterable[str]
 ) -> tuple[GatewayRoute, ...]:
@@ -92,7 +87,7 @@ class Gateways:
             self._wanted = None
             return
         self._wanted = _Wanted(
-            record=record, cluster=situation.desired.cluster, hosts=hosts, complete=is_complete(situation)
+            record=record, cluster=situation.desired.cluster, hosts=hosts, complete=situation.knows_all_hosts
         )
         if self._wanted != self._done:
             self._news.set()

@@ -196,22 +196,14 @@ class _Wanted:
     cluster: ClusterId
     services: tuple[ObservedService, ...]
     claims: tuple[HostClaim, ...]
+    complete: bool
+    """Whether there can be no others."""
 
 
 def claims_of(situation: Situation, last: Iterable[HostClaim] = ()) -> tuple[HostClaim, ...]:
-    """Hosts that ought to be routed. Where a record cannot be decoded, its running service keeps the hosts it had."""
-    hosts = situation.desired.hosts
-    claimed = {claim.service for claim in hosts.values()}
-    undecoded = {r.id for r in situation.records.rejected if r.kind == "service"}
-    kept = {
-        service.name
-        for service in situation.observed.services
-        if service.cluster == situation.desired.cluster
-        and service.name not in claimed
-        and (service.owner in undecoded or not situation.desired.prune)
-    }
-    carried = [claim for claim in last if claim.service in kept and claim.host not in hosts]
-    return (*hosts.values(), *carried)
+    """Hosts that ought to be routed. A service that runs without a record that can be read keeps the hosts it had."""
+    hosts, strays = situation.desired.hosts, situation.strays
+    return (*hosts.values(), *(c for c in last if c.service in strays and c.host not in hosts))
 
 
 class Router:
@@ -253,6 +245,7 @@ class Router:
             cluster=situation.desired.cluster,
             services=situation.observed.services,
             claims=claims,
+            complete=situation.knows_all_hosts,
         )
         self._tasks = tuple(task for task in situation.observed.tasks if task.desired_state == RUNNING)
         self.book.want(claim.host for claim in self._wanted.claims)
@@ -316,7 +309,7 @@ class Router:
         table = make_table(wanted.claims, located, self.book.known(), self._wall_clock(), self.table)
         self._say(table)
         self.table = table
-        if table.routes or table.known_empty:
+        if table.routes or (table.known_empty and wanted.complete):
             self._coretraffic.publish(table)
 
     def _say(self, table: RouteTable) -> None:

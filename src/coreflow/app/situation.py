@@ -6,6 +6,7 @@ from attrs import frozen
 
 from coreflow.domain.convergence import Verdict, judge_all
 from coreflow.domain.desired import Desired
+from coreflow.domain.ids import BASE, Owner
 from coreflow.domain.observed import Observed
 from coreflow.domain.plan import Plan
 from coreflow.domain.records import Records
@@ -25,3 +26,17 @@ class Situation:
         """How far each wanted service is."""
         observed = self.observed
         return judge_all(sorted(self.desired.services), observed.services, observed.tasks, observed.nodes)
+
+    @property
+    def strays(self) -> frozenset[str]:
+        """Workloads of ours that are there without a record that can be read: to be removed, or kept for now."""
+        known = {Owner(record.id) for record in self.records.services} | {BASE}
+        cluster = self.desired.cluster
+        return frozenset(
+            s.name for s in self.observed.services if s.cluster == cluster and s.owner not in known
+        )
+
+    @property
+    def knows_all_hosts(self) -> bool:
+        """Whether there can be no host besides those of the records: no stray, and no record that could not be read."""
+        return not self.strays and not any(r.kind == "service" for r in self.records.rejected)

@@ -261,6 +261,28 @@ def test_a_record_that_cannot_be_read_keeps_its_route() -> None:
     play(scene)
 
 
+def test_routes_stay_while_a_removal_is_not_confirmed() -> None:
+    """An empty list of services is more likely a mistake: what runs on is routed on, in the next process, too."""
+
+    async def scene() -> None:
+        stage = Stage()
+        async with stage.running():
+            certificates = {host: make(host) for host in (HOST, OTHER)}
+            await stage.deploy(web("a", HOST), web("b", OTHER), certificates=certificates)
+            await until(lambda: stage.proxy.tables and len(stage.table.routes) == 2)
+            await stage.deploy(certificates=certificates)
+            assert await stage.world.names() == ["a", "b"]
+            await trio.sleep(60)
+            assert len(stage.table.routes) == 2
+        again = Stage(world=stage.world)
+        async with again.running():
+            await again.deploy(certificates=certificates)
+            await trio.sleep(60)
+            assert again.proxy.tables == []
+
+    play(scene)
+
+
 def test_a_host_that_two_want_stays_where_it_is() -> None:
     """The other one is rejected with the reason, and the route does not move."""
 
