@@ -42,8 +42,9 @@ async def connected(nursery: trio.Nursery, cloudly: Cloudly, **options: Any) -> 
     """Our adapter, connected."""
     heartbeat = options.pop("heartbeat", 20.0)
     dial = partial(connect_websocket, cloudly.url, heartbeat=heartbeat)
+    token = options.pop("token", "token")
     settings = {"wall_clock": time.time, "pace": QUICK, **options}  # noqa: TID251 - as the daemon does
-    port = NetworkCloudly(dial, "token", **settings)
+    port = NetworkCloudly(dial, token, **settings)
     nursery.start_soon(port.run)
     await port.link.wait()
     return port
@@ -80,6 +81,20 @@ async def test_every_connection_is_logged_in_and_tagged(nursery: trio.Nursery, c
         assert connection["tags"]["identity"]["role"] == "cluster"
     assert len(await cloudly.seen("getIdentityByToken")) == 4
     assert await names(port) == ["a"]
+
+
+async def test_a_goodbye_that_quotes_the_token(nursery: trio.Nursery, cloudly: Cloudly) -> None:
+    """It is passed on without it."""
+    token = "canary-0123456789"
+    await cloudly.know(tokens=[token])
+    with capture_logs() as lines:
+        port = await connected(nursery, cloudly, token=token)
+        before = port.link.live
+        await cloudly.drop(code=4001, reason=f"{token} and jwt-1 are refused")
+        await reconnected(port, before)
+    (line,) = (line for line in lines if line["event"] == "connection to Cloudly lost")
+    assert "are refused" in line["reason"]
+    assert token not in str(lines)
 
 
 async def test_a_revoked_identity_is_replaced(nursery: trio.Nursery, cloudly: Cloudly) -> None:

@@ -16,6 +16,7 @@ from coreflow.domain.pacing import next_delay
 from coreflow.domain.routes import RouteTable, reverse_configs
 
 from .peer import Peer
+from .redaction import printable
 
 log = structlog.get_logger()
 
@@ -135,18 +136,14 @@ class CoretrafficRoutes:
         answer = answered.response
         if not isinstance(answer, dict) or answer.get("status") != "ok":
             text = answer.get("errorText") if isinstance(answer, dict) else None
-            raise Unavailable(f"it answered: {_line(text) if isinstance(text, str) else 'no status'}")
+            raise Unavailable(f"it answered: {printable(text) if isinstance(text, str) else 'no status'}")
         if version == self._version:
             log.info("routes sent", peer=proxy.peer.address, hosts=len(configs))
         proxy.has, proxy.said = version, ""
 
     def _failed(self, proxy: _Proxy, exc: CoreflowError) -> None:
-        text = str(exc)
+        text = printable(str(exc))
         if text != proxy.said and not proxy.peer.ended.is_set():
             hint = {"advice": "is it in another mode, or too old?"} if isinstance(exc, Refused) else {}
             log.warning("routes not taken", peer=proxy.peer.address, reason=text, **hint)
         proxy.said = text
-
-
-def _line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)[:500]

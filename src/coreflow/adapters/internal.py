@@ -25,6 +25,19 @@ NOT_HERE = ("executeServiceBackup", "executeServiceRestore")
 
 Admission = Callable[[str], Awaitable[Callable[[str], bool]]]
 """For the address of a new connection: which tags it may have. Asked once, before anything is read from it."""
+STRANGERS = Limits(
+    message_bytes=1024 * 1024,
+    requests=32,
+    request_bytes=4 * 1024 * 1024,
+    streams=1,
+    queued_bytes=1024 * 1024,
+    tags=4,
+    tag_bytes=4096,
+)
+"""What a connection may hold that may not have the tag of a proxy. What is longer is not even looked at."""
+PER_ADDRESS = 16
+"""Connections of one address."""
+_REFUSALS_KEPT = 1000
 
 
 def _refuse(method: str, _: Mapping[str, object]) -> Response:
@@ -32,12 +45,13 @@ def _refuse(method: str, _: Mapping[str, object]) -> Response:
 
 
 class InternalServer:
-    """Connections by tag. `run` serves them; `on_tags` is called with a tag that was set or is gone, and whose."""
+    """Connections by tag; `tag` is the one that matters, and whoever may have it is trusted. `run` serves them; `on_tags` is called with a tag that was set or is gone, and whose."""
 
     def __init__(
         self,
         admit: Admission,
         *,
+        tag: str = "coretraffic",
         on_tags: Callable[[str, Peer], None] | None = None,
         handlers: Mapping[str, Handler] | None = None,
         max_connections: int = MAX_CONNECTIONS,
@@ -52,6 +66,8 @@ class InternalServer:
         }
         self._max_connections, self._heartbeat = max_connections, heartbeat
         self._limits, self._timing = limits or Limits(), timing
+        self._tag = tag
+        self._refusals: set[tuple[str, str]] = set()
         self._tagged: dict[str, list[Peer]] = {}
 
     def tagged(self, name: str) -> tuple[Peer, ...]:
@@ -70,6 +86,7 @@ class InternalServer:
                     port,
                     self._serve,
                     max_connections=self._max_connections,
+                    max_per_address=PER_ADDRESS,
                     max_message=self._limits.message_bytes,
                     heartbeat=self._heartbeat,
                 )
@@ -79,10 +96,11 @@ class InternalServer:
 
     async def _serve(self, socket: WebSocket) -> None:
         may_have = await self._admit(socket.peer.rpartition(":")[0])
+        trusted = may_have(self._tag)
         peer = Peer(
             socket,
             handlers=self._handlers,
-            limits=self._limits,
+            limits=self._limits if trusted else STRANGERS,
             timing=self._timing,
             tag_policy=lambda name, _: may_have(name),
             tag_listener=self,
@@ -93,22 +111,35 @@ class InternalServer:
             for name in list(self._tagged):
                 self.untagged(peer, name, reason=peer.reason)
 
+    def refused(self, peer: Peer, name: str, reason: str) -> None:
+        """See `TagListener`. Said once for each address and tag."""
+        key = (peer.address.rpartition(":")[0], name)
+        if key not in self._refusals:
+            log.warning("tag refused", peer=peer.address, tag=name, reason=reason)
+        if len(self._refusals) >= _REFUSALS_KEPT:
+            self._refusals.clear()
+        self._refusals.add(key)
+
     def tagged_by(self, peer: Peer, name: str) -> None:
         """See `TagListener`."""
         is_new = peer not in self._tagged.get(name, ())
         self._forget(peer, name)
         self._tagged.setdefault(name, []).append(peer)
         if is_new:
-            log.info("tagged", tag=name, peer=peer.address)
+            self._say(name, "tagged", tag=name, peer=peer.address)
         if self._on_tags is not None:
             self._on_tags(name, peer)
 
     def untagged(self, peer: Peer, name: str, reason: str = "by its own wish") -> None:
         """See `TagListener`."""
         if self._forget(peer, name):
-            log.info("no longer tagged", tag=name, peer=peer.address, reason=reason)
+            self._say(name, "no longer tagged", tag=name, peer=peer.address, reason=reason)
             if self._on_tags is not None:
                 self._on_tags(name, peer)
+
+    def _say(self, name: str, event: str, **facts: str) -> None:
+        """Tags that nobody here uses are nobody's business: anybody may set them, as often as they like."""
+        (log.info if name == self._tag else log.debug)(event, **facts)
 
     def _forget(self, peer: Peer, name: str) -> bool:
         peers = self._tagged.get(name, [])

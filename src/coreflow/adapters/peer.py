@@ -90,6 +90,10 @@ class TagListener(Protocol):
         """The peer has taken this tag away."""
         ...
 
+    def refused(self, peer: "Peer", name: str, reason: str) -> None:
+        """The peer wanted a tag that it does not get."""
+        ...
+
 
 @define(eq=False)
 class _Pending:
@@ -143,7 +147,7 @@ class _Outbox:
 
 
 class Peer:
-    """The far end of one connection."""
+    """The far end of one connection. `clean` makes what it says in parting fit for a log."""
 
     def __init__(
         self,
@@ -154,8 +158,10 @@ class Peer:
         timing: Timing | None = None,
         tag_policy: TagPolicy | None = None,
         tag_listener: TagListener | None = None,
+        clean: Callable[[str], str] = str,
     ) -> None:
         self._socket = socket
+        self._clean = clean
         self._handlers = handlers or {}
         self._tag_listener = tag_listener
         self._connection = Connection(
@@ -193,7 +199,7 @@ class Peer:
             with self._scope:
                 await self._serve()
         except* Unavailable as group:
-            self.reason = _first_text(group)
+            self.reason = self._clean(_first_text(group))
         finally:
             self._dispatch(self._connection.close(self.reason), None)
             self.ended.set()
@@ -267,7 +273,8 @@ class Peer:
                     if self._tag_listener is not None:
                         self._tag_listener.untagged(self, name)
                 case TagRefused(name, reason):
-                    log.warning("tag refused", peer=self.address, tag=name, reason=reason)
+                    if self._tag_listener is not None:
+                        self._tag_listener.refused(self, name, reason)
                 case Ignored(reason):
                     log.debug("message ignored", peer=self.address, reason=reason)
                 case _:  # nobody here writes streams

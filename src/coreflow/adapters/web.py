@@ -22,6 +22,7 @@ import socket
 import ssl
 import struct
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -152,6 +153,8 @@ def _translated(where: str, seconds: float) -> Iterator[None]:
         number = exc.os_error.errno  # asyncio's own text names the address once more
         reason = os.strerror(number) if number else type(exc.os_error).__name__
         raise Unavailable(f"{where} cannot be reached: {reason}") from exc
+    except UnicodeError as exc:
+        raise Refused(f"{where}: not a host name that can be used") from exc
     except (aiohttp.ClientError, OSError) as exc:
         raise Unavailable(f"{where}: {type(exc).__name__}") from exc
 
@@ -723,6 +726,7 @@ async def serve_websockets(
     handler: Callable[[WebSocket], Awaitable[None]],
     *,
     max_connections: int = 256,
+    max_per_address: int | None = None,
     max_message: int = MAX_MESSAGE,
     compress: bool = False,
     heartbeat: float = HEARTBEAT_SECONDS,
@@ -737,7 +741,7 @@ async def serve_websockets(
 
     Every path upgrades; `handler` has the connection as long as it runs, and learns from Closed that the peer has gone.
     `GET /healthz` tells what is wrong according to `healthz` (status 503), or that nothing is. A POST goes to `post`.
-    Beyond `max_connections` a connection is turned away with status 503. What a handler raises costs its own
+    Beyond `max_connections`, and `max_per_address` WebSockets, a connection is turned away with status 503. What a handler raises costs its own
     connection only. Raises Unavailable when it cannot listen.
     """
     site = _Site(
@@ -745,6 +749,7 @@ async def serve_websockets(
         post=post,
         healthz=healthz,
         max_connections=max_connections,
+        max_per_address=max_per_address,
         max_message=max_message,
         compress=compress,
         heartbeat=heartbeat,
@@ -773,12 +778,15 @@ class _Site:
     post: Callable[[Posted], Awaitable[PostAnswer]] | None
     healthz: Callable[[], str]
     max_connections: int
+    max_per_address: int | None
     max_message: int
     compress: bool
     heartbeat: float
     send_seconds: float
     max_queued: int
     _full: bool = field(default=False, init=False)
+    _open: Counter[str] = field(factory=Counter, init=False)
+    """WebSockets by address."""
     _server: web.Server = field(init=False)
     _listener: asyncio.Server = field(init=False)
     _nursery: trio.Nursery = field(init=False)
@@ -844,6 +852,18 @@ class _Site:
         return _json({"error": "Not found"}, 404)
 
     async def _upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
+        address = request.remote or ""
+        if self.max_per_address is not None and self._open[address] >= self.max_per_address:
+            return _json({"error": "Too many connections"}, 503)
+        self._open[address] += 1
+        try:
+            return await self._converse(request)
+        finally:
+            self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
+
+    async def _converse(self, request: web.BaseRequest) -> web.StreamResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol")
         raw = _ServerSocket(
             heartbeat=self.heartbeat,

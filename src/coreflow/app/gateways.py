@@ -6,7 +6,7 @@ import structlog
 import trio
 from attrs import frozen
 
-from coreflow.domain.errors import CoreflowError, PortError
+from coreflow.domain.errors import CoreflowError, PortError, Refused
 from coreflow.domain.gateway import (
     CreateRoute,
     DeleteRoute,
@@ -75,9 +75,9 @@ class Gateways:
         if record is not None and not record.enabled:
             record = None
         if record != self._record:
-            self._record = record
-            self._port = None if record is None else self._make(record, situation.desired.cluster)
-            self._done = None
+            self._record, self._port, self._done = record, None, None
+            if record is not None:
+                self._port = self._make_port(record, situation.desired.cluster)
         hosts = tuple(sorted(claim.host for claim in claims))
         if record is None or not record.sync_routes:
             self._wanted = None
@@ -91,6 +91,13 @@ class Gateways:
         )
         if self._wanted != self._done:
             self._news.set()
+
+    def _make_port(self, record: GatewayRecord, cluster: ClusterId) -> GatewayPort | None:
+        try:
+            return self._make(record, cluster)
+        except (Refused, ValueError):
+            self._say("", "the gateway's url cannot be used")
+            return None
 
     def refresh(self) -> None:
         """Look at the gateway's routes again, though nothing changed here."""

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -22,6 +22,25 @@ def tapped(tap: Tap) -> Iterator[None]:
         yield
     finally:
         _taps.remove(tap)
+
+
+class _Writer:
+    """Writes to standard error. A disk that is full there must not end a daemon."""
+
+    def msg(self, message: str) -> None:
+        """Write one line, if that is possible."""
+        with suppress(OSError, ValueError):
+            print(message, file=sys.stderr, flush=True)  # noqa: T201 - this is the log
+
+    debug = info = warning = error = critical = log = msg
+
+
+def _harmless(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Texts of far sides may hold what a terminal obeys."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in value)
+    return event
 
 
 def _hand_on(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -45,10 +64,11 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _harmless,
             _hand_on,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Writer(),
         cache_logger_on_first_use=False,
     )

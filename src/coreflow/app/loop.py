@@ -32,6 +32,9 @@ passes begin this far apart at least."""
 PATIENCE_SECONDS = 60.0
 """How long a roll-out may take before it is called unfinished, as long as no task fails."""
 
+NAME_SHOWN, REASON_SHOWN = 200, 2000
+"""Characters of a problem that are logged."""
+
 
 class Kicks:
     """Wake-up calls for the loop, coalesced."""
@@ -196,6 +199,7 @@ class Problems:
         """Log the difference to the last report, and what has begun to run. `now` is any clock in seconds."""
         found = dict(_problems(settlement))
         found.update(self._unfinished(settlement.verdicts, now))
+        found = {key[:NAME_SHOWN]: _cut(text) for key, text in found.items()}
         for key, text in found.items():
             if self._known.get(key) != text:
                 kind, _, name = key.partition(" ")
@@ -218,6 +222,14 @@ class Problems:
             if verdict.has_error or now - since >= PATIENCE_SECONDS:
                 text = f"{verdict.running} of {verdict.wanted} running: {verdict.detail}"
                 yield f"unfinished {name}", text
+
+
+def _cut(text: str) -> str:
+    return (
+        text
+        if len(text) <= REASON_SHOWN
+        else f"{text[:REASON_SHOWN]}… and {len(text) - REASON_SHOWN} more characters"
+    )
 
 
 def _problems(settlement: Settlement) -> list[tuple[str, str]]:

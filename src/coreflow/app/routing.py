@@ -153,6 +153,8 @@ class CertificateBook:
                 found = await find_certificate(name, sources.cloudly, sources.gateway, self._wall_clock)
         except CoreflowError as exc:
             self._missing(name, host, str(exc))
+        except Exception as exc:  # noqa: BLE001 - one host must not cost the others theirs
+            self._missing(name, host, f"its certificate cannot be used ({type(exc).__name__})")
         else:
             host.certificate, host.reason, host.delay = found, "", 0.0
             now = self._wall_clock()

@@ -316,7 +316,10 @@ def _cloudly_url(text: str) -> str:
 
 def travels_in_the_clear(url: str) -> bool:
     """Whether what is sent to this URL can be read on the way: without TLS, and to another machine."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False  # nothing is sent there at all
     host = parts.hostname or ""
     is_here = host == "localhost" or (_is_ip_address(host) and ipaddress.ip_address(host).is_loopback)
     return parts.scheme in {"http", "ws"} and not is_here

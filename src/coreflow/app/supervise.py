@@ -1,7 +1,7 @@
 """Run a job again while its far side is away."""
 
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 import trio
@@ -39,12 +39,24 @@ async def supervise(
             if text != said:
                 log.error("cannot go on for now", job=name, reason=text)  # noqa: TRY400 - no traceback for a person
         except Exception as exc:  # noqa: BLE001 - a bug in one job must not stop the others
-            text = type(exc).__name__
-            where = "".join(traceback.format_tb(exc.__traceback__))
-            log.error("unexpected error", job=name, error=text, traceback=where)  # noqa: TRY400 - see the docstring
+            bugs = list(_leaves(exc))
+            kinds = ", ".join(sorted({type(bug).__name__ for bug in bugs}))
+            where = "".join(line for bug in bugs for line in traceback.format_tb(bug.__traceback__))
+            text = f"{kinds}\n{where}"
+            if text != said:
+                log.error("unexpected error", job=name, error=kinds, traceback=where)  # noqa: TRY400 - see the docstring
         up_for = trio.current_time() - started
         said = text
         delay = next_delay(delay, up_for=up_for)
         await trio.sleep(min(delay, SHORTEST_SECONDS))
         with trio.move_on_after(delay - SHORTEST_SECONDS):
             await wake()
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions inside the groups that nurseries put around them."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield exc

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from attrs import field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from .errors import InvalidRecord, Problem
 from .records import CertificateRecord
@@ -57,7 +58,23 @@ def read_certificate(record: CertificateRecord, host: str, now: float, *, margin
         raise InvalidRecord(Problem(where, "privateKey holds no usable PEM key")) from None
     except Exception as exc:  # noqa: BLE001 - unsupported algorithms have errors of their own
         raise InvalidRecord(Problem(where, f"privateKey cannot be used ({type(exc).__name__})")) from None
-    leaf = chain[0]
+    try:
+        return _checked(chain[0], key, record, host, now, margin)
+    except InvalidRecord:
+        raise
+    except Exception as exc:  # noqa: BLE001 - parts are parsed when they are looked at, and every kind of nonsense has its error
+        raise InvalidRecord(Problem(where, f"publicKey cannot be used ({type(exc).__name__})")) from None
+
+
+def _checked(
+    leaf: x509.Certificate,
+    key: PrivateKeyTypes,
+    record: CertificateRecord,
+    host: str,
+    now: float,
+    margin: float,
+) -> Certificate:
+    where = f"certificate of {host}"
     certificate = Certificate(
         chain=record.public_key,
         key=record.private_key,

@@ -14,6 +14,7 @@ same object, so that the steps behind it can recognise unchanged records by iden
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from types import NoneType, UnionType
 from typing import Any, Generic, NewType, Protocol, TypeGuard, TypeVar, Union, get_args, get_origin
 
@@ -327,6 +328,14 @@ def decode(raw: object, kind: type[T], path: str = "$") -> T:
         raise InvalidRecord(*_problems(exc, path)) from None
 
 
+RECORD_LIMIT = 100_000
+"""Records of one kind; a document with more is no cluster."""
+REJECTED_LIMIT = 1000
+"""Records that cannot be read; a document with more is nonsense as a whole."""
+PROBLEMS_SHOWN = 20
+"""Of one record."""
+
+
 class _HasId(Protocol):
     @property
     def id(self) -> str: ...
@@ -410,8 +419,11 @@ class RecordDecoder:
             try:
                 decoded.append(memo.decode(raw))
             except Exception as exc:  # noqa: BLE001 - cattrs may raise anything for a hostile document
-                problems = _problems(exc, f"$.{key}[{index}]")
+                problems = tuple(islice(_problems(exc, f"$.{key}[{index}]"), PROBLEMS_SHOWN))
                 rejected.append(_rejected(memo.label, raw, InvalidRecord(*problems)))
+                if len(rejected) > REJECTED_LIMIT:
+                    text = f"more than {REJECTED_LIMIT} records cannot be read"
+                    raise InvalidRecord(Problem(f"$.{key}", text)) from None
         memo.forget_all_but(decoded)
         return decoded
 
@@ -468,6 +480,8 @@ def _frame(document: object) -> tuple[Mapping[str, Any], ClusterRecord]:
         value = document.get(key)
         if value is not None and type(value) is not list:
             problems.append(Problem(f"$.{key}", _expected(list, value)))
+        elif value is not None and len(value) > RECORD_LIMIT:
+            problems.append(Problem(f"$.{key}", f"has more than {RECORD_LIMIT} records"))
     if problems or cluster is None:
         raise InvalidRecord(*problems)
     return document, cluster

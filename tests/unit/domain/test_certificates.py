@@ -1,5 +1,6 @@
 """What is checked before a certificate is relied on."""
 
+import base64
 from typing import Any
 
 import attrs
@@ -48,3 +49,21 @@ def test_a_bad_certificate(record: Any, host: str, now: float, margin: float, re
         read_certificate(record, host, now, margin=margin)
     assert f"certificate of {host}" in str(caught.value)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore")  # the library has something to say about some of them
+def test_a_certificate_that_breaks_its_parser() -> None:
+    """Parts are parsed when they are looked at: nonsense there is a reason like any other, without its text."""
+    good = make("a.example.com")
+    der = bytearray(base64.b64decode("".join(good.public_key.splitlines()[1:-1])))
+    refused = 0
+    for position in range(len(der)):
+        broken = bytearray(der)
+        broken[position] ^= 0xFF
+        text = base64.encodebytes(bytes(broken)).decode()
+        pem = f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n"
+        try:
+            read_certificate(attrs.evolve(good, public_key=pem), "a.example.com", NOW)
+        except InvalidRecord:
+            refused += 1
+    assert refused > len(der) / 2

@@ -18,9 +18,9 @@ import trio
 from attrs import define, evolve, field
 
 from coreflow.adapters.tasks import nursery_of_one_error
-from coreflow.adapters.typedsocket import ConnectionClosed, NoResult, TimedOut
+from coreflow.adapters.typedsocket import ConnectionClosed, TimedOut
 from coreflow.domain.codec import RecordDecoder, decode
-from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refused
+from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refused, Unavailable
 from coreflow.domain.records import GatewayRecord, PlatformRecord, Records, RejectedRecord
 from coreflow.quiet import LARGE_DOCUMENT, quiet
 
@@ -49,7 +49,8 @@ PLATFORM_MEMBER = "platform"
 CONFIG_MEMBER = "configData"
 _FRAME = (CONFIG_MEMBER, SERVICES_MEMBER, GATEWAY_MEMBER)
 _ASKED_GATEWAY = f"asked {GATEWAY_MEMBER}"
-_NO_ANSWER = ConnectionClosed, TimedOut, TokenRefused
+_GONE = ConnectionClosed, TokenRefused
+_NO_ANSWER = *_GONE, TimedOut
 """Nothing is known of the record in question, nor will be of the next one."""
 
 Document = dict[str, Any]
@@ -76,6 +77,7 @@ class Fetcher:
         self._decoder, self._discovery = RecordDecoder(), RecordDecoder()
         self._pushed: Mapping[str, Any] | None = None
         self._pushed_platform: object = None
+        self._rejected_push = ""
         self._config_of: Live | None = None
         self._config: Document = {}
         self._good: Document = {}
@@ -92,8 +94,14 @@ class Fetcher:
         self._pushed = body
 
     def push_platform(self, state: object) -> None:
-        """The same for platform bindings."""
-        self._pushed_platform = state
+        """The same for platform bindings. One that cannot be read is rejected at once: the last one counts."""
+        try:
+            if state is not None:
+                decode(state, PlatformRecord, "$.desiredState")
+        except InvalidRecord as exc:
+            log.warning("push rejected", reason=str(exc))
+        else:
+            self._pushed_platform = state
 
     def forget_pushes(self) -> None:
         """There is a new connection, so what was pushed on the last one is older than what will be asked for."""
@@ -114,11 +122,13 @@ class Fetcher:
                 nursery.start_soon(self._frame, pushed, found)
                 for collection in COLLECTIONS:
                     nursery.start_soon(self._all, live, collection, found)
-                nursery.start_soon(self._platform, found)
-                nursery.start_soon(self._gateway, found)
+                nursery.start_soon(self._platform, live, found)
+                nursery.start_soon(self._gateway, live, found)
             await self._one_by_one(found)
             return self._decode(live, found)
-        except (InvalidRecord, Refused, NoResult) as exc:
+        except (ConnectionClosed, TimedOut):
+            raise
+        except (InvalidRecord, Refused, Unavailable) as exc:
             return self._stand_by(exc)
 
     # --- the frame: cluster and services
@@ -132,8 +142,11 @@ class Fetcher:
         try:
             self._discovery.decode(frame)
         except InvalidRecord as exc:
-            log.warning("push rejected, asking instead", reason=str(exc))
+            if str(exc) != self._rejected_push:
+                log.warning("push rejected, asking instead", reason=str(exc))
+            self._rejected_push = str(exc)
             return None
+        self._rejected_push = ""
         known = pushed if GATEWAY_MEMBER in pushed else self._config
         if GATEWAY_MEMBER in known:
             frame[GATEWAY_MEMBER] = known[GATEWAY_MEMBER]
@@ -172,7 +185,7 @@ class Fetcher:
             found.parts[member] = _list_in(await self._link.call(method), method)
         except NotOffered:
             found.one_by_one.add(member)
-        except _NO_ANSWER:
+        except _GONE:
             raise
         except Refused as exc:  # not for us: each by itself may be
             log.info("asking one by one", kind=collection.kind, reason=str(exc))
@@ -180,22 +193,32 @@ class Fetcher:
             found.one_by_one.add(member)
         except CoreflowError as exc:
             found.reject(method, exc)
+            if isinstance(exc, TimedOut):  # not every time
+                live.not_offered.add(method.name)
             if member in self._good:
                 found.parts[member] = self._good[member]
             else:
                 found.one_by_one.add(member)
 
-    async def _platform(self, found: _Findings) -> None:
+    async def _platform(self, live: Live, found: _Findings) -> None:
+        """What services are bound to. Where that is not known they must not be deployed, so nothing is."""
         pushed = self._pushed_platform
         found.parts[PLATFORM_MEMBER] = self._good.get(PLATFORM_MEMBER) if pushed is None else pushed
-        await self._proposed(PLATFORM, PLATFORM_MEMBER, PlatformRecord, found)
+        failure = await self._proposed(live, PLATFORM, PLATFORM_MEMBER, PlatformRecord, found)
+        if failure is not None and pushed is None and PLATFORM_MEMBER not in self._good:
+            raise Unavailable(f"what services are bound to is not known: {failure}")
 
-    async def _gateway(self, found: _Findings) -> None:
+    async def _gateway(self, live: Live, found: _Findings) -> None:
         """Where this is not offered, the gateway stands beside the cluster, if anywhere."""
-        await self._proposed(GATEWAY, _ASKED_GATEWAY, GatewayRecord, found)
+        await self._proposed(live, GATEWAY, _ASKED_GATEWAY, GatewayRecord, found)
 
-    async def _proposed(self, method: Method, member: str, kind: type, found: _Findings) -> None:
-        """The answer of a method that may not be there. Without one that can be used, the last one counts, or none."""
+    async def _proposed(
+        self, live: Live, method: Method, member: str, kind: type, found: _Findings
+    ) -> CoreflowError | None:
+        """The answer of a method that may not be there. Without one that can be used, the last one counts, or none.
+
+        Returns what was wrong with an answer that could not be used.
+        """
         assert method.answer is not None  # noqa: S101 - see the table
         try:
             answer = (await self._link.call(method)).get(method.answer)
@@ -204,12 +227,16 @@ class Fetcher:
             found.parts[member] = answer
         except NotOffered:
             pass
-        except _NO_ANSWER:
+        except _GONE:
             raise
         except CoreflowError as exc:
             found.reject(method, exc)
+            if isinstance(exc, TimedOut):  # not every time
+                live.not_offered.add(method.name)
             if member in self._good:
                 found.parts.setdefault(member, self._good[member])
+            return exc
+        return None
 
     # --- one by one
 
@@ -263,7 +290,7 @@ class Fetcher:
             found.parts[BUNDLES.member] = [
                 raw
                 for raw in found.parts[BUNDLES.member]
-                if not (isinstance(raw, dict) and raw.get("id") in tagged)
+                if not (isinstance(raw, dict) and isinstance(raw.get("id"), str) and raw["id"] in tagged)
             ]
             reason = f"chooses secret groups by tag, and Cloudly has no {GROUPS.all.name}"
             found.rejected += [
@@ -277,9 +304,12 @@ class Fetcher:
         parts = dict(found.parts)
         if _ASKED_GATEWAY in parts:
             parts[GATEWAY_MEMBER] = parts.pop(_ASKED_GATEWAY)
-        form = orjson.dumps(parts, default=lambda _: None, option=orjson.OPT_SORT_KEYS)
+        try:
+            form = orjson.dumps(parts, default=lambda _: None, option=orjson.OPT_SORT_KEYS)
+        except TypeError:  # it nests deeper than can be written: there is nothing to compare
+            form = b""
         digest, rejected = hashlib.sha256(form).digest(), tuple(found.rejected)
-        if self._known is None or self._known[:2] != (digest, rejected):
+        if not form or self._known is None or self._known[:2] != (digest, rejected):
             with quiet(enabled=len(form) >= LARGE_DOCUMENT):
                 records = self._decoder.decode(parts)
             self._known = digest, rejected, evolve(records, rejected=records.rejected + rejected)

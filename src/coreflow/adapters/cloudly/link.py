@@ -162,15 +162,23 @@ class Link:
                     longest=self._pace.longest,
                 )
                 pause = delay
-            except BaseException:
+            except BaseException as exc:
                 self._live = None
+                self._failure = Unavailable(f"connecting failed: {type(exc).__name__}")
+                self._known.set()
                 raise
             await trio.sleep(pause * random.uniform(0.75, 1.0))  # noqa: S311 - only spreads reconnects
 
     async def _connect(self) -> None:
         """One connection, from dialling to its end, which is always an exception."""
         async with self._dial() as socket:
-            peer = Peer(socket, handlers=self._handlers, limits=self._limits, timing=self._timing)
+            peer = Peer(
+                socket,
+                handlers=self._handlers,
+                limits=self._limits,
+                timing=self._timing,
+                clean=self._clean,
+            )
             failure: list[CoreflowError] = []
 
             async def serve() -> None:

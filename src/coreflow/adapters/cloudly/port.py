@@ -46,6 +46,8 @@ class ImageLimits:
     """From the question to the last byte."""
     stall: float = 60.0
     """From one piece to the next."""
+    rate: float = 64 * 1024
+    """Bytes a second, on the average of that time: a pass waits for an image."""
 
 
 class NetworkCloudly:
@@ -69,6 +71,7 @@ class NetworkCloudly:
         self._image_limits = image_limits or ImageLimits()
         self._notices = Notices()
         self._strikes = 0
+        self._told_of_actions = False
         self._lock = trio.Lock()
         handlers = {
             PUSH_CONFIG.name: self._pushed,
@@ -146,9 +149,17 @@ class NetworkCloudly:
             raise Unavailable(f"{what}: nothing of its archive arrived for {limits.stall:g} s")
 
         async def pieces(piece: bytes | None) -> AsyncGenerator[bytes, None]:
-            size = 0
+            size = arrived = 0
+            since = trio.current_time()
             while piece is not None:
-                size += len(piece)
+                size, arrived = size + len(piece), arrived + len(piece)
+                elapsed = trio.current_time() - since
+                if elapsed >= limits.stall:
+                    if arrived < limits.rate * elapsed:
+                        raise Unavailable(
+                            f"{what}: its archive arrives with less than {limits.rate:g} bytes a second"
+                        )
+                    arrived, since = 0, trio.current_time()
                 if size > limits.bytes:
                     raise Refused(f"{what}: its archive is larger than {limits.bytes} bytes")
                 yield piece
@@ -204,11 +215,14 @@ class NetworkCloudly:
         return {}
 
     def _server_action(self, _: Mapping[str, Any]) -> Mapping[str, object]:
-        log.info("server action refused", reason="coreflow does not manage the host")
+        if not self._told_of_actions:
+            log.info("server action refused", reason="coreflow does not manage the host")
+        self._told_of_actions = True
         return {SERVER_ACTION.answer or "": False}
 
     def _came_up(self) -> None:
         self._strikes = 0
+        self._told_of_actions = False
         self._fetcher.forget_pushes()
         self._notices.notify()
 

@@ -69,6 +69,7 @@ class LogShipper:
             except CoreflowError as exc:
                 log.debug("log lines not taken", reason=str(exc))
                 return
+            await trio.sleep(_PAUSE_SECONDS)
 
 
 _NOT_FACTS = frozenset({"event", "level", "timestamp"})

@@ -21,7 +21,7 @@ from tests.unit.adapters.cloudly.far_side import (
 from trio.testing import MockClock
 
 from coreflow.adapters.cloudly import NetworkCloudly
-from coreflow.adapters.cloudly.fetching import CONCURRENCY
+from coreflow.adapters.cloudly.fetching import CONCURRENCY, _Findings
 from coreflow.adapters.cloudly.methods import COLLECTIONS, LOGIN, PUSH_CONFIG, PUSH_PLATFORM
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.records import Records
@@ -496,13 +496,16 @@ async def test_the_gateway(
 async def test_a_proposed_method_that_fails(
     autojump_clock: MockClock, answer: Any, nursery: trio.Nursery
 ) -> None:
-    """What it said last counts, or nothing; the records say so, and everything else is there."""
+    """What it said last counts, and the records say so. Until bindings are known, nothing may be deployed."""
     far = knowing({PLATFORM: answer, GATEWAY: answer})
     port = follow(far, nursery)
     failed = {("answer to", PLATFORM), ("answer to", GATEWAY)}
+    with pytest.raises(Unavailable, match="what services are bound to is not known"):
+        await port.records()
+    far.answers[PLATFORM] = {"desiredState": None}
     records = await port.records()
     assert (revision(records), gate(records)) == (None, None)
-    assert {found[:2] for found in rejected(records)} == failed
+    assert {found[:2] for found in rejected(records)} == {("answer to", GATEWAY)}
     assert versions(records) == {"a": "1", "b": "1"}
     far.answers |= {PLATFORM: {"desiredState": BINDINGS}, GATEWAY: {"externalGatewayConfig": GATE}}
     records = await port.records()
@@ -610,13 +613,13 @@ async def test_a_cloudly_that_does_not_answer(autojump_clock: MockClock, nursery
     good, fine = await port.records(), far.answers[SERVICES]
     for answer in (never, fine, CRASH, CRASH, never, fine):
         far.answers[SERVICES] = answer
-        assert await port.records() is good
+        assert versions(await port.records()) == versions(good)
         await trio.sleep(5)
     far.answers[SERVICES] = never
     with capture_logs() as lines:
         for _ in range(2):
             assert len(far.dials) == 1
-            assert await port.records() is good
+            assert versions(await port.records()) == versions(good)
             await trio.sleep(5)
     assert len(far.dials) == 2
     assert "Cloudly does not answer requests" in [line.get("reason") for line in lines]
@@ -624,10 +627,29 @@ async def test_a_cloudly_that_does_not_answer(autojump_clock: MockClock, nursery
     assert versions(await port.records()) == {"a": "2"}
 
 
-@pytest.mark.parametrize("name", [IMAGES, "getImage", PLATFORM])
-async def test_any_answer_may_stay_away(autojump_clock: MockClock, name: str, nursery: trio.Nursery) -> None:
-    """Silence is not an answer to go on with, whatever was asked for."""
-    far = knowing({PLATFORM: {"desiredState": BINDINGS}}, batch=name == IMAGES)
+@pytest.mark.parametrize("name", [IMAGES, PLATFORM])
+async def test_a_method_that_stays_silent(
+    autojump_clock: MockClock, name: str, nursery: trio.Nursery
+) -> None:
+    """It is waited for once on a connection; its last answer counts, and the rest goes on."""
+    far = knowing({PLATFORM: {"desiredState": BINDINGS}})
+    port = follow(far, nursery)
+    await port.records()
+    far.answers[name] = never
+    began = trio.current_time()
+    for version in "234":
+        far.answers[SERVICES] = pushed(service("a", version))
+        records = await port.records()
+        assert versions(records) == {"a": version}
+        assert revision(records) == 7
+    assert trio.current_time() - began < 40
+    assert len(far.dials) == 1
+
+
+async def test_any_answer_may_stay_away(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Silence about a single record is not an answer to go on with."""
+    name = "getImage"
+    far = knowing(batch=False)
     port = follow(far, nursery)
     good = await port.records()
     far.answers[name] = never
@@ -657,3 +679,32 @@ async def test_a_token_that_is_refused_meanwhile(
     far.answers |= answers | {PLATFORM: MISSING}
     await trio.sleep(300)
     assert await port.records() == good
+
+
+async def test_a_record_that_nests_too_deep_costs_nobody_else(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """It can be read and not written: what changed elsewhere is seen, and nothing fails."""
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    far = knowing()
+    port = follow(far, nursery)
+    live = await port.link.wait()
+    for version in "12":
+        parts = {**pushed(service("a", version), {**service("b"), "unknown": deep})}
+        records = port._fetcher._decode(live, _Findings(parts=parts))
+        assert versions(records)["a"] == version
+
+
+async def test_too_much_nonsense_is_nonsense_as_a_whole(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """Thousands of records that cannot be read do not take minutes to be listed: the last good ones stay."""
+    far = knowing()
+    port = follow(far, nursery)
+    good = await port.records()
+    far.answers[SERVICES] = {"services": [{}] * 5000}
+    records = await port.records()
+    assert versions(records) == versions(good)
+    assert "more than 1000 records cannot be read" in str(records.rejected)
