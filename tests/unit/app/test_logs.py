@@ -1,7 +1,7 @@
 """What reaches the log, and what does not stop because of it."""
 
 import io
-import sys
+from contextlib import redirect_stderr
 
 import pytest
 import structlog
@@ -17,12 +17,11 @@ def _restored() -> object:
     structlog.configure(**before)
 
 
-def test_nothing_that_a_terminal_obeys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_a_terminal_obeys() -> None:
     """Escapes in texts of far sides are written out; a traceback keeps its lines."""
-    out = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", out)
-    logs.configure("console")
-    structlog.get_logger().warning("held", name="x\x1b]0;pwn\x07", traceback="one\ntwo")
+    with redirect_stderr(io.StringIO()) as out:
+        logs.configure("console")
+        structlog.get_logger().warning("held", name="x\x1b]0;pwn\x07", traceback="one\ntwo")
     assert "\x07" not in out.getvalue()
     assert r"\x1b]0;pwn" in out.getvalue()
 
@@ -35,8 +34,8 @@ class FullDisk(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
-def test_a_full_disk_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_nothing() -> None:
     """A line that cannot be written is lost."""
-    monkeypatch.setattr(sys, "stderr", FullDisk())
-    logs.configure("json")
-    structlog.get_logger().warning("held", name="x")
+    with redirect_stderr(FullDisk()):
+        logs.configure("json")
+        structlog.get_logger().warning("held", name="x")

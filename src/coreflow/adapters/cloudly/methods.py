@@ -1,27 +1,14 @@
 """Every name that is spoken between Cloudly and coreflow, in one table, with how well it is known.
 
-A correction of a name is a change of this table. What a row says about its certainty:
-
-- `read`: read in a published copy of the interfaces package (5.0 to 5.3);
-- `older`: read in an older version only;
-- `recalled`: somebody's memory of this ecosystem's habits;
-- `proposed`: our own shape in the ecosystem's style, because no public source has it.
+A correction of a name is a change of this table. What its certainties mean stands in `coreflow.adapters.names`; `read` is
+in a published copy of the interfaces package (5.0 to 5.3).
 
 A `proposed` method that the far side does not have is not asked for again on that connection.
 """
 
-from enum import StrEnum
-
 from attrs import frozen
 
-
-class Certainty(StrEnum):
-    """How well a name or a shape is known."""
-
-    READ = "read"
-    OLDER = "older"
-    RECALLED = "recalled"
-    PROPOSED = "proposed"
+from coreflow.adapters.names import Certainty
 
 
 @frozen

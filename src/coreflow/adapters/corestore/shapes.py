@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
+from coreflow.adapters.names import Member
 from coreflow.domain.bindings import CAPABILITIES, Endpoint
 from coreflow.domain.errors import Refused
 
@@ -41,7 +42,7 @@ def endpoints(body: object, capability: str) -> tuple[Endpoint, ...]:
     return tuple(sorted(found, key=lambda e: (e.name, e.protocol, e.host, e.port)))
 
 
-def message(body: object, member: m.Member = m.MESSAGE) -> str:
+def message(body: object, member: Member = m.MESSAGE) -> str:
     """What an answer says about itself; empty: nothing."""
     if not isinstance(body, Mapping):
         return ""

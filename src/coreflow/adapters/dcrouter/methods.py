@@ -1,40 +1,14 @@
 """Every name that is spoken between dcrouter's OpsServer and coreflow, in one table, with how well it is known.
 
-A correction of a name is a change of this table. What a row says about its certainty:
-
-- `read`: read in public material;
-- `recalled`: somebody's memory of this ecosystem's habits;
-- `proposed`: our own shape in the ecosystem's style, because no public source has it.
-
-Where a member may have several names, the first is what we write, and all are read, in this order.
+A correction of a name is a change of this table. What its certainties mean stands in `coreflow.adapters.names`.
 """
-
-from collections.abc import Mapping
-from typing import Any, Literal
 
 from attrs import frozen
 
-Certainty = Literal["read", "recalled", "proposed"]
+from coreflow.adapters.names import Certainty, Member
 
-
-@frozen
-class Member:
-    """A member of a JSON object, under one of several names."""
-
-    names: tuple[str, ...]
-    certainty: Certainty
-    meaning: str = ""
-
-    @property
-    def name(self) -> str:
-        """The name under which it is written."""
-        return self.names[0]
-
-    def of(self, raw: object) -> Any:
-        """Its value in an object, where a null counts as absent. None: it is not there, or that is no object."""
-        if not isinstance(raw, Mapping):
-            return None
-        return next((raw[name] for name in self.names if raw.get(name) is not None), None)
+READ, RECALLED = Certainty.READ, Certainty.RECALLED
+INFERRED, PROPOSED = Certainty.INFERRED, Certainty.PROPOSED
 
 
 @frozen
@@ -57,50 +31,50 @@ CRASHED = "Internal server error"
 
 # In requests and answers
 
-TOKEN = Member(("apiToken",), "recalled", "in every request; also sent as `Authorization: Bearer` (proposed)")
-SUCCESS = Member(("success", "ok"), "recalled", "false: it was not done; absent counts as true")
-MESSAGE = Member(("message", "errorText", "error"), "recalled", "why not")
-DOMAIN = Member(("domain",), "recalled", "a host name, or `*.` and one")
-CERTIFICATE = Member(("cert", "certificate"), "recalled", "absent or null: there is none")
-ROUTES = Member(("routes", "mergedRoutes"), "recalled", "a list, built-in routes included")
-ROUTE = Member(("route",), "recalled", "absent in a list: its members stand beside the id")
-ROUTE_ID = Member(("id",), "recalled", "which route to change")
-ENABLED = Member(("enabled",), "recalled", "absent counts as true")
-METADATA = Member(("metadata",), "recalled", "our mark once more, should tags be lost (proposed)")
+TOKEN = Member(("apiToken",), RECALLED, "in every request; also sent as `Authorization: Bearer` (proposed)")
+SUCCESS = Member(("success", "ok"), RECALLED, "false: it was not done; absent counts as true")
+MESSAGE = Member(("message", "errorText", "error"), RECALLED, "why not")
+DOMAIN = Member(("domain",), RECALLED, "a host name, or `*.` and one")
+CERTIFICATE = Member(("cert", "certificate"), RECALLED, "absent or null: there is none")
+ROUTES = Member(("routes", "mergedRoutes"), RECALLED, "a list, built-in routes included")
+ROUTE = Member(("route",), RECALLED, "absent in a list: its members stand beside the id")
+ROUTE_ID = Member(("id",), RECALLED, "which route to change")
+ENABLED = Member(("enabled",), RECALLED, "absent counts as true")
+METADATA = Member(("metadata",), RECALLED, "our mark once more, should tags be lost (proposed)")
 
 # A certificate (ICert)
 
-CERTIFICATE_ID = Member(("id",), "read")
-DOMAIN_NAME = Member(("domainName", "domain"), "read")
-CREATED = Member(("created",), "read", "ms since 1970")
-VALID_UNTIL = Member(("validUntil",), "read", "ms since 1970")
-PRIVATE_KEY = Member(("privateKey", "key"), "read", "PEM")
-PUBLIC_KEY = Member(("publicKey", "chain", "certificate"), "read", "PEM chain, despite its name")
+CERTIFICATE_ID = Member(("id",), READ)
+DOMAIN_NAME = Member(("domainName", "domain"), READ)
+CREATED = Member(("created",), READ, "ms since 1970")
+VALID_UNTIL = Member(("validUntil",), READ, "ms since 1970")
+PRIVATE_KEY = Member(("privateKey", "key"), READ, "PEM")
+PUBLIC_KEY = Member(("publicKey", "chain", "certificate"), READ, "PEM chain, despite its name")
 
 # A route in a list
 
-FOUND_ID = Member(("storedRouteId", "id", "routeId"), "recalled", "absent: the route is built in")
-ORIGIN = Member(("source", "origin"), "recalled", "see `BUILT_IN`")
+FOUND_ID = Member(("storedRouteId", "id", "routeId"), RECALLED, "absent: the route is built in")
+ORIGIN = Member(("source", "origin"), RECALLED, "see `BUILT_IN`")
 BUILT_IN = frozenset({"hardcoded", "hard-coded", "builtin", "built-in"})
 """Origins of routes that cannot be changed, even if they have an id (recalled)."""
-TAGS = Member(("tags",), "read")
-NAME = Member(("name",), "read")
+TAGS = Member(("tags",), READ)
+NAME = Member(("name",), READ)
 
 # A route (SmartProxy)
 
-MATCH = Member(("match",), "read")
-PORTS = Member(("ports",), "read", "a number, or a list of numbers and of `{from, to}`")
-DOMAINS = Member(("domains",), "read", "a text or a list")
+MATCH = Member(("match",), READ)
+PORTS = Member(("ports",), READ, "a number, or a list of numbers and of `{from, to}`")
+DOMAINS = Member(("domains",), READ, "a text or a list")
 NARROWING = ("path", "clientIp", "tlsVersion", "headers")
 """Other members of `match` (read): we never write them, and a route that has one was changed by somebody."""
-ACTION = Member(("action",), "read")
-TYPE = Member(("type",), "read", "`forward`")
-TARGETS = Member(("targets", "target"), "read", "a list, formerly one object")
-HOST = Member(("host",), "read", "a text or a list")
-PORT = Member(("port",), "read")
-TLS = Member(("tls",), "recalled", "inside the action; an old note has it beside")
-MODE = Member(("mode",), "read", "`passthrough`, `terminate` or `terminate-and-reencrypt`")
-TLS_CERTIFICATE = Member(("certificate",), "read", "`auto`: the gateway gets one by itself")
+ACTION = Member(("action",), READ)
+TYPE = Member(("type",), READ, "`forward`")
+TARGETS = Member(("targets", "target"), READ, "a list, formerly one object")
+HOST = Member(("host",), READ, "a text or a list")
+PORT = Member(("port",), READ)
+TLS = Member(("tls",), RECALLED, "inside the action; an old note has it beside")
+MODE = Member(("mode",), READ, "`passthrough`, `terminate` or `terminate-and-reencrypt`")
+TLS_CERTIFICATE = Member(("certificate",), READ, "`auto`: the gateway gets one by itself")
 
 # Our mark (proposed)
 
@@ -110,14 +84,12 @@ OWNER, CLUSTER_ID, HOST_NAME = "owner", "clusterId", "hostName"
 """Members of the metadata; the owner is `coreflow`."""
 
 EXPORT_CERTIFICATE = Method(
-    "exportCertificate", "recalled", (DOMAIN,), CERTIFICATE, "a certificate with its key"
+    "exportCertificate", RECALLED, (DOMAIN,), CERTIFICATE, "a certificate with its key"
 )
-LIST_ROUTES = Method("getMergedRoutes", "recalled", (), ROUTES, "every route there is")
-CREATE_ROUTE = Method("createRoute", "recalled", (ROUTE, ENABLED, METADATA), None, "a new route")
-UPDATE_ROUTE = Method(
-    "updateRoute", "recalled", (ROUTE_ID, ROUTE, ENABLED, METADATA), None, "the whole route"
-)
-DELETE_ROUTE = Method("deleteRoute", "recalled", (ROUTE_ID,), None, "a route")
+LIST_ROUTES = Method("getMergedRoutes", RECALLED, (), ROUTES, "every route there is")
+CREATE_ROUTE = Method("createRoute", RECALLED, (ROUTE, ENABLED, METADATA), None, "a new route")
+UPDATE_ROUTE = Method("updateRoute", RECALLED, (ROUTE_ID, ROUTE, ENABLED, METADATA), None, "the whole route")
+DELETE_ROUTE = Method("deleteRoute", RECALLED, (ROUTE_ID,), None, "a route")
 
 ASKED = (EXPORT_CERTIFICATE, LIST_ROUTES, CREATE_ROUTE, UPDATE_ROUTE, DELETE_ROUTE)
 
