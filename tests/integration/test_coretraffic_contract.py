@@ -183,7 +183,7 @@ async def test_whoever_tags_itself_gets_everything(nursery: trio.Nursery) -> Non
 )
 async def test_a_set_that_is_not_taken(nursery: trio.Nursery, manner: dict[str, Any], reason: str) -> None:
     """It is said once, with the address and without a key, and tried again until it is taken."""
-    side = await real_side(nursery, answer_seconds=0.3)
+    side = await real_side(nursery, answer_seconds=0.3, first_delay=0.1)
     await side.node.answer(**manner)
     with capture_logs() as lines:
         side.port.publish(table("10.0.0.1"))

@@ -42,9 +42,13 @@ class CoretrafficRoutes:
     """`CoretrafficPort` on the connections of the internal server. `run` does the sending."""
 
     def __init__(
-        self, tagged: Callable[[str], tuple[Peer, ...]], *, answer_seconds: float = ANSWER_SECONDS
+        self,
+        tagged: Callable[[str], tuple[Peer, ...]],
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        first_delay: float = FIRST_DELAY,
     ) -> None:
-        self._tagged, self._answer_seconds = tagged, answer_seconds
+        self._tagged, self._answer_seconds, self._first_delay = tagged, answer_seconds, first_delay
         self._table: RouteTable | None = None
         self._configs: list[dict[str, object]] = []
         self._version = 0
@@ -120,10 +124,10 @@ class CoretrafficRoutes:
                         delay = 0.0
                     except CoreflowError as exc:
                         self._failed(proxy, exc)
-                        delay = next_delay(delay, first=FIRST_DELAY, longest=LONGEST_DELAY)
+                        delay = next_delay(delay, first=self._first_delay, longest=LONGEST_DELAY)
                         with trio.move_on_after(delay):
                             await self._news.wait()
-                            await trio.sleep(FIRST_DELAY)
+                            await trio.sleep(self._first_delay)
 
     async def _until_gone(self, proxy: _Proxy, scope: trio.CancelScope) -> None:
         await proxy.peer.ended.wait()
