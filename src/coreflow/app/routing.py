@@ -319,7 +319,8 @@ class Router:
         found = {missing.host: missing.reason for missing in table.missing}
         for host, reason in found.items():
             if self._missing.get(host) != reason:
-                log.warning("not routed", host=host, reason=reason)
+                say = log.info if all(text.endswith("yet") for text in reason.split("; ")) else log.warning
+                say("not routed", host=host, reason=reason)
         for host in self._missing.keys() - found.keys():
             if any(route.host == host for route in table.routes):
                 log.info("routed", host=host)
