@@ -27,6 +27,9 @@ from .situation import Situation
 log = structlog.get_logger()
 
 NOBODY = "it is bound to {}, and there is no Corestore to ask"
+ANYBODY = (
+    "every node has a Corestore of its own: set CORESTORE_CONTROL_URL to the one that serves the cluster"
+)
 REPORT_SECONDS = 10.0
 
 
@@ -47,10 +50,16 @@ class _Variables:
 
 
 class Bindings:
-    """Provisions through a Corestore, and reports to Cloudly. Without a Corestore, bound services are held."""
+    """Provisions through a Corestore, and reports to Cloudly. Without a Corestore, bound services are held.
 
-    def __init__(self, corestore: CorestorePort | None, cloudly: CloudlyPort) -> None:
-        self._corestore, self._cloudly = corestore, cloudly
+    With `one_per_node` the address leads to any node's Corestore, each of which has data and credentials of its own: on
+    a Swarm of several nodes bound services are held then, too.
+    """
+
+    def __init__(
+        self, corestore: CorestorePort | None, cloudly: CloudlyPort, *, one_per_node: bool = False
+    ) -> None:
+        self._corestore, self._cloudly, self._one_per_node = corestore, cloudly, one_per_node
         self._held: dict[str, _Held] = {}
         self._stale: set[str] = set()
         self._errors: dict[str, str] = {}
@@ -69,8 +78,8 @@ class Bindings:
             self._wishes = records.platform, binding_wishes(records.platform)
         return self._wishes[1]
 
-    def look(self, records: Records) -> Bound:
-        """What is known, and what has to be asked for."""
+    def look(self, records: Records, nodes: int = 1) -> Bound:
+        """What is known, and what has to be asked for, on a Swarm of so many nodes."""
         wishes = self.wishes(records)
         there = {service.id for service in records.services}
         wanted = {service: specs for service, specs in wishes.wanted.items() if service in there}
@@ -85,6 +94,9 @@ class Bindings:
             if self._corestore is None:
                 missing[service] = NOBODY.format(" and ".join(spec.capability for spec in specs))
                 continue
+            if self._one_per_node and nodes > 1:
+                missing[service] = ANYBODY
+                continue
             due += reasons
             if lacking:
                 errors = sorted({self._errors[s.id] for s in lacking if s.id in self._errors})
@@ -92,7 +104,8 @@ class Bindings:
                 missing[service] = "; ".join((f"waits for its {names}", *errors))
             else:
                 variables[service] = self._merged(service, specs)
-        unwanted = [s for s in wishes.unwanted if self._released.get(s.id) != s] if self._corestore else []
+        can_ask = self._corestore is not None and not (self._one_per_node and nodes > 1)
+        unwanted = [s for s in wishes.unwanted if self._released.get(s.id) != s] if can_ask else []
         return Bound(variables=variables, missing=missing, due=tuple(due), unwanted=tuple(unwanted))
 
     def _has(self, spec: BindingSpec) -> bool:

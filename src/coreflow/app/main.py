@@ -47,6 +47,8 @@ class Ports:
     docker: DockerPort
     corestore: CorestorePort | None = None
     """Without it, services that are bound to something are held."""
+    corestore_per_node: bool = False
+    """Whether its address leads to any node's, which is no good where there are several."""
     coretraffic: CoretrafficPort | None = None
     """Without it nothing is routed."""
     make_gateway: MakeGateway | None = None
@@ -120,7 +122,12 @@ async def open_ports(settings: Settings, records: Path | None = None) -> AsyncIt
         from coreflow.adapters.corestore import Corestore
 
         corestore = Corestore(settings.corestore_control_url, settings.corestore_api_token)
-        yield Ports(cloudly=cloudly, docker=docker, corestore=corestore)
+        yield Ports(
+            cloudly=cloudly,
+            docker=docker,
+            corestore=corestore,
+            corestore_per_node="CORESTORE_CONTROL_URL" not in settings.sources,
+        )
 
 
 class Coreflow:
@@ -270,6 +277,7 @@ async def _running(
         ports.cloudly,
         ports.docker,
         ports.corestore,
+        corestore_per_node=ports.corestore_per_node,
         render=settings.render_options,
         plan=settings.plan_options,
         listener=listener or ActionLog(),

@@ -126,12 +126,13 @@ class Reconciler:
         docker: DockerPort,
         corestore: CorestorePort | None = None,
         *,
+        corestore_per_node: bool = False,
         render: RenderOptions | None = None,
         plan: PlanOptions | None = None,
         listener: Listener | None = None,
     ) -> None:
         self._cloudly, self._docker = cloudly, docker
-        self.bindings = Bindings(corestore, cloudly)
+        self.bindings = Bindings(corestore, cloudly, one_per_node=corestore_per_node)
         self._renderer = Renderer(render or RenderOptions())
         self._options = plan or PlanOptions()
         self._listener = listener or Quiet()
@@ -147,7 +148,7 @@ class Reconciler:
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
         images = await self._resolve(requests)
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
-            bound = self.bindings.look(records)
+            bound = self.bindings.look(records, len(observed.nodes))
             desired = self._renderer.render(records, observed, images, bound, refresh=refresh)
             plan = make_plan(desired, observed, self._options)
         return Situation(records=records, observed=observed, desired=desired, plan=plan)

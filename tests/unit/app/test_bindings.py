@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.app.worlds import Json, World, bundle, cluster, play, service
+from tests.unit.app.worlds import Json, World, bundle, cluster, new_engine, play, service
 
 from coreflow.adapters.memory import Fault, MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
@@ -173,6 +173,28 @@ def test_the_operators_bundle_wins() -> None:
         notes = [note.text for note in settlement.last.plan.notes]
         assert f"secret bundle overrides the provisioned {key}" in notes
         assert "canary" not in f"{settlement}{lines}"
+
+    scene_with(body)
+
+
+def test_on_several_nodes_it_has_to_be_known_which_corestore() -> None:
+    """The default address leads to anybody's: nobody is asked, and what runs stays as it is."""
+
+    async def body(bench: Bench) -> None:
+        bench.world.engine = new_engine(nodes=2)
+        bench.reconciler = Reconciler(
+            bench.world.cloudly,
+            SwarmPort(bench.world.engine),
+            bench.corestore,
+            corestore_per_node=True,
+            render=bench.world.render,
+        )
+        with trio.move_on_after(30):
+            await bench.deploy(service("a"), service("b"), bindings=({},))
+        assert await bench.world.names() == ["b"]
+        assert not bench.corestore.counts
+        bench.restart()
+        assert (await bench.deploy(service("a"), service("b"), bindings=({},))).is_settled
 
     scene_with(body)
 

@@ -117,6 +117,7 @@ def _reconciler(
         ports.cloudly,
         ports.docker,
         ports.corestore,
+        corestore_per_node=ports.corestore_per_node,
         render=settings.render_options,
         plan=options,
         listener=listener,
