@@ -174,6 +174,11 @@ async def test_whoever_tags_itself_gets_everything(nursery: trio.Nursery) -> Non
     ("manner", "reason"),
     [
         ({"answer": {"status": "error", "errorText": "no\ncan do"}}, "it answered: no can do"),
+        (
+            {"answer": {"status": "error", "errorText": "bad -----BEGIN PRIVATE KEY----- x"}},
+            "it answered: bad …",
+        ),
+        ({"error": {"text": "bad -----BEGIN PRIVATE KEY----- x", "data": {}}}, "bad …"),
         ({"answer": None}, "without a result"),
         ({"answer": {}}, "no status"),
         ({"error": {"text": "busy", "data": {}}}, "busy"),

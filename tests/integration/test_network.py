@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.integration.node_harness import Cloudly, NodeError, needs_node, start
 from tests.unit.adapters.typedsocket.test_asks import MALFORMED
 
 from coreflow.adapters.cloudly import ImageLimits, NetworkCloudly, Pace
-from coreflow.adapters.internal import InternalServer
+from coreflow.adapters.internal import PER_ADDRESS, InternalServer
 from coreflow.adapters.peer import Peer
 from coreflow.adapters.typedsocket import PeerError, TimedOut, Timing
 from coreflow.adapters.web import Closed, connect_websocket, http_get
@@ -261,6 +262,15 @@ async def test_limits_of_an_internal_image(
     assert await names(port) == ["a"]
 
 
+async def test_an_image_that_drips(nursery: trio.Nursery, cloudly: Cloudly, tmp_path: Any) -> None:
+    """One that arrives far too slowly is given up: a pass waits for it."""
+    (tmp_path / "archive").write_bytes(bytes(10_000_000))
+    await cloudly.know(archives={"img:1": {"path": str(tmp_path / "archive")}})
+    port = await connected(nursery, cloudly, image_limits=ImageLimits(stall=0.5, rate=1e9))
+    with pytest.raises(Unavailable, match="image img 1: its archive arrives with less than"):
+        await size_of_archive(port, partial(trio.sleep, 0.3))
+
+
 async def test_an_image_is_cut_off_in_the_middle(
     nursery: trio.Nursery, cloudly: Cloudly, tmp_path: Any
 ) -> None:
@@ -403,6 +413,43 @@ async def test_a_message_over_the_limit_closes(nursery: trio.Nursery, inside: In
     assert (await peer.request("updateRouting", {"reverseConfigs": []})).response
     await node.ask("send", bytes=101 * 1024 * 1024)
     assert (await node.event("close"))["code"] == 1009
+
+
+async def test_one_address_cannot_take_every_place(inside: Inside) -> None:
+    """Beyond its share it is turned away."""
+    async with AsyncExitStack() as stack:
+        for _ in range(PER_ADDRESS):
+            await stack.enter_async_context(connect_websocket(inside.url))
+        with pytest.raises(Unavailable, match="503"):
+            await stack.enter_async_context(connect_websocket(inside.url))
+    async with connect_websocket(inside.url):
+        pass
+
+
+async def test_strangers_are_said_once_and_not_read_at_length(nursery: trio.Nursery) -> None:
+    """A tag that is refused again and again is one line; a long message of theirs is not even looked at."""
+
+    async def admit(_: str) -> Any:
+        return lambda name: name == "other"
+
+    server = InternalServer(admit)
+    port = await nursery.start(server.run, "127.0.0.1", 0)
+    node = await start_coretraffic(nursery, f"http://127.0.0.1:{port}", tag="other")
+    with capture_logs() as lines:
+        await node.connect()
+        for _ in range(5):
+            await node.request("__typedsocket_setTag", {"name": "coretraffic"})
+        await node.ask("send", text=json.dumps({"x": "y" * 2_000_000}))
+        assert await node.request("__typedsocket_setTag", {"name": "other"}) == {"success": True}
+    assert len([line for line in lines if line["event"] == "tag refused"]) == 1
+    assert not [line for line in lines if line["event"] == "tagged" and line["log_level"] == "info"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_host_that_is_none() -> None:
+    """It is said in one line."""
+    with pytest.raises(Refused, match="not a host name"):
+        await http_get("http://a..b/")
 
 
 async def test_health_and_crowds(nursery: trio.Nursery) -> None:

@@ -129,6 +129,33 @@ def test_a_failure_is_said_once_and_tried_again() -> None:
     scene_with(body)
 
 
+def test_a_url_that_cannot_be_used_leaves_every_gateway_alone() -> None:
+    """Above all the last one, which must not get what was meant for another."""
+
+    async def body(bench: Bench) -> None:
+        await bench.settle(web("a", HOST))
+        await until(lambda: bench.hosts() == [HOST])
+        writes, make = bench.gateway.writes, bench.gateways._make
+
+        def refuse(record: GatewayRecord, cluster: ClusterId) -> MemoryGateway:
+            if record.url == "http://[":
+                raise ValueError
+            made = make(record, cluster)
+            assert isinstance(made, MemoryGateway)
+            return made
+
+        bench.gateways._make = refuse
+        broken = {**RECORD, "url": "http://[", "targetHost": "other.example.com"}
+        with capture_logs() as lines:
+            for _ in range(2):
+                await bench.settle(web("a", HOST), gateway=broken)
+                await trio.sleep(10)
+        assert bench.gateway.writes == writes
+        assert [line["reason"] for line in lines] == ["the gateway's url cannot be used"]
+
+    scene_with(body)
+
+
 def source(bench: Bench) -> object:
     """Where certificates are asked for first."""
     return bench.gateways.certificates
