@@ -4,6 +4,7 @@
 nursery (`nursery` of pytest-trio, for instance) and end with it.
 """
 
+import base64
 import json
 import os
 import shutil
@@ -158,6 +159,33 @@ class Cloudly(NodePeer):
         """The requests so far: `method`, `connection`, `envelope`."""
         requests: list[Json] = await self.ask("seen", method=method, forget=forget)
         return requests
+
+    async def operate(self, method: str, **request: Any) -> Json:
+        """Ask the coreflow that is connected for a backup or a restore; returns `response`, or `error` and `data`."""
+        (answer,) = await self.push(method, request, tag="identity")
+        return answer
+
+    async def copies(self) -> dict[str, tuple[bytes, list[str]]]:
+        """The copies of archive objects that are whole: content and ids of backups by name."""
+        copies = await self.ask("copies")
+        return {copy["name"]: (base64.b64decode(copy["data"]), copy["backups"]) for copy in copies}
+
+    async def arriving(self) -> dict[str, int]:
+        """How many bytes have arrived of the copies that are not whole."""
+        received: dict[str, int] = await self.ask("arriving")
+        return received
+
+    async def spoil(self, name: str, data: bytes) -> None:
+        """Put other bytes in the place of those of a copy; what was said of it stays."""
+        await self.ask("spoil", copy=name, data=base64.b64encode(data).decode())
+
+    async def lose(self, name: str | None = None) -> None:
+        """Forget a copy, or all of them."""
+        await self.ask("lose", copy=name)
+
+    async def disturb(self, **trouble: Any) -> None:
+        """By the number of a slice: `cutBefore` it arrives, `cutAfter` it has, `flip` a bit. `slices` sets the count."""
+        await self.ask("disturb", **trouble)
 
     async def stop(self) -> None:
         """Hang up on everybody and stop listening."""

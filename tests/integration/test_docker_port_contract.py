@@ -26,7 +26,7 @@ from coreflow.domain.errors import LostRace, Refused, Unavailable
 from coreflow.domain.ids import ClusterId, Owner
 from coreflow.domain.images import ImageRequest, ResolvedImage
 from coreflow.domain.observed import ObservedNetwork, ObservedSecret, ObservedService, ObservedTask
-from coreflow.domain.plan import Create, MarkFailed, Recreate, Remove, Update
+from coreflow.domain.plan import Create, MarkFailed, Recreate, Remove, Start, Stop, Update
 from coreflow.domain.records import RegistryLogin
 from coreflow.domain.specs import (
     Aspect,
@@ -455,6 +455,51 @@ async def test_a_mark_restarts_nothing(port: Port) -> None:
     assert after.labels[naming.FAILED_REASON] == ("why " * 50)[:200]
     assert not after.update_state
     assert [t.id for t in await port.tasks(after)] == [task.id]
+
+
+async def test_a_service_stops_and_starts(port: Port) -> None:
+    """Its tasks end, and how many it had is noted; it starts as it was, but for new tasks. Started already is done."""
+    await port.make(port.spec(replicas=2))
+    await port.running()
+    before = await port.service()
+    await port.apply(Stop(before, "note 1", "", "why"))
+    stopped = await port.service()
+    assert (stopped.is_stopped, stopped.restore_note, stopped.body.replicas) == (True, "note 1", 0)
+    assert stopped.labels[naming.STOPPED] == "2"
+    assert not stopped.in_roll_out
+
+    async def is_empty() -> bool:
+        return not [t for t in await port.tasks(stopped) if t.state == "running"]
+
+    await port.bench.eventually(is_empty)
+    await port.apply(Stop(before, "note 2", "note 1", "still"))
+    assert (await port.service()).labels[naming.STOPPED] == "2"
+    await port.apply(Start(before, "done"))
+    after = await port.service()
+    assert (after.body, after.labels, after.fingerprints) == (before.body, before.labels, before.fingerprints)
+    await port.running()
+    await port.apply(Start(before, "done already"))
+    assert (await port.service()).version == after.version
+
+
+async def test_stopping_what_somebody_else_has_stopped_is_a_lost_race(port: Port) -> None:
+    """Only who knows the present note may replace it; one that is started is not stopped for its sake."""
+    await port.make(port.idle())
+    service = await port.service()
+    with pytest.raises(LostRace):
+        await port.apply(Stop(service, "mine", "theirs", "why"))
+    await port.apply(Stop(service, "theirs", "", "why"))
+    for expected in ("", "mine"):
+        with pytest.raises(LostRace):
+            await port.apply(Stop(service, "mine", expected, "why"))
+    assert (await port.service()).restore_note == "theirs"
+
+
+async def test_a_global_service_cannot_be_stopped(port: Port) -> None:
+    """It has no number of tasks that could be put back."""
+    await port.make(port.spec(replicas=None, constraints=(NOWHERE,)))
+    with pytest.raises(Refused, match="no number of replicas"):
+        await port.apply(Stop(await port.service(), "note", "", "why"))
 
 
 async def test_a_service_is_made_anew(port: Port) -> None:

@@ -18,18 +18,23 @@ from coreflow.domain.bindings import (
     binding_wishes,
 )
 from coreflow.domain.errors import CoreflowError, Refused
-from coreflow.domain.ids import ServiceId
-from coreflow.domain.ports import CloudlyPort, CorestorePort
+from coreflow.domain.ids import NodeId, ServiceId
+from coreflow.domain.observed import Observed
+from coreflow.domain.ports import CloudlyPort
 from coreflow.domain.records import PlatformRecord, Records
+from coreflow.domain.sites import Site, is_ambiguous, site_of_service
 
+from .corestores import Corestores
 from .situation import Situation
 
 log = structlog.get_logger()
 
 NOBODY = "it is bound to {}, and there is no Corestore to ask"
-ANYBODY = (
-    "every node has a Corestore of its own: set CORESTORE_CONTROL_URL to the one that serves the cluster"
+AMBIGUOUS = (
+    "{} says that it is reached under a name that leads to the Corestore of any node:"
+    " set CORESTORE_CONTROL_URL to the one that serves the cluster"
 )
+NOWHERE = "no Corestore is known on the node where it runs"
 REPORT_SECONDS = 10.0
 
 
@@ -38,6 +43,7 @@ class _Held:
     """A binding that was provisioned."""
 
     spec: BindingSpec
+    site: Site
     provisioned: Provisioned
 
 
@@ -50,16 +56,14 @@ class _Variables:
 
 
 class Bindings:
-    """Provisions through a Corestore, and reports to Cloudly. Without a Corestore, bound services are held.
+    """Provisions through Corestores, and reports to Cloudly. Without any, bound services are held.
 
-    With `one_per_node` the address leads to any node's Corestore, each of which has data and credentials of its own: on
-    a Swarm of several nodes bound services are held then, too.
+    Where every node has a Corestore of its own, a bound service is provisioned on one node, and kept there.
     """
 
-    def __init__(
-        self, corestore: CorestorePort | None, cloudly: CloudlyPort, *, one_per_node: bool = False
-    ) -> None:
-        self._corestore, self._cloudly, self._one_per_node = corestore, cloudly, one_per_node
+    def __init__(self, corestores: Corestores | None, cloudly: CloudlyPort) -> None:
+        self._corestores, self._cloudly = corestores, cloudly
+        self._sites: dict[ServiceId, Site] = {}
         self._held: dict[str, _Held] = {}
         self._stale: set[str] = set()
         self._errors: dict[str, str] = {}
@@ -78,8 +82,8 @@ class Bindings:
             self._wishes = records.platform, binding_wishes(records.platform)
         return self._wishes[1]
 
-    def look(self, records: Records, nodes: int = 1) -> Bound:
-        """What is known, and what has to be asked for, on a Swarm of so many nodes."""
+    def look(self, records: Records, observed: Observed) -> Bound:
+        """What is known, and what has to be asked for."""
         wishes = self.wishes(records)
         there = {service.id for service in records.services}
         wanted = {service: specs for service, specs in wishes.wanted.items() if service in there}
@@ -88,35 +92,60 @@ class Bindings:
         due: list[tuple[BindingSpec, str]] = []
         variables: dict[ServiceId, Mapping[str, str]] = {}
         missing: dict[ServiceId, str] = {}
+        homes: dict[ServiceId, NodeId] = {}
+        if wanted or wishes.unwanted:
+            self._find_sites(records, observed, wishes)
         for service, specs in wanted.items():
-            reasons = [(spec, reason) for spec in specs if (reason := self._why(spec))]
-            lacking = [spec for spec in specs if not self._has(spec)]
-            if self._corestore is None:
+            site = self._sites.get(service)
+            if self._corestores is None:
                 missing[service] = NOBODY.format(" and ".join(spec.capability for spec in specs))
                 continue
-            if self._one_per_node and nodes > 1:
-                missing[service] = ANYBODY
+            if site is None:
+                missing[service] = NOWHERE
                 continue
-            due += reasons
+            if site.node is not None and len(observed.nodes) > 1:
+                homes[service] = site.node
+            due += [(spec, reason) for spec in specs if (reason := self._why(spec))]
+            lacking = [spec for spec in specs if not self.has(spec)]
+            held = [self._held[spec.id] for spec in specs if spec not in lacking]
             if lacking:
                 errors = sorted({self._errors[s.id] for s in lacking if s.id in self._errors})
                 names = " and ".join(spec.capability for spec in lacking)
                 missing[service] = "; ".join((f"waits for its {names}", *errors))
+            elif service in homes and any(is_ambiguous(one.provisioned) for one in held):
+                missing[service] = AMBIGUOUS.format(site)
             else:
                 variables[service] = self._merged(service, specs)
-        can_ask = self._corestore is not None and not (self._one_per_node and nodes > 1)
-        unwanted = [s for s in wishes.unwanted if self._released.get(s.id) != s] if can_ask else []
-        return Bound(variables=variables, missing=missing, due=tuple(due), unwanted=tuple(unwanted))
+        unwanted = [
+            s for s in wishes.unwanted if s.service_id in self._sites and self._released.get(s.id) != s
+        ]
+        return Bound(
+            variables=variables, missing=missing, homes=homes, due=tuple(due), unwanted=tuple(unwanted)
+        )
 
-    def _has(self, spec: BindingSpec) -> bool:
+    def _find_sites(self, records: Records, observed: Observed, wishes: BindingWishes) -> None:
+        """The Corestore of every bound service: the one on its node or, before it has one, on ours."""
+        self._sites = {}
+        if self._corestores is None:
+            return
+        cluster = records.cluster.id
+        sites = self._corestores.sites(observed, cluster)
+        for service in {*wishes.wanted, *(spec.service_id for spec in wishes.unwanted)}:
+            site = site_of_service(sites, observed, cluster, service)
+            if site is not None:
+                self._sites[service] = site
+
+    def has(self, spec: BindingSpec) -> bool:
+        """Whether it is provisioned, where its service is now."""
         held = self._held.get(spec.id)
-        return held is not None and held.spec == spec
+        site = self._sites.get(spec.service_id)
+        return held is not None and held.spec == spec and site is not None and held.site.key == site.key
 
     def _why(self, spec: BindingSpec) -> str:
         """Why Corestore has to be asked, if it has to."""
         if spec.id not in self._held:
             return "its values are not known yet"
-        if not self._has(spec):
+        if not self.has(spec):
             return "the binding changed"
         return "asked again, in case its values changed" if spec.id in self._stale else ""
 
@@ -132,24 +161,28 @@ class Bindings:
 
     async def provision(self, spec: BindingSpec) -> None:
         """Ask Corestore. Raises Unavailable or Refused."""
-        if self._corestore is None:
-            raise Refused(NOBODY.format(spec.capability))
+        corestores, site = self._where(spec)
         self._stale.discard(spec.id)
         try:
-            found = await self._corestore.provision(spec)
+            found = await corestores.at(site).provision(spec)
         except CoreflowError as exc:
             self._errors[spec.id] = str(exc)
             raise
         self._errors.pop(spec.id, None)
-        self._held[spec.id] = _Held(spec, found)
+        self._held[spec.id] = _Held(spec, site, found)
 
     async def deprovision(self, spec: BindingSpec) -> None:
         """Give it back. Raises Unavailable or Refused."""
-        if self._corestore is None:
-            raise Refused(NOBODY.format(spec.capability))
-        await self._corestore.deprovision(spec)
+        corestores, site = self._where(spec)
+        await corestores.at(site).deprovision(spec)
         self._held.pop(spec.id, None)
         self._released[spec.id] = spec
+
+    def _where(self, spec: BindingSpec) -> tuple[Corestores, Site]:
+        site = self._sites.get(spec.service_id)
+        if self._corestores is None or site is None:
+            raise Refused(NOBODY.format(spec.capability))
+        return self._corestores, site
 
     # reporting
 

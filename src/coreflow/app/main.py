@@ -19,16 +19,28 @@ import structlog
 import trio
 from attrs import evolve, frozen
 
-from coreflow.domain.base import CORETRAFFIC
+from coreflow.domain.base import CORESTORE, CORETRAFFIC
 from coreflow.domain.errors import PortError
-from coreflow.domain.ids import BASE, ClusterId
-from coreflow.domain.ports import CloudlyPort, CorestorePort, CoretrafficPort, DockerPort, GatewayPort
+from coreflow.domain.ids import BASE, ClusterId, Owner
+from coreflow.domain.ports import (
+    CloudlyPort,
+    CoretrafficPort,
+    DockerPort,
+    GatewayPort,
+    Operator,
+    ReplicaPort,
+)
 from coreflow.domain.records import GatewayRecord
 
 from . import logs
+from .backups import Tools, Unwatched, Watcher
+from .bindings import Bindings
+from .corestores import Corestores
 from .gateways import Gateways, MakeGateway
 from .loop import ActionLog, Kickable, Kicks, Loop, kick_on_changes, kick_on_schedule
+from .operations import Operations
 from .reconcile import Listener, Reconciler, Settlement
+from .replication import Replicator
 from .routing import Router
 from .settings import Settings, travels_in_the_clear
 from .supervise import supervise
@@ -45,14 +57,31 @@ class Ports:
 
     cloudly: CloudlyPort
     docker: DockerPort
-    corestore: CorestorePort | None = None
-    """Without it, services that are bound to something are held."""
-    corestore_per_node: bool = False
-    """Whether its address leads to any node's, which is no good where there are several."""
+    corestores: Corestores | None = None
+    """Without any, services that are bound to something are held, and nothing can be backed up."""
     coretraffic: CoretrafficPort | None = None
     """Without it nothing is routed."""
     make_gateway: MakeGateway | None = None
     """Makes the port of the gateway that the records name, if they name one."""
+    replica: ReplicaPort | None = None
+    """Without it, backups have no copies elsewhere."""
+    serve: Callable[[Operator], None] | None = None
+    """Tells who asks for backups and restores whom to ask."""
+
+    def tools(
+        self, bindings: Bindings, watcher: Watcher | None = None, restoring: set[Owner] | None = None
+    ) -> Tools:
+        """What it takes to back up and restore. `restoring` is the set that a `Reconciler` of this process looks at."""
+        return Tools(
+            cloudly=self.cloudly,
+            docker=self.docker,
+            corestores=self.corestores,
+            bindings=bindings,
+            replicator=Replicator(self.replica) if self.replica is not None else None,
+            watcher=watcher or Unwatched(),
+            clock=time.time,  # noqa: TID251 - the edge
+            restoring=set() if restoring is None else restoring,
+        )
 
 
 @asynccontextmanager
@@ -121,13 +150,19 @@ async def open_ports(settings: Settings, records: Path | None = None) -> AsyncIt
     async with open_cloudly(settings, records) as cloudly, open_docker(settings) as docker:
         from coreflow.adapters.corestore import Corestore
 
-        corestore = Corestore(settings.corestore_control_url, settings.corestore_api_token)
-        yield Ports(
-            cloudly=cloudly,
-            docker=docker,
-            corestore=corestore,
-            corestore_per_node="CORESTORE_CONTROL_URL" not in settings.sources,
+        is_chosen = "CORESTORE_CONTROL_URL" in settings.sources
+        corestores = Corestores(
+            lambda url: Corestore(url, settings.corestore_api_token),
+            settings.corestore_control_url if is_chosen else None,
+            is_ours=CORESTORE in settings.render_options.base.services,
         )
+        ports = Ports(cloudly=cloudly, docker=docker, corestores=corestores)
+        if settings.needs_network and records is None:
+            from coreflow.adapters.cloudly import NetworkCloudly
+
+            assert isinstance(cloudly, NetworkCloudly)  # noqa: S101 - see open_cloudly
+            ports = evolve(ports, replica=cloudly, serve=cloudly.serve)
+        yield ports
 
 
 class Coreflow:
@@ -136,6 +171,8 @@ class Coreflow:
     def __init__(self, kicks: Kicks) -> None:
         self._kicks = kicks
         self.last: Settlement | None = None
+        self.operations: Operations | None = None
+        """Backups and restores."""
         self.routing: Routing | None = None
         """Hosts and their certificates, where there is a proxy to tell of them."""
         self._settled = trio.Event()
@@ -270,14 +307,14 @@ async def _running(
 
     def settled(settlement: Settlement, refresh: bool) -> None:
         engine._take(settlement)  # noqa: SLF001 - its own module
+        operations.observed(settlement.last.observed.services)
         if routing is not None:
             routing.settled(settlement, refresh=refresh)
 
     reconciler = Reconciler(
         ports.cloudly,
         ports.docker,
-        ports.corestore,
-        corestore_per_node=ports.corestore_per_node,
+        ports.corestores,
         render=settings.render_options,
         plan=settings.plan_options,
         listener=listener or ActionLog(),
@@ -289,6 +326,11 @@ async def _running(
         relist_seconds=settings.relist_seconds,
         on_settled=settled,
     )
+    engine.operations = operations = Operations(
+        ports.tools(reconciler.bindings, restoring=reconciler.restoring)
+    )
+    if ports.serve is not None:
+        ports.serve(operations)
     listeners = (kicks,) if routing is None else (kicks, routing.router)
     async with trio.open_nursery() as nursery:
         watch_records = partial(kick_on_changes, ports.cloudly.changes, kicks, urgent=True)
@@ -298,6 +340,7 @@ async def _running(
         nursery.start_soon(supervise, "watch docker", watch_docker)
         nursery.start_soon(supervise, "schedule", tick)
         nursery.start_soon(supervise, "reconcile", loop.run_forever, kicks.wait_urgent)
+        nursery.start_soon(supervise, "operations", operations.run)
         for name, job in routing.jobs if routing is not None else ():
             nursery.start_soon(supervise, name, job)
         yield engine

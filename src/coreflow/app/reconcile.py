@@ -14,6 +14,7 @@ from attrs import Factory, frozen
 from coreflow.domain.convergence import Verdict, judge_all
 from coreflow.domain.desired import Renderer, RenderOptions, unit_of
 from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
+from coreflow.domain.ids import Owner
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution
 from coreflow.domain.observed import Observed
 from coreflow.domain.plan import (
@@ -28,13 +29,14 @@ from coreflow.domain.plan import (
     stage_of,
     subject_of,
 )
-from coreflow.domain.ports import CloudlyPort, CorestorePort, DockerPort
+from coreflow.domain.ports import CloudlyPort, DockerPort
 from coreflow.domain.records import Records
 from coreflow.domain.report import Outcome, Report
 from coreflow.domain.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
 from coreflow.quiet import LARGE_CLUSTER, quiet
 
 from .bindings import Bindings
+from .corestores import Corestores
 from .situation import Situation
 
 PASS_LIMIT = 12
@@ -124,15 +126,16 @@ class Reconciler:
         self,
         cloudly: CloudlyPort,
         docker: DockerPort,
-        corestore: CorestorePort | None = None,
+        corestores: Corestores | None = None,
         *,
-        corestore_per_node: bool = False,
         render: RenderOptions | None = None,
         plan: PlanOptions | None = None,
         listener: Listener | None = None,
     ) -> None:
         self._cloudly, self._docker = cloudly, docker
-        self.bindings = Bindings(corestore, cloudly, one_per_node=corestore_per_node)
+        self.bindings = Bindings(corestores, cloudly)
+        self.restoring: set[Owner] = set()
+        """Services that somebody in this process is about to restore."""
         self._renderer = Renderer(render or RenderOptions())
         self._options = plan or PlanOptions()
         self._listener = listener or Quiet()
@@ -148,9 +151,9 @@ class Reconciler:
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
         images = await self._resolve(requests)
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
-            bound = self.bindings.look(records, len(observed.nodes))
+            bound = self.bindings.look(records, observed)
             desired = self._renderer.render(records, observed, images, bound, refresh=refresh)
-            plan = make_plan(desired, observed, self._options)
+            plan = make_plan(desired, observed, self._options, restoring=self.restoring)
         return Situation(records=records, observed=observed, desired=desired, plan=plan)
 
     async def _fetch(self) -> tuple[Records, Observed]:

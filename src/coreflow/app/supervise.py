@@ -39,9 +39,7 @@ async def supervise(
             if text != said:
                 log.error("cannot go on for now", job=name, reason=text)  # noqa: TRY400 - no traceback for a person
         except Exception as exc:  # noqa: BLE001 - a bug in one job must not stop the others
-            bugs = list(_leaves(exc))
-            kinds = ", ".join(sorted({type(bug).__name__ for bug in bugs}))
-            where = "".join(line for bug in bugs for line in traceback.format_tb(bug.__traceback__))
+            kinds, where = described(exc)
             text = f"{kinds}\n{where}"
             if text != said:
                 log.error("unexpected error", job=name, error=kinds, traceback=where)  # noqa: TRY400 - see the docstring
@@ -53,10 +51,17 @@ async def supervise(
             await wake()
 
 
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
+def described(exc: BaseException) -> tuple[str, str]:
+    """The kinds of the exceptions of a bug, and where they came from. Not their texts, which could quote a value."""
+    bugs = list(leaves(exc))
+    kinds = ", ".join(sorted({type(bug).__name__ for bug in bugs}))
+    return kinds, "".join(line for bug in bugs for line in traceback.format_tb(bug.__traceback__))
+
+
+def leaves(exc: BaseException) -> Iterator[BaseException]:
     """The exceptions inside the groups that nurseries put around them."""
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
-            yield from _leaves(inner)
+            yield from leaves(inner)
     else:
         yield exc

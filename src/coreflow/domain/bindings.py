@@ -9,7 +9,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from .ids import Owner, ServiceId
+from .ids import NodeId, Owner, ServiceId
 from .records import BindingRecord, PlatformRecord
 from .specs import Stage
 
@@ -102,6 +102,8 @@ class Bound:
     """For each service whose bindings are all provisioned."""
     missing: Mapping[ServiceId, str] = field(factory=dict)
     """Why a service has to wait."""
+    homes: Mapping[ServiceId, NodeId] = field(factory=dict)
+    """The node that a service has to stay on, because what it is bound to is there."""
     due: tuple[tuple[BindingSpec, str], ...] = ()
     unwanted: tuple[BindingSpec, ...] = ()
 

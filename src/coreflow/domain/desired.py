@@ -323,7 +323,7 @@ class Renderer:
             layers=layers,
             provisioned=bound.variables.get(service.id),
             pin_to=work.pin if isinstance(source, ArchiveImage) else None,
-            home=work.home(service) if self.options.keep_on_node else None,
+            home=bound.homes.get(service.id) or (work.home(service) if self.options.keep_on_node else None),
             lacking=work.lacking(service),
         )
 

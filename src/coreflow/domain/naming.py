@@ -23,6 +23,10 @@ FAILED = PREFIX + "failed"
 FAILED_IMAGE = PREFIX + "failed-image"
 """The image reference, digest included, of the spec that was rolled back."""
 FAILED_REASON = PREFIX + "failed-reason"
+STOPPED = PREFIX + "stopped"
+"""How many replicas a service had before it was stopped for a restore."""
+RESTORE = PREFIX + "restore"
+"""What that restore is about, so that it can be finished by whoever finds it."""
 PRODUCT = "coreflow"
 
 SERVICE_NAME_LIMIT = 63

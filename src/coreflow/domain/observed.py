@@ -77,6 +77,16 @@ class ObservedService:
         return self.previous_secrets.union(file.secret_name for file in self.body.secrets)
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether it is stopped for a restore."""
+        return naming.STOPPED in self.labels
+
+    @property
+    def restore_note(self) -> str:
+        """What the restore says of itself that it is stopped for."""
+        return self.labels.get(naming.RESTORE, "")
+
+    @property
     def in_roll_out(self) -> bool:
         """Whether Swarm is replacing tasks right now, forwards or backwards."""
         return self.update_state in UPDATING

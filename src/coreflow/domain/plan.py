@@ -13,12 +13,12 @@ The rules:
   while its owner is held or rolling.
 * Only objects with our labels are removed, and never a volume. A pass that would remove most of what we run is
   stopped until somebody confirms it.
-* What is held is not touched.
+* What is held is not touched, nor is a service that is stopped for a restore.
 """
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Literal, assert_never
 
 from attrs import Factory, evolve, field, frozen
@@ -41,6 +41,7 @@ from .specs import (
 
 REMOVAL_ALLOWANCE = 3
 """So many services may be removed in one pass without a confirmation, as long as others remain."""
+STOPPED = "being restored; left alone until that has ended"
 _FAILED_STATES = frozenset({"failed", "rejected", "complete"})
 """How a task ends by itself: Swarm also rolls back for a container that ends too soon and says that all is well."""
 _ENDED = "its container ended (exit code 0)"
@@ -106,8 +107,42 @@ class Deprovision:
     reason: str
 
 
-Action = Create | Update | Recreate | MarkFailed | Remove | Provision | Deprovision
-Verb = Literal["create", "update", "recreate", "mark failed", "remove", "provision", "deprovision"]
+@frozen
+class Stop:
+    """Give a service no tasks for a while: how many it had, and what it waits for, is noted in its labels.
+
+    Stopping it again renews the note, as long as the one that is there is the `expected` one; without one, the service
+    must not be stopped. A plan has no such action: a restore makes it.
+    """
+
+    target: ObservedService
+    note: str = field(repr=False)
+    expected: str = field(repr=False)
+    reason: str
+
+    @property
+    def stage(self) -> Stage:
+        """It is about a workload."""
+        return Stage.WORKLOADS
+
+
+@frozen
+class Start:
+    """Give a stopped service the tasks that it had, and take the note off. A plan has no such action either."""
+
+    target: ObservedService
+    reason: str
+
+    @property
+    def stage(self) -> Stage:
+        """It is about a workload."""
+        return Stage.WORKLOADS
+
+
+Action = Create | Update | Recreate | MarkFailed | Remove | Provision | Deprovision | Stop | Start
+Verb = Literal[
+    "create", "update", "recreate", "mark failed", "remove", "provision", "deprovision", "stop", "start"
+]
 _VERBS: Mapping[type, Verb] = {
     Create: "create",
     Update: "update",
@@ -116,6 +151,8 @@ _VERBS: Mapping[type, Verb] = {
     Remove: "remove",
     Provision: "provision",
     Deprovision: "deprovision",
+    Stop: "stop",
+    Start: "start",
 }
 
 
@@ -126,7 +163,7 @@ def verb_of(action: Action) -> Verb:
 
 def subject_of(action: Action) -> Spec | BindingSpec | ObservedService | ObservedSecret:
     """What the action is about."""
-    return action.target if isinstance(action, Remove) else action.spec
+    return action.target if isinstance(action, Remove | Stop | Start) else action.spec
 
 
 def kind_of(action: Action) -> str:
@@ -154,7 +191,7 @@ def owner_of(action: Action) -> Owner:
 
 def stage_of(action: Action) -> Stage:
     """The part of the pass in which the action is carried out."""
-    return action.stage if isinstance(action, Remove) else action.spec.stage
+    return action.stage if isinstance(action, Remove | Stop | Start) else action.spec.stage
 
 
 @frozen
@@ -233,9 +270,19 @@ class PlanOptions:
     """The token of a refusal: these removals are meant."""
 
 
-def make_plan(desired: Desired, observed: Observed, options: PlanOptions | None = None) -> Plan:
-    """Say what turns `observed` into `desired`. Planning has no effect."""
+def make_plan(
+    desired: Desired,
+    observed: Observed,
+    options: PlanOptions | None = None,
+    *,
+    restoring: Collection[Owner] = (),
+) -> Plan:
+    """Say what turns `observed` into `desired`. Planning has no effect.
+
+    `restoring` are the owners of services that are being restored: those, and services that are stopped, are left alone.
+    """
     work = _Planning(desired, observed, options or PlanOptions())
+    work.stopped(restoring)
     work.networks()
     work.services()
     work.prune()
@@ -276,6 +323,7 @@ class _Planning:
         self.rejections: list[Rejection] = list(desired.rejections)
         self.notes: list[Note] = list(desired.notes)
         self.removed: set[str] = set()
+        self.restoring: frozenset[Owner] = frozenset()
         self.refusal: Refusal | None = None
         self.held: set[Unit] = set(desired.held)
         self._tasks: dict[str, list[ObservedTask]] | None = None
@@ -295,6 +343,16 @@ class _Planning:
             refusal=self.refusal,
         )
 
+    # restores
+
+    def stopped(self, restoring: Collection[Owner]) -> None:
+        """Leave alone what is being restored."""
+        names = {s.owner: s.name for s in self.seen.owned.values() if s.is_stopped}
+        names |= {s.owner: s.name for s in self.desired.services.values() if s.owner in restoring}
+        self.restoring = frozenset(names)
+        self.held |= self.restoring
+        self.waits += [Wait(owner, name, STOPPED) for owner, name in sorted(names.items())]
+
     # networks
 
     def networks(self) -> None:
@@ -313,6 +371,8 @@ class _Planning:
             if live is None or live.seal != spec.seal:
                 changed.append(spec)
         self.kept += len(self.desired.services) - len(changed)
+        if self.restoring:
+            changed = [spec for spec in changed if spec.owner not in self.restoring]
         room = _AddressRoom(self.desired, self.observed, changed)
         for spec in sorted(changed, key=lambda s: (s.stage, s.name not in owned, s.owner, s.name)):
             steps = self._change(spec, self.seen.owned.get(spec.name), room)

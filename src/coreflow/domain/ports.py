@@ -4,17 +4,21 @@ Every port has an adapter for the real thing and a memory twin, both held to one
 `Unavailable` when the far side does not answer, and `Refused` when it says no.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from .backup import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from .bindings import BindingSpec, BindingStatus, Provisioned
 from .gateway import GatewayAction, ObservedRoute
+from .ids import ServiceId
 from .images import ImageRequest, ResolvedImage
 from .observed import Observed, ObservedService, ObservedTask
 from .plan import Action
 from .records import CertificateRecord, Records
+from .replication import Copy, Receipt, Slice
 from .routes import RouteTable
+from .snapshots import ArchiveObject, Snapshot, StoredVolume, VolumeSpec
 from .specs import ImageSpec
 
 
@@ -131,7 +135,10 @@ class CoretrafficPort(Protocol):
 
 
 class CorestorePort(Protocol):
-    """Databases and object storage of the cluster."""
+    """One Corestore: databases, object storage and volumes, snapshots of them, and the archive that holds these.
+
+    No method removes a volume, a snapshot or an archive object: coreflow never does.
+    """
 
     async def provision(self, spec: BindingSpec) -> Provisioned:
         """Make what a binding wants, or find it: the same binding gives the same values again."""
@@ -139,4 +146,93 @@ class CorestorePort(Protocol):
 
     async def deprovision(self, spec: BindingSpec) -> None:
         """Give it back, with its data. Gone already is success."""
+        ...
+
+    async def volumes(self) -> tuple[StoredVolume, ...]:
+        """All volumes."""
+        ...
+
+    async def create_volume(self, spec: VolumeSpec) -> None:
+        """Make a volume. There already is success, and changes nothing of it."""
+        ...
+
+    async def snapshot_volume(self, name: str, tags: Mapping[str, str]) -> Snapshot:
+        """Take a snapshot. Each call takes one more, so after Unavailable there may be one: see `snapshots`.
+
+        Raises Refused when there is no such volume.
+        """
+        ...
+
+    async def snapshot_resource(
+        self, service_id: ServiceId, capability: str, tags: Mapping[str, str]
+    ) -> Snapshot:
+        """Take a snapshot of a service's database or object storage, as `snapshot_volume` does."""
+        ...
+
+    async def snapshots(self, service_id: ServiceId | None = None) -> tuple[Snapshot, ...]:
+        """All snapshots; with an id, those that belong to this service."""
+        ...
+
+    async def restore_volume(self, name: str, snapshot_id: str) -> None:
+        """Make a volume what it was at a snapshot, and nothing else. May be repeated.
+
+        Raises Refused when there is no such volume or snapshot, or when the archive lacks something of it.
+        """
+        ...
+
+    async def restore_resource(self, service_id: ServiceId, capability: str, snapshot_id: str) -> None:
+        """The same for a database or object storage."""
+        ...
+
+    async def archive_objects(self, snapshot_ids: Iterable[str] = ()) -> tuple[ArchiveObject, ...]:
+        """The files of the archive; with snapshots, at least all that these need."""
+        ...
+
+    def read_object(self, obj: ArchiveObject) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The content of a file, in pieces of bounded size.
+
+        The last piece is given out only when size and digest are right. Entering raises Refused when there is no such
+        file; reading raises Refused when it is another one than described, and Unavailable when it breaks off.
+        """
+        ...
+
+    async def write_object(self, obj: ArchiveObject, chunks: AsyncIterator[bytes]) -> None:
+        """Put a file into the archive. There already, with the same content, is success.
+
+        What `chunks` raises ends the transfer, leaves nothing behind, and comes out. Raises Refused when other content
+        is there under this path, or when the chunks are not what `obj` describes.
+        """
+        ...
+
+
+class ReplicaPort(Protocol):
+    """Whoever keeps copies of archive objects for us: Cloudly, which hands them on in small slices."""
+
+    async def copies(self, *, backup_id: str = "", prefix: str = "") -> tuple[Copy, ...]:
+        """The copies that there are, whole ones only; of a backup as far as the far side knows, or by prefix of the name."""
+        ...
+
+    async def put_slice(
+        self, copy: Copy, offset: int, data: bytes, *, final: bool, backup_id: str = ""
+    ) -> Receipt:
+        """Hand over a piece of a copy, at most `SLICE_BYTES`. It may be repeated, and says how much has arrived.
+
+        With the `final` one the copy is complete: the far side checks size and digest, and stores it or not.
+        """
+        ...
+
+    async def get_slice(self, name: str, offset: int, max_bytes: int) -> Slice:
+        """A piece of a copy. Raises Refused when there is none of this name."""
+        ...
+
+
+class Operator(Protocol):
+    """Who carries out backups and restores when a control plane asks for them. Neither raises PortError: see `status`."""
+
+    async def backup(self, request: BackupRequest) -> BackupResult:
+        """Make a backup, or find what came of the same request before."""
+        ...
+
+    async def restore(self, request: RestoreRequest) -> RestoreResult:
+        """Bring a backup back."""
         ...

@@ -367,6 +367,6 @@ def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
     if given.pin_to:
         yield "kept on this node: its image was loaded here and no registry has it"
     elif given.home:
-        yield "kept on the node that has the data of its volumes (COREFLOW_KEEP_ON_NODE)"
+        yield "kept on the node that has its data (COREFLOW_KEEP_ON_NODE)"
     if given.lacking:
         yield f"a volume driver that it needs is not active on {', '.join(given.lacking)}"

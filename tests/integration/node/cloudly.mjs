@@ -1,5 +1,6 @@
 // A stand-in for Cloudly on the packages that the real one is built with. What it knows and how it behaves is decided
 // by the test, see `obey` at the end; `../node_harness.py` has the commands as Python methods.
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { TypedHandler, TypedRequest, TypedResponseError, TypedRouter, TypedTarget } from '@api.global/typedrequest';
 import * as smartjson from '@push.rocks/smartjson';
@@ -22,6 +23,7 @@ const world = {
   platform: null,
   gateway: undefined, // not handed out at all
   archives: {}, // by `imageId:version`: {path, mode, chunkBytes, encoding, endless}
+  pageSize: 1000, // of lists of copies
   missing: [], // methods that this Cloudly does not have
   generation: '3.3.0', // or 3.3.2: no localData in ordinary answers, crashes are errors
 };
@@ -29,6 +31,9 @@ const manners = new Map(); // method -> how to misbehave
 const issued = new Map(); // jwt -> expiresAt
 const seen = [];
 const peers = new Map();
+const whole = new Map(); // name of a copy -> {sha256, size, data, backups}
+const parts = new Map(); // the same of copies that have arrived in part, with `received`
+const trouble = { slices: 0, cutBefore: [], cutAfter: [], flip: [] }; // by number of a slice, from 1 on, in and out
 let identities = 0;
 
 // ---------------------------------------------------------------- what it answers
@@ -39,7 +44,74 @@ const found = (list, id) => {
   return record;
 };
 
+const refuse = (text) => {
+  throw new TypedResponseError(text, {});
+};
+
+const flipped = (data) => {
+  const copy = Buffer.from(data);
+  if (copy.length) copy[copy.length >> 1] ^= 1;
+  return copy;
+};
+
+// What happens to a slice on its way: `act` gets a function that its bytes go through.
+const slice = (peer, act) => {
+  const number = ++trouble.slices;
+  if (trouble.cutBefore.includes(number)) {
+    peer?.terminate();
+    return {};
+  }
+  const answer = act(trouble.flip.includes(number) ? flipped : (data) => data);
+  if (trouble.cutAfter.includes(number)) peer?.terminate();
+  return answer;
+};
+
+const archive = {
+  listBackupArchiveObjects: ({ backupId, prefix = '', cursor = '' }) => {
+    const names = [...whole.keys()].sort().filter((name) => name.startsWith(prefix) && name > cursor);
+    const chosen = names.filter((name) => !backupId || whole.get(name).backups.has(backupId));
+    const page = chosen.slice(0, world.pageSize);
+    const objects = page.map((name) => ({ objectId: name, sizeBytes: whole.get(name).size, sha256: whole.get(name).sha256 }));
+    return { objects, ...(chosen.length > page.length && { nextCursor: page.at(-1) }) };
+  },
+  putBackupArchiveObject: ({ objectId, sha256, sizeBytes, offset, final, dataBase64, backupId }, peer) =>
+    slice(peer, (through) => {
+      const data = through(Buffer.from(dataBase64, 'base64'));
+      const kept = whole.get(objectId);
+      if (kept) {
+        if (kept.sha256 !== sha256 || kept.size !== sizeBytes) refuse('another copy is there under this name');
+        if (backupId) kept.backups.add(backupId);
+        return { receivedBytes: kept.size, stored: true };
+      }
+      if (offset < 0 || offset + data.length > sizeBytes) refuse('the slice is not within the size of the copy');
+      let part = parts.get(objectId);
+      if (part?.sha256 !== sha256 || part?.size !== sizeBytes) {
+        part = { sha256, size: sizeBytes, data: Buffer.alloc(sizeBytes), received: 0, backups: new Set() };
+        parts.set(objectId, part);
+      }
+      if (backupId) part.backups.add(backupId);
+      if (offset > part.received) return { receivedBytes: part.received, stored: false };
+      data.copy(part.data, offset);
+      part.received = Math.max(part.received, offset + data.length);
+      if (!final) return { receivedBytes: part.received, stored: false };
+      parts.delete(objectId);
+      const digest = createHash('sha256').update(part.data).digest('hex');
+      if (part.received !== sizeBytes || digest !== sha256) return { receivedBytes: 0, stored: false };
+      whole.set(objectId, part);
+      return { receivedBytes: sizeBytes, stored: true };
+    }),
+  getBackupArchiveObject: ({ objectId, offset, maxBytes }, peer) =>
+    slice(peer, (through) => {
+      const kept = whole.get(objectId) ?? refuse('there is no such copy');
+      if (offset < 0 || offset > kept.data.length) refuse('nothing is at this offset');
+      const data = through(kept.data.subarray(offset, offset + maxBytes));
+      const final = offset + data.length === kept.data.length;
+      return { dataBase64: data.toString('base64'), sizeBytes: kept.data.length, final };
+    }),
+};
+
 const methods = {
+  ...archive,
   getIdentityByToken: ({ token }) => {
     if (!world.tokens.includes(token)) throw new TypedResponseError('token is not valid', {});
     const expiresAt = Date.now() + world.identitySeconds * 1000;
@@ -81,7 +153,7 @@ const methods = {
 };
 const OPEN_TO_ALL = new Set(['getIdentityByToken', 'log', 'getOrSendServerMetrics']);
 
-const answer = (method) => async (request) => {
+const answer = (method) => async (request, tools) => {
   const manner = manners.get(method) ?? {};
   try {
     if (manner.error) throw new TypedResponseError(manner.error.text, manner.error.data);
@@ -90,7 +162,7 @@ const answer = (method) => async (request) => {
       throw new TypedResponseError('identity is not valid', { hint: 'send identity.jwt' });
     }
     if ('response' in manner) return manner.response;
-    return methods[method](request);
+    return methods[method](request, tools?.localData?.peer);
   } catch (error) {
     if (error instanceof TypedResponseError || world.generation === '3.3.0') throw error;
     throw new TypedResponseError('Internal server error', {});
@@ -110,7 +182,8 @@ class StandInRouter extends TypedRouter {
     const { method, correlation } = envelope;
     const peer = envelope.localData?.peer;
     const { localData: _, ...asReceived } = envelope;
-    seen.push({ method, connection: peer?.id ?? null, envelope: structuredClone(asReceived) });
+    const request = method === 'putBackupArchiveObject' ? { ...asReceived.request, dataBase64: null } : asReceived.request;
+    seen.push({ method, connection: peer?.id ?? null, envelope: structuredClone({ ...asReceived, request }) });
     say({ event: 'request', method, connection: peer?.id ?? null });
 
     const manner = manners.get(method);
@@ -238,6 +311,14 @@ obey({
     const matching = seen.filter((request) => !method || request.method === method);
     if (forget) seen.length = 0;
     return matching;
+  },
+  disturb: (change) => void Object.assign(trouble, change),
+  copies: () =>
+    [...whole].map(([name, { data, backups }]) => ({ name, data: data.toString('base64'), backups: [...backups].sort() })),
+  arriving: () => Object.fromEntries([...parts].map(([name, { received }]) => [name, received])),
+  spoil: ({ copy, data }) => void (whole.get(copy).data = Buffer.from(data, 'base64')),
+  lose: ({ copy }) => {
+    for (const kept of [whole, parts]) copy ? kept.delete(copy) : kept.clear();
   },
   stop: hangUp,
   start: async () => {

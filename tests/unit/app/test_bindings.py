@@ -1,20 +1,28 @@
 """Bound services: held until their values are there, then deployed with them. On memory adapters."""
 
 import json
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trio
+from attrs import evolve
 from structlog.testing import capture_logs
 from tests.unit.app.worlds import Json, World, bundle, cluster, new_engine, play, service
 
 from coreflow.adapters.memory import Fault, MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
+from coreflow.app.corestores import Corestores
 from coreflow.app.reconcile import Reconciler, Settlement
-from coreflow.domain.bindings import BindingState
+from coreflow.domain.base import BaseOptions
+from coreflow.domain.bindings import BindingSpec, BindingState, Provisioned, binding_wishes
+from coreflow.domain.desired import RenderOptions
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.plan import Deprovision, Provision
+
+A = ServiceId("id-a")
 
 
 def platform(*bindings: Json) -> Json:
@@ -38,7 +46,10 @@ class Bench:
     def restart(self) -> None:
         """A new process: nothing is remembered but what is in the Swarm."""
         self.reconciler = Reconciler(
-            self.world.cloudly, SwarmPort(self.world.engine), self.corestore, render=self.world.render
+            self.world.cloudly,
+            SwarmPort(self.world.engine),
+            Corestores.one(self.corestore),
+            render=self.world.render,
         )
 
     async def deploy(self, *services: Json, bindings: tuple[Json, ...] = (), **options: Any) -> Settlement:
@@ -177,24 +188,71 @@ def test_the_operators_bundle_wins() -> None:
     scene_with(body)
 
 
-def test_on_several_nodes_it_has_to_be_known_which_corestore() -> None:
-    """The default address leads to anybody's: nobody is asked, and what runs stays as it is."""
+class PlacedCorestore(MemoryCorestore):
+    """One that says where exactly it is."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        self.host = host
+
+    async def provision(self, spec: BindingSpec) -> Provisioned:
+        found = await super().provision(spec)
+        return evolve(found, endpoints=tuple(evolve(e, host=self.host) for e in found.endpoints))
+
+
+def several_nodes(bench: Bench, make: Callable[[str], MemoryCorestore]) -> dict[str, MemoryCorestore]:
+    """Two nodes, with a Corestore on each, by its address."""
+    bench.world.engine = new_engine(nodes=2)
+    bench.world.engine.add_image("corestore:1")
+    bench.world.render = RenderOptions(
+        base=BaseOptions(services=("corestore",), images={"corestore": "corestore:1"})
+    )
+    stores: dict[str, MemoryCorestore] = {}
+
+    def at(url: str) -> MemoryCorestore:
+        return stores.setdefault(url, make(url))
+
+    bench.reconciler = Reconciler(
+        bench.world.cloudly,
+        SwarmPort(bench.world.engine),
+        Corestores(at, is_ours=True),
+        render=bench.world.render,
+    )
+    return stores
+
+
+def test_on_several_nodes_the_corestore_of_the_services_node_is_asked() -> None:
+    """One node has the data, so the service is kept there; where its tasks come and go, nothing changes."""
 
     async def body(bench: Bench) -> None:
-        bench.world.engine = new_engine(nodes=2)
-        bench.reconciler = Reconciler(
-            bench.world.cloudly,
-            SwarmPort(bench.world.engine),
-            bench.corestore,
-            corestore_per_node=True,
-            render=bench.world.render,
-        )
+        stores = several_nodes(bench, PlacedCorestore)
+        settlement = await bench.deploy(service("a"), service("b"), bindings=({},))
+        assert settlement.is_settled
+        (url,) = [url for url, store in stores.items() if store.held]
+        (task,) = bench.world.engine.running_tasks("a")
+        (corestore,) = [
+            t for t in bench.world.engine.running_tasks("corestore") if t["NodeID"] == task["NodeID"]
+        ]
+        addresses = [a.partition("/")[0] for n in corestore["NetworksAttachments"] for a in n["Addresses"]]
+        assert urlsplit(url).hostname in addresses
+        assert bench.reconciler.bindings.has(binding_wishes(settlement.last.records.platform).wanted[A][0])
+        again = await bench.deploy(service("a"), service("b"), bindings=({},))
+        assert not again.applied
+
+    scene_with(body)
+
+
+def test_a_name_that_leads_to_any_corestore_is_no_good() -> None:
+    """What it gave cannot be used: the service is held, with the reason; everything else is deployed."""
+
+    async def body(bench: Bench) -> None:
+        several_nodes(bench, lambda _: MemoryCorestore())
         with trio.move_on_after(30):
             await bench.deploy(service("a"), service("b"), bindings=({},))
-        assert await bench.world.names() == ["b"]
-        assert not bench.corestore.counts
-        bench.restart()
-        assert (await bench.deploy(service("a"), service("b"), bindings=({},))).is_settled
+        assert await bench.world.names() == ["b", "corestore"]
+        situation = await bench.reconciler.look()
+        (wait,) = [wait for wait in situation.plan.waits if wait.name == "a"]
+        assert "set CORESTORE_CONTROL_URL" in wait.reason
 
     scene_with(body)
 

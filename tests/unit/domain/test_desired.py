@@ -693,7 +693,7 @@ def test_a_service_stays_with_its_volumes(at: Any, data: dict[str, Any], expecte
     found = Renderer(options).render(given_, seen, FOUND)
     assert found.services["web"].body.constraints == expected
     texts = [note.text for note in found.notes]
-    assert any("data of its volumes" in text for text in texts) is bool(expected)
+    assert any("the node that has its data" in text for text in texts) is bool(expected)
     off = Renderer(evolve(options, keep_on_node=False)).render(given_, seen, FOUND)
     assert off.services["web"].body.constraints == ()
     alone = Renderer(options).render(given_, evolve(seen, nodes=nodes[1:]), FOUND)

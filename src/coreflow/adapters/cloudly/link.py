@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -312,15 +313,22 @@ class Link:
     # --- requests
 
     async def call(
-        self, method: Method, fields: Mapping[str, object] | None = None, *, needs_result: bool = True
+        self,
+        method: Method,
+        fields: Mapping[str, object] | None = None,
+        *,
+        needs_result: bool = True,
+        timeout: float | None = None,
     ) -> Mapping[str, Any]:
         """Ask Cloudly, with our identity. A rejected identity is replaced once, and the request repeated.
 
-        Raises Unavailable, Refused (`NotOffered`: there is no such method), or InvalidRecord for an answer that is
+        An answer may take `timeout` seconds, by default the timing's. Raises Unavailable, Refused (`NotOffered`: there is no such method), or InvalidRecord for an answer that is
         not an object. An answer of null is an empty one, unless `needs_result`.
         """
         live = self._require()
-        response, streams = await self._call(live, method, fields or {}, needs_result=needs_result)
+        response, streams = await self._call(
+            live, method, fields or {}, needs_result=needs_result, timeout=timeout
+        )
         live.peer.give_up(*streams)
         return response
 
@@ -344,17 +352,24 @@ class Link:
         return live.peer, wanted
 
     async def _call(
-        self, live: Live, method: Method, fields: Mapping[str, object], *, needs_result: bool = True
+        self,
+        live: Live,
+        method: Method,
+        fields: Mapping[str, object],
+        *,
+        needs_result: bool = True,
+        timeout: float | None = None,
     ) -> tuple[Mapping[str, Any], tuple[StreamRef, ...]]:
         identity = live.identity
+        ask = partial(self._ask, live, method, needs_result=needs_result, timeout=timeout)
         try:
-            return await self._ask(live, method, self._signed(live, fields), needs_result=needs_result)
+            return await ask(self._signed(live, fields))
         except (PeerError, NoResult) as exc:
             if not self._may_be_rejected(live, method, exc):
                 raise self._told(method, exc) from None
         await self._log_in_again(live, identity)
         try:
-            return await self._ask(live, method, self._signed(live, fields), needs_result=needs_result)
+            return await ask(self._signed(live, fields))
         except PeerError as exc:
             live.in_vain.add(method.name)
             raise self._told(method, exc) from None
@@ -364,12 +379,18 @@ class Link:
         return {"identity": live.identity.raw, **fields}
 
     async def _ask(
-        self, live: Live, method: Method, body: Mapping[str, object], *, needs_result: bool
+        self,
+        live: Live,
+        method: Method,
+        body: Mapping[str, object],
+        *,
+        needs_result: bool,
+        timeout: float | None = None,
     ) -> tuple[Mapping[str, Any], tuple[StreamRef, ...]]:
         if method.name in live.not_offered:
             raise NotOffered(f"Cloudly has no method {method.name}")
         try:
-            answered = await live.peer.request(method.name, body, needs_result=needs_result)
+            answered = await live.peer.request(method.name, body, needs_result=needs_result, timeout=timeout)
         except PeerError as exc:
             if exc.text == NO_SUCH_METHOD:
                 live.not_offered.add(method.name)

@@ -8,7 +8,7 @@ A `proposed` method that the far side does not have is not asked for again on th
 
 from attrs import frozen
 
-from coreflow.adapters.names import Certainty
+from coreflow.adapters.names import Certainty, Member
 
 
 @frozen
@@ -57,6 +57,27 @@ PULL_IMAGE = Method(
 )
 STATUS = Method("cloudlyStatus", _READ, None, None, "a sign of life, once a minute")
 LOG = Method("log", _READ, "logPackages", None, "with `authToken` instead of an identity")
+LIST_ARCHIVE = Method(
+    "listBackupArchiveObjects",
+    _PROPOSED,
+    "cursor",
+    "objects",
+    "copies of archive objects, in pages: with `backupId` or `prefix`; `nextCursor` beside the answer",
+)
+PUT_ARCHIVE = Method(
+    "putBackupArchiveObject",
+    _PROPOSED,
+    "objectId",
+    "receivedBytes",
+    "a slice: with `sha256`, `sizeBytes`, `offset`, `final`, `dataBase64`, `backupId`; `stored` beside the answer",
+)
+GET_ARCHIVE = Method(
+    "getBackupArchiveObject",
+    _PROPOSED,
+    "objectId",
+    "dataBase64",
+    "a slice: with `offset`, `maxBytes`; `sizeBytes`, `final` beside the answer",
+)
 
 COLLECTIONS = (
     Collection(
@@ -98,6 +119,20 @@ SERVER_ACTION = Method(
     "triggerServerAction", _READ, "actionName", "actionConfirmed", "answered `false`: the host is not ours"
 )
 METRICS = Method("getOrSendServerMetrics", _READ, "getOrSend", None, "answered `{}`")
+BACKUP = Method(
+    "executeServiceBackup",
+    _READ,
+    "backupId",
+    "result",
+    "with `serviceId` or `service`; answered when it is done; fields proposed",
+)
+RESTORE = Method(
+    "executeServiceRestore",
+    _READ,
+    "backupId",
+    "result",
+    "with `serviceId` or `service`; answered when it is done; fields proposed",
+)
 OLD_PUSHES = (
     Method("pushContainerUpdate", _OLDER, None, None, "answered `{}`, then a pass"),
     Method("informCoreflowAboutNewContainerVersion", _OLDER, None, None, "answered `{}`, then a pass"),
@@ -107,6 +142,25 @@ IDENTITY_TAG = "identity"
 """The tag by which Cloudly finds this connection for its pushes; the payload is the identity (recalled)."""
 SERVICES_MEMBER = "services"
 GATEWAY_MEMBER = "externalGatewayConfig"
+
+# Members of what is said about copies of archive objects. Where they have several names, the far side may use any.
+
+CURSOR, NEXT_CURSOR = Member(("cursor",), _PROPOSED), Member(("nextCursor",), _PROPOSED)
+PREFIX = Member(("prefix",), _PROPOSED, "of the copies' names")
+BACKUP_ID = Member(("backupId",), _PROPOSED, "what a copy was sent for, or is to be listed for")
+OBJECTS = Member(("objects",), _PROPOSED)
+OBJECT_ID = Member(("objectId", "id", "path", "name"), _PROPOSED, "the name of a copy")
+SIZE = Member(("sizeBytes", "size"), _PROPOSED, "of the whole copy")
+DIGEST = Member(("sha256", "hash"), _PROPOSED, "SHA-256 of the whole copy, in hexadecimal digits")
+OFFSET, FINAL = Member(("offset",), _PROPOSED), Member(("final",), _PROPOSED)
+DATA = Member(("dataBase64",), _PROPOSED)
+MAX_BYTES = Member(("maxBytes",), _PROPOSED)
+RECEIVED = Member(("receivedBytes",), _PROPOSED, "how much has arrived; absent: up to the end of this slice")
+STORED = Member(
+    ("stored",),
+    _PROPOSED,
+    "whether the copy is complete and kept; absent: if `receivedBytes` says so at the end",
+)
 
 ASKED = (
     LOGIN,
@@ -120,8 +174,11 @@ ASKED = (
     PULL_IMAGE,
     STATUS,
     LOG,
+    LIST_ARCHIVE,
+    PUT_ARCHIVE,
+    GET_ARCHIVE,
 )
-ANSWERED = (PUSH_CONFIG, PUSH_PLATFORM, SERVER_ACTION, METRICS, *OLD_PUSHES)
+ANSWERED = (PUSH_CONFIG, PUSH_PLATFORM, SERVER_ACTION, METRICS, BACKUP, RESTORE, *OLD_PUSHES)
 
 
 def method_table() -> str:

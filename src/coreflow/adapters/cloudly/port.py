@@ -1,4 +1,4 @@
-"""`CloudlyPort` on a Cloudly that is somewhere on the network."""
+"""`CloudlyPort` and `ReplicaPort` on a Cloudly that is somewhere on the network."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -8,17 +8,23 @@ import structlog
 import trio
 from attrs import frozen
 
+from coreflow.adapters.peer import Handler
 from coreflow.adapters.tasks import Notices
 from coreflow.adapters.typedsocket import Limits, TimedOut, Timing
 from coreflow.domain.bindings import BindingStatus
-from coreflow.domain.codec import decode
-from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
+from coreflow.domain.codec import PROBLEMS_SHOWN, decode
+from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Refused, Unavailable
+from coreflow.domain.ports import Operator
 from coreflow.domain.records import CertificateRecord, Records
+from coreflow.domain.replication import Copy, Receipt, Slice
 from coreflow.domain.specs import ImageSpec
 
+from .archive import Archive
+from .backups import backup_document, backup_request, restore_document, restore_request
 from .fetching import Fetcher
 from .link import Dial, Link, Pace
 from .methods import (
+    BACKUP,
     CERTIFICATE,
     METRICS,
     OLD_PUSHES,
@@ -26,7 +32,9 @@ from .methods import (
     PUSH_CONFIG,
     PUSH_PLATFORM,
     REPORT_BINDING,
+    RESTORE,
     SERVER_ACTION,
+    Method,
 )
 from .reporting import LogShipper
 
@@ -73,11 +81,14 @@ class NetworkCloudly:
         self._strikes = 0
         self._told_of_actions = False
         self._lock = trio.Lock()
-        handlers = {
+        self._operator: Operator | None = None
+        handlers: dict[str, Handler] = {
             PUSH_CONFIG.name: self._pushed,
             PUSH_PLATFORM.name: self._platform_pushed,
             SERVER_ACTION.name: self._server_action,
             METRICS.name: lambda _: {},
+            BACKUP.name: self._backup,
+            RESTORE.name: self._restore,
             **{method.name: self._old_push for method in OLD_PUSHES},
         }
         self.link = Link(
@@ -92,6 +103,14 @@ class NetworkCloudly:
         )
         self.logs = LogShipper(self.link, token)
         self._fetcher = Fetcher(self.link)
+        self._archive = Archive(self.link)
+
+    def serve(self, operator: Operator) -> None:
+        """From now on this is who carries out what Cloudly asks for. Without one, it is told that we are not ready.
+
+        When the connection ends, whoever waits for an answer is cancelled: what was begun has to go on elsewhere.
+        """
+        self._operator = operator
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
@@ -198,6 +217,20 @@ class NetworkCloudly:
         async with self._notices.follow() as notices:
             yield notices
 
+    async def copies(self, *, backup_id: str = "", prefix: str = "") -> tuple[Copy, ...]:
+        """The copies that Cloudly keeps, without those that it does not describe in full. Away is Unavailable."""
+        return await self._archive.copies(backup_id=backup_id, prefix=prefix)
+
+    async def put_slice(
+        self, copy: Copy, offset: int, data: bytes, *, final: bool, backup_id: str = ""
+    ) -> Receipt:
+        """Hand over a piece of a copy, once. Away is Unavailable."""
+        return await self._archive.put_slice(copy, offset, data, final=final, backup_id=backup_id)
+
+    async def get_slice(self, name: str, offset: int, max_bytes: int) -> Slice:
+        """A piece of a copy. Raises Refused when there is none, or when what comes cannot be it. Away is Unavailable."""
+        return await self._archive.get_slice(name, offset, max_bytes)
+
     # --- what Cloudly says by itself
 
     def _pushed(self, body: Mapping[str, Any]) -> Mapping[str, object]:
@@ -219,6 +252,28 @@ class NetworkCloudly:
             log.info("server action refused", reason="coreflow does not manage the host")
         self._told_of_actions = True
         return {SERVER_ACTION.answer or "": False}
+
+    async def _backup(self, body: Mapping[str, Any]) -> Mapping[str, object]:
+        operator = self._require_operator()
+        with _bad_request(BACKUP):
+            request = backup_request(body)
+        return {BACKUP.answer or "": backup_document(await operator.backup(request))}
+
+    async def _restore(self, body: Mapping[str, Any]) -> Mapping[str, object]:
+        operator = self._require_operator()
+        with _bad_request(RESTORE):
+            request = restore_request(body, self._capability_of)
+        return {RESTORE.answer or "": restore_document(await operator.restore(request))}
+
+    def _require_operator(self) -> Operator:
+        if self._operator is None:
+            raise Refused("coreflow is not ready for backups yet")
+        return self._operator
+
+    def _capability_of(self, binding_id: str) -> str | None:
+        known = self._fetcher.known
+        bindings = () if known is None or known.platform is None else known.platform.bindings
+        return next((record.capability for record in bindings if record.id == binding_id), None)
 
     def _came_up(self) -> None:
         self._strikes = 0
@@ -253,6 +308,16 @@ def status_document(status: BindingStatus, now_ms: int) -> dict[str, object]:
     if status.error:
         document["errorText"] = status.error
     return document
+
+
+@contextmanager
+def _bad_request(method: Method) -> Iterator[None]:
+    """Tell Cloudly what is wrong with its request."""
+    try:
+        yield
+    except InvalidRecord as exc:
+        shown = InvalidRecord(*exc.problems[:PROBLEMS_SHOWN])
+        raise Refused(f"{method.name}: {shown}") from None
 
 
 @contextmanager

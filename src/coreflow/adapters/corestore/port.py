@@ -1,52 +1,79 @@
-"""`CorestorePort` on Corestore's control API: JSON, posted.
+"""`CorestorePort` on Corestore's control API: JSON, and files of the archive as they are.
 
-Both requests may be repeated: what is there is found, and what is gone is gone. So a Corestore that is just starting is
-asked a few times within one call.
+Almost everything may be repeated: what is there is found, and what is gone is gone. So a Corestore that is just starting
+is asked a few times within one call. A snapshot is asked for once more only where nobody listened, and a transfer is
+never begun again.
 
-Requests hold the token and what a binding says, answers hold credentials. So no error of ours has one of the HTTP
-client's behind it, and what the far side says is passed on without the token, without the texts that we sent or got,
+Requests hold the token and what a binding or a volume says, answers hold credentials. So no error of ours has one of the
+HTTP client's behind it, and what the far side says is passed on without the token, without the texts that we sent or got,
 without users and passwords in URLs and without anything that looks like a PEM block.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from errno import ECONNREFUSED
-from urllib.parse import quote
+from typing import TypeVar
+from urllib.parse import quote, urlencode
 
 import orjson
 import trio
 
+from coreflow.adapters.archive import Source, is_path, verified
 from coreflow.adapters.redaction import without
-from coreflow.adapters.web import Denied, http_post
-from coreflow.domain.bindings import BindingSpec, Provisioned
+from coreflow.adapters.web import (
+    Denied,
+    Download,
+    Failing,
+    HttpAnswer,
+    http_download,
+    http_get,
+    http_post,
+    http_upload,
+)
+from coreflow.domain.bindings import CAPABILITIES, BindingSpec, Provisioned
 from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.ids import ServiceId
+from coreflow.domain.snapshots import (
+    VOLUME,
+    ArchiveObject,
+    Snapshot,
+    SnapshotKind,
+    StoredVolume,
+    VolumeSpec,
+)
 
+from . import contents
 from . import methods as m
 from .shapes import endpoints, message, texts, variables
 
-TIMEOUT_SECONDS = 60.0
-"""How long one request may take."""
+T = TypeVar("T")
+
 UNHEALTHY_SECONDS = 30.0
-"""How long Corestore is not asked again once it could not be reached: services must not wait for it one by one."""
+"""How long bindings are not asked for again once Corestore could not be reached: services must not wait for it one by one."""
 PAUSES = (0.5, 1.0)
 """Seconds before another try, where Corestore seems to be starting."""
 TEXT_LIMIT = 500
 """Characters of the far side's texts that are passed on."""
+_NAME_LIMIT = 200
 _READ_LIMIT = 10_000
 _SECRET_LENGTH = 4
 """A shorter text of a binding or an answer is no secret: without it, other words would suffer."""
 _NO_TOKEN = "token mismatch: CORESTORE_API_TOKEN is not the one that Corestore has"
-_STARTING = re.compile(r"HTTP status 50[234]$")
+_STARTING = frozenset({502, 503, 504})
+_STILL_AT_IT = 504
+"""Of a restore, which must not run twice at once."""
+_STORAGE_FULL = 507
 _PEM = re.compile(r"-----BEGIN.*", re.DOTALL)
 _USER = re.compile(r"://\S*@")
 
 
 class _Failed(Unavailable):
-    """No answer that says anything: `soon` when another try may help, `away` when the network failed."""
+    """No answer that says anything. `unsent`: nobody listened; `soon`: another try may help; `away`: the network failed."""
 
-    def __init__(self, text: str, *, soon: bool, away: bool) -> None:
+    def __init__(self, text: str, *, unsent: bool, soon: bool, away: bool) -> None:
         super().__init__(text)
-        self.soon, self.away = soon, away
+        self.unsent, self.soon, self.away = unsent, soon, away
 
 
 class _NotFound(Refused):
@@ -56,7 +83,8 @@ class _NotFound(Refused):
 class Corestore:
     """Corestore at `url`, the address of its control API. An empty `token` is not sent.
 
-    `timeout` holds for each try. After a failure of the network everything fails at once for `unhealthy_seconds`.
+    `timeout` holds for each try, instead of what the table of `api` says; a transfer may go for `stall` seconds without a
+    byte. After a failure of the network, bindings fail at once for `unhealthy_seconds`.
     """
 
     def __init__(
@@ -64,14 +92,20 @@ class Corestore:
         url: str,
         token: str | None = None,
         *,
-        timeout: float = TIMEOUT_SECONDS,
+        api: m.Endpoints = m.API,
+        timeout: float | None = None,
+        stall: float = m.STALL_SECONDS,
         unhealthy_seconds: float = UNHEALTHY_SECONDS,
     ) -> None:
         self._url = url.strip().rstrip("/")
         self._token = (token or "").strip()
+        self._api = api
         self._timeout = timeout
+        self._stall = stall
         self._unhealthy_seconds = unhealthy_seconds
         self._unhealthy_until = -float("inf")
+
+    # --- bindings
 
     async def provision(self, spec: BindingSpec) -> Provisioned:
         """Make what a binding wants, or find it. Raises Refused when the answer has no variables that can be used."""
@@ -84,9 +118,9 @@ class Corestore:
             **({m.CONFIG.name: dict(spec.config)} if spec.config else {}),
         }
         try:
-            answer = await self._ask(what, m.PROVISION, body, spec)
+            answer = await self._bind(what, self._api.provision, body, spec)
         except _NotFound:
-            raise Refused(f"{what}: it is too old, it has no {m.PROVISION.path}") from None
+            raise self._too_old(what, self._api.provision) from None
         try:
             return Provisioned(
                 values=variables(answer, spec.capability), endpoints=endpoints(answer, spec.capability)
@@ -99,76 +133,325 @@ class Corestore:
         what = f"corestore: deprovision {spec.name}"
         body = {m.SERVICE_ID.name: spec.service_id, m.CAPABILITIES.name: [spec.capability]}
         try:
-            await self._ask(what, m.DEPROVISION, body, spec)
+            await self._bind(what, self._api.deprovision, body, spec)
         except _NotFound:
             return
 
-    async def _ask(
+    async def _bind(
         self, what: str, endpoint: m.Endpoint, body: Mapping[str, object], spec: BindingSpec
     ) -> Mapping[str, object]:
-        """Post, a few times if need be, and return the answer. Raises _NotFound besides what ports raise."""
         await trio.lowlevel.checkpoint()
         if trio.current_time() < self._unhealthy_until:
             raise Unavailable(f"{what}: unhealthy, it is left alone for a while")
-        for pause in (*PAUSES, None):
-            try:
-                answer = await self._post(what, endpoint, body, spec)
-            except _Failed as exc:
-                failure = exc
-            else:
-                self._unhealthy_until = -float("inf")
-                break
-            if pause is None or not failure.soon:
-                if failure.away:
-                    self._unhealthy_until = trio.current_time() + self._unhealthy_seconds
-                raise failure
-            await trio.sleep(pause)
-        if answer is None:
-            answer = {}
+        try:
+            answer = await self._ask(what, endpoint, body, secrets=tuple(texts(spec.config)))
+        except _Failed as exc:
+            if exc.away:
+                self._unhealthy_until = trio.current_time() + self._unhealthy_seconds
+            raise
         if not isinstance(answer, Mapping):
             raise Unavailable(f"{what}: the answer is not an object")
-        if m.SUCCESS.of(answer) is False or message(answer, m.ERROR):
-            raise Refused(f"{what}: {self._reason(answer, spec) or 'declined without a reason'}")
         return answer
 
-    async def _post(
-        self, what: str, endpoint: m.Endpoint, body: Mapping[str, object], spec: BindingSpec
-    ) -> object:
-        """One try."""
-        failure: PortError
+    # --- volumes
+
+    async def volumes(self) -> tuple[StoredVolume, ...]:
+        """All volumes."""
+        what = "corestore: list volumes"
+        return self._listed(what, contents.volumes, await self._ask(what, self._api.list_volumes))
+
+    async def create_volume(self, spec: VolumeSpec) -> None:
+        """Make a volume. There already is success, and changes nothing of it."""
+        body = {
+            m.VOLUME_NAME.name: spec.name,
+            m.SERVICE_ID.name: spec.service_id,
+            m.MOUNT_PATH.name: spec.mount_path,
+            m.OPTIONS.name: dict(spec.options),
+            m.LABELS.name: dict(spec.labels),
+        }
+        what = f"corestore: create volume {_short(spec.name)}"
+        own = (spec.name, spec.service_id, spec.mount_path)
+        secrets = tuple(text for text in texts(spec.options) if text not in own)
+        await self._ask(what, self._api.create_volume, body, secrets=secrets)
+
+    async def snapshot_volume(self, name: str, tags: Mapping[str, str]) -> Snapshot:
+        """Take a snapshot: one more with each call, and maybe also where it is Unavailable."""
+        body = {m.VOLUME_NAME.name: name, m.TAGS.name: dict(tags)}
+        what = f"corestore: snapshot volume {_short(name)}"
+        answer = await self._ask(what, self._api.snapshot_volume, body)
+        return self._taken(what, answer, VOLUME, name, tags)
+
+    async def restore_volume(self, name: str, snapshot_id: str) -> None:
+        """Make a volume what it was at a snapshot, and nothing else."""
+        body = {m.VOLUME_NAME.name: name, m.SNAPSHOT_ID.name: snapshot_id, m.CLEAR.name: True}
+        what = f"corestore: restore volume {_short(name)}"
+        await self._ask(what, self._api.restore_volume, body, restores=True)
+
+    # --- databases and object storage
+
+    async def snapshot_resource(
+        self, service_id: ServiceId, capability: str, tags: Mapping[str, str]
+    ) -> Snapshot:
+        """Take a snapshot of a service's database or object storage, as `snapshot_volume` does."""
+        what = f"corestore: snapshot {_short(service_id)} {_short(capability)}"
+        kind = _kind(what, capability)
+        body = {
+            m.SERVICE_ID.name: service_id,
+            m.CAPABILITIES.name: [capability],
+            m.TAGS.name: dict(tags),
+        }
+        answer = await self._ask(what, self._api.snapshot_resource, body)
+        return self._taken(what, answer, kind, capability, tags)
+
+    async def restore_resource(self, service_id: ServiceId, capability: str, snapshot_id: str) -> None:
+        """Make a database or object storage what it was at a snapshot."""
+        what = f"corestore: restore {_short(service_id)} {_short(capability)}"
+        body = {
+            m.SERVICE_ID.name: service_id,
+            m.CAPABILITY.name: _kind(what, capability),
+            m.SNAPSHOT_ID.name: snapshot_id,
+        }
+        await self._ask(what, self._api.restore_resource, body, restores=True)
+
+    # --- snapshots
+
+    async def snapshots(self, service_id: ServiceId | None = None) -> tuple[Snapshot, ...]:
+        """All snapshots; with an id, those that belong to this service, whatever else is answered."""
+        what = "corestore: list snapshots"
+        query = {} if service_id is None else {m.SERVICE_ID.name: service_id}
+        answer = await self._ask(what, self._api.list_snapshots, query)
+        found = self._listed(what, contents.snapshots, answer)
+        return tuple(one for one in found if service_id is None or one.belongs_to == service_id)
+
+    def _taken(
+        self, what: str, answer: object, kind: SnapshotKind, name: str, tags: Mapping[str, str]
+    ) -> Snapshot:
+        found = contents.snapshot(answer, kind, name, tags)
+        if found is None:
+            raise Unavailable(f"{what}: the answer has no snapshot that can be used")
+        return found
+
+    def _listed(self, what: str, read: Callable[[object], T | None], answer: object) -> T:
         try:
-            answer = await http_post(
-                self._url + endpoint.path,
-                body,
-                headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
-                timeout=self._timeout,
-            )
-        except Denied as exc:
-            failure = self._denied(what, exc, spec)
+            found = read(answer)
         except Refused as exc:
-            failure = Refused(f"{what}: {self._redacted(str(exc))}")
-        except Unavailable as exc:
-            failure = _Failed(
-                f"{what}: {self._redacted(str(exc))}", soon=_is_starting(exc), away=_is_away(exc)
+            raise Refused(f"{what}: {exc}") from None
+        if found is None:
+            raise Unavailable(f"{what}: the answer is not a list")
+        return found
+
+    # --- the archive
+
+    async def archive_objects(self, snapshot_ids: Iterable[str] = ()) -> tuple[ArchiveObject, ...]:
+        """The files of the archive; with snapshots, at least all that these need."""
+        what = "corestore: list archive objects"
+        queries = [{m.SNAPSHOT_ID.name: one} for one in dict.fromkeys(snapshot_ids)] or [{}]
+        found: dict[str, ArchiveObject] = {}
+        for query in queries:
+            answer = await self._ask(what, self._api.list_objects, query)
+            found.update({obj.path: obj for obj in self._listed(what, contents.objects, answer)})
+        return tuple(found.values())
+
+    @asynccontextmanager
+    async def read_object(self, obj: ArchiveObject) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The content of a file, in pieces of bounded size, the last one only when size and digest are right."""
+        endpoint = self._api.read_object
+        what = f"corestore: read archive object {_short(obj.path)}"
+        url = self._file_url(what, endpoint, obj)
+        async with AsyncExitStack() as stack:
+            opening = http_download(
+                url,
+                method=endpoint.verb,
+                headers=self._headers(),
+                timeout=self._seconds(endpoint),
+                stall=self._stall,
             )
+            failure: PortError | None = None
+            try:
+                download = await stack.enter_async_context(opening)
+            except (PortError, ValueError) as exc:
+                failure = self._failure(what, endpoint, exc)
+            if failure is not None:
+                raise failure
+            self._compare(what, obj, download)
+            arriving = await stack.enter_async_context(aclosing(self._pieces(what, endpoint, download)))
+            yield await stack.enter_async_context(aclosing(verified(obj, arriving, what)))
+
+    async def write_object(self, obj: ArchiveObject, chunks: AsyncIterator[bytes]) -> None:
+        """Put a file into the archive. There already, with the same content, is success."""
+        endpoint = self._api.write_object
+        what = f"corestore: write archive object {_short(obj.path)}"
+        url = self._file_url(what, endpoint, obj)
+        source = Source(obj, chunks, what)
+        failure: PortError | None = None
+        try:
+            answer = await http_upload(
+                url,
+                source,
+                obj.size,
+                method=endpoint.verb,
+                headers={**self._headers(), m.DIGEST.name: obj.sha256},
+                stall=self._stall,
+            )
+        except (PortError, ValueError) as exc:
+            if exc is source.error:
+                raise
+            failure = self._failure(what, endpoint, exc)
+        if failure is not None:
+            raise failure
+        self._declined(what, answer.body)
+        stored = m.SHA256.of(m.OBJECT.of(answer.body))
+        if isinstance(stored, str) and stored.lower() != obj.sha256:
+            raise Refused(f"{what}: it has stored something else, the digest is another one")
+
+    def _file_url(self, what: str, endpoint: m.Endpoint, obj: ArchiveObject) -> str:
+        if not is_path(obj.path):
+            raise Refused(f"{what}: not a path of an archive")
+        return self._url + endpoint.at(obj.path)
+
+    def _compare(self, what: str, obj: ArchiveObject, download: Download) -> None:
+        digest = download.headers.get(m.DIGEST.name, "").strip().lower()
+        if digest not in ("", obj.sha256) or download.size not in (None, obj.size):
+            raise Refused(f"{what}: it is not what was described, size or digest are others")
+
+    async def _pieces(
+        self, what: str, endpoint: m.Endpoint, download: Download
+    ) -> AsyncGenerator[bytes, None]:
+        failure: PortError | None = None
+        try:
+            async for piece in download:
+                yield piece
+        except PortError as exc:
+            failure = self._failure(what, endpoint, exc)
+        if failure is not None:
+            raise failure
+
+    # --- requests
+
+    async def _ask(
+        self,
+        what: str,
+        endpoint: m.Endpoint,
+        content: Mapping[str, object] | None = None,
+        *,
+        secrets: Iterable[str] = (),
+        restores: bool = False,
+    ) -> object:
+        """Ask, a few times if need be, and return the answer. Raises _NotFound and _Failed besides what ports raise.
+
+        `content` is the body or, for a GET, the query.
+        """
+        for pause in (*PAUSES, None):
+            try:
+                answer = await self._try(what, endpoint, content or {}, secrets, restores=restores)
+            except _Failed as exc:
+                if pause is None or not (exc.soon if endpoint.repeatable else exc.unsent):
+                    raise
+            else:
+                break
+            await trio.sleep(pause)
+        self._unhealthy_until = -float("inf")
+        self._declined(what, answer, secrets)
+        return {} if answer is None else answer
+
+    async def _try(
+        self,
+        what: str,
+        endpoint: m.Endpoint,
+        content: Mapping[str, object],
+        secrets: Iterable[str],
+        *,
+        restores: bool,
+    ) -> object:
+        try:
+            answer = await self._send(endpoint, content)
         except orjson.JSONEncodeError:
-            failure = Refused(f"{what}: the binding's config cannot be sent")
-        except ValueError:
-            failure = Refused(f"{what}: its address or token cannot be used")
+            failure: PortError = Refused(f"{what}: the binding's config cannot be sent")
+        except (PortError, ValueError) as exc:
+            failure = self._failure(what, endpoint, exc, secrets, restores=restores)
         else:
             return answer.body
         raise failure  # out here, so that it does not hold the client's error, which holds request and answer
 
-    def _denied(self, what: str, exc: Denied, spec: BindingSpec) -> Refused:
-        if exc.status == 401:
-            return Refused(f"{what}: {_NO_TOKEN}")
-        reason = self._reason(exc.body, spec)
-        text = f"{what}: HTTP status {exc.status}" + (f": {reason}" if reason else "")
-        return _NotFound(text) if exc.status == 404 else Refused(text)
+    async def _send(self, endpoint: m.Endpoint, content: Mapping[str, object]) -> HttpAnswer:
+        url, headers, seconds = self._url + endpoint.path, self._headers(), self._seconds(endpoint)
+        if endpoint.verb == "POST":
+            return await http_post(url, content, headers=headers, timeout=seconds)
+        query = f"?{urlencode(content, quote_via=quote)}" if content else ""
+        return await http_get(url + query, headers=headers, timeout=seconds, max_answer=m.LIST_BYTES)
 
-    def _reason(self, body: object, spec: BindingSpec) -> str:
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def _seconds(self, endpoint: m.Endpoint) -> float:
+        return endpoint.seconds if self._timeout is None else self._timeout
+
+    # --- what goes wrong
+
+    def _failure(
+        self,
+        what: str,
+        endpoint: m.Endpoint,
+        exc: PortError | ValueError,
+        secrets: Iterable[str] = (),
+        *,
+        restores: bool = False,
+    ) -> PortError:
+        """What the HTTP client's error means."""
+        match exc:
+            case Denied():
+                return self._denied(what, endpoint, exc, self._reason(exc.body, secrets))
+            case Failing():
+                reason = self._reason(exc.body, secrets)
+                text = f"{what}: {self._redacted(str(exc))}" + (f": {reason}" if reason else "")
+                hopeless = (restores and exc.status == 500 and m.INCOMPLETE.search(reason)) or (
+                    endpoint not in (self._api.provision, self._api.deprovision)
+                    and (exc.status == _STORAGE_FULL or m.DISK_FULL.search(reason))
+                )
+                if hopeless:
+                    return Refused(text)
+                soon = exc.status in _STARTING and not (restores and exc.status == _STILL_AT_IT)
+                return _Failed(text, unsent=False, soon=soon, away=False)
+            case Refused():
+                return Refused(f"{what}: {self._redacted(str(exc))}")
+            case PortError():
+                unsent = _is_refused(exc.__cause__)
+                return _Failed(
+                    f"{what}: {self._redacted(str(exc))}", unsent=unsent, soon=unsent, away=_is_away(exc)
+                )
+            case _:
+                return Refused(f"{what}: its address or token cannot be used")
+
+    def _denied(self, what: str, endpoint: m.Endpoint, exc: Denied, reason: str) -> Refused:
+        told = f"HTTP status {exc.status}" + (f": {reason}" if reason else "")
+        match exc.status:
+            case 401:
+                return Refused(f"{what}: {_NO_TOKEN}")
+            case 403:
+                return Refused(f"{what}: {_NO_TOKEN}: {told}")
+            case 404 if m.NO_SUCH_PATH.fullmatch(message(exc.body)):
+                return _NotFound(str(self._too_old(what, endpoint)))
+            case 404:
+                return _NotFound(f"{what}: {told}")
+            case 405:
+                return self._too_old(what, endpoint)
+            case 409 if endpoint is self._api.write_object:
+                return Refused(f"{what}: other content is there: {told}")
+            case 422 if endpoint is self._api.write_object:
+                return Refused(f"{what}: what arrived has another digest: {told}")
+        return Refused(f"{what}: {told}")
+
+    def _too_old(self, what: str, endpoint: m.Endpoint) -> Refused:
+        return Refused(f"{what}: it is too old, it has no {endpoint.path}")
+
+    def _declined(self, what: str, answer: object, secrets: Iterable[str] = ()) -> None:
+        """Raises Refused where an answer says, with a status that is fine, that nothing was done."""
+        if m.SUCCESS.of(answer) is False or message(answer, m.ERROR):
+            raise Refused(f"{what}: {self._reason(answer, secrets) or 'declined without a reason'}")
+
+    def _reason(self, body: object, secrets: Iterable[str] = ()) -> str:
         """Why Corestore says no, in its own words, without anything that may be a secret."""
-        return self._redacted(message(body), (*texts(spec.config), *texts(m.VARIABLES.of(body))))
+        return self._redacted(message(body), (*secrets, *texts(m.VARIABLES.of(body))))
 
     def _redacted(self, text: str, secrets: Iterable[str] = ()) -> str:
         """A text of the far side, fit for a log."""
@@ -180,6 +463,17 @@ class Corestore:
         return _USER.sub("://…@", text)[:TEXT_LIMIT]
 
 
+def _kind(what: str, capability: str) -> SnapshotKind:
+    match capability:
+        case "database" | "objectstorage":
+            return capability
+    raise Refused(f"{what}: not one of {', '.join(CAPABILITIES)}")
+
+
+def _short(name: str) -> str:
+    return _printable(name)[:_NAME_LIMIT]
+
+
 def _printable(text: str) -> str:
     return "".join(filter(str.isprintable, text))
 
@@ -189,14 +483,11 @@ def _spellings(secret: str) -> set[str]:
     return {_printable(secret), quote(secret, safe=""), orjson.dumps(secret).decode()[1:-1]}
 
 
-def _is_starting(exc: Unavailable) -> bool:
-    """Whether nobody listens yet, or whoever stands before it says that it is not there yet."""
-    cause = exc.__cause__
-    if cause is None:
-        return _STARTING.search(str(exc)) is not None
+def _is_refused(cause: BaseException | None) -> bool:
+    """Whether nobody listens."""
     return isinstance(cause, OSError) and cause.errno == ECONNREFUSED
 
 
-def _is_away(exc: Unavailable) -> bool:
+def _is_away(exc: PortError) -> bool:
     """Whether the network failed or the time was up. A server that answered, with whatever, is not away."""
     return exc.__cause__ is not None and not isinstance(exc.__cause__, ValueError)

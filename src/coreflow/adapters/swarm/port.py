@@ -12,7 +12,18 @@ from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import NodeId
 from coreflow.domain.images import ImageRequest, ResolvedImage, pinned, registry_host, split_reference
 from coreflow.domain.observed import Observed, ObservedSecret, ObservedService, ObservedTask
-from coreflow.domain.plan import Action, Create, Deprovision, MarkFailed, Provision, Recreate, Remove, Update
+from coreflow.domain.plan import (
+    Action,
+    Create,
+    Deprovision,
+    MarkFailed,
+    Provision,
+    Recreate,
+    Remove,
+    Start,
+    Stop,
+    Update,
+)
 from coreflow.domain.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec, Spec
 
 from . import wire
@@ -235,6 +246,10 @@ class SwarmPort:
                     await self._remove_service(target)
                 else:
                     await self._remove_secret(target)
+            case Stop():
+                await self._stop(action)
+            case Start(target, _):
+                await self._start(target)
             case Provision() | Deprovision():
                 raise Refused(f"binding {action.spec.name}: Corestore provides it, not the engine")
             case _:
@@ -274,12 +289,15 @@ class SwarmPort:
             force_update=target.force_update,
             foreign_labels=_foreign(target.labels),
         )
-        await self._write(spec.name, target, document, wire.registry_auth(spec.login))
+        auth = wire.registry_auth(spec.login)
+        await self._write(spec.name, target.id, target.version, document, auth)
 
-    async def _write(self, name: str, target: ObservedService, document: Document, auth: str | None) -> None:
+    async def _write(
+        self, name: str, identity: str, version: int, document: Document, auth: str | None
+    ) -> None:
         with _translated(f"updating service {name}"):
             try:
-                await self._engine.update_service(target.id, target.version, document, auth)
+                await self._engine.update_service(identity, version, document, auth)
             except EngineError as exc:
                 if exc.status == 404:
                     raise LostRace(f"updating service {name}: it is gone") from exc
@@ -287,13 +305,7 @@ class SwarmPort:
 
     async def _mark(self, spec: ServiceSpec, target: ObservedService, reason: str) -> None:
         """Add labels to the live spec, which stays as it is."""
-        with _translated(f"marking service {spec.name}"):
-            try:
-                live = await self._engine.inspect_service(target.id)
-            except EngineError as exc:
-                if exc.status == 404:
-                    raise LostRace(f"marking service {spec.name}: it is gone") from exc
-                raise
+        live = await self._live(target, "marking")
         document = dict(live["Spec"])
         document["Labels"] = {
             **(document.get("Labels") or {}),
@@ -301,7 +313,42 @@ class SwarmPort:
             naming.FAILED_IMAGE: pinned(spec.body.image, None),
             naming.FAILED_REASON: reason[:_REASON_LIMIT],
         }
-        await self._write(spec.name, target, document, None)
+        await self._write(spec.name, target.id, target.version, document, None)
+
+    async def _live(self, target: ObservedService, doing: str) -> Document:
+        """What the engine has now."""
+        with _translated(f"{doing} service {target.name}"):
+            try:
+                return await self._engine.inspect_service(target.id)
+            except EngineError as exc:
+                if exc.status == 404:
+                    raise LostRace(f"{doing} service {target.name}: it is gone") from exc
+                raise
+
+    async def _stop(self, action: Stop) -> None:
+        """Take its tasks, and note their number unless that is noted already."""
+        name = action.target.name
+        live = await self._live(action.target, "stopping")
+        labels = live["Spec"].get("Labels") or {}
+        if labels.get(naming.RESTORE, "") != action.expected:
+            raise LostRace(f"stopping service {name}: somebody else has stopped or started it")
+        replicas = (live["Spec"]["Mode"].get("Replicated") or {}).get("Replicas")
+        if replicas is None:
+            raise Refused(f"stopping service {name}: it has no number of replicas")
+        await self._scale(live, 0, {naming.STOPPED: str(replicas), **labels, naming.RESTORE: action.note})
+
+    async def _start(self, target: ObservedService) -> None:
+        """Give it the tasks that it had. One that is not stopped is left as it is."""
+        live = await self._live(target, "starting")
+        labels = dict(live["Spec"].get("Labels") or {})
+        replicas = labels.pop(naming.STOPPED, None)
+        labels.pop(naming.RESTORE, None)
+        if replicas is not None:
+            await self._scale(live, int(replicas) if replicas.isdecimal() else 1, labels)
+
+    async def _scale(self, live: Document, replicas: int, labels: Mapping[str, str]) -> None:
+        spec = {**live["Spec"], "Labels": labels, "Mode": {"Replicated": {"Replicas": replicas}}}
+        await self._write(spec["Name"], live["ID"], live["Version"]["Index"], spec, None)
 
     async def _remove_service(self, target: ObservedService) -> None:
         with _translated(f"removing service {target.name}"):

@@ -17,6 +17,8 @@ COMMANDS = {
         "routes:routes",
         "Show which host leads to which tasks, with which certificate, and what is missing.",
     ),
+    "backup": ("backups:backup", "Take snapshots of everything that belongs to a service."),
+    "restore": ("backups:restore", "Bring a backup of a service back, or list those that there are."),
     "check": ("check:check", "Check the settings, the engine, the records and the images' registries."),
     "version": ("version:version", "Print the versions of coreflow and Python."),
 }

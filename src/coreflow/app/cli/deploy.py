@@ -116,8 +116,7 @@ def _reconciler(
     return Reconciler(
         ports.cloudly,
         ports.docker,
-        ports.corestore,
-        corestore_per_node=ports.corestore_per_node,
+        ports.corestores,
         render=settings.render_options,
         plan=options,
         listener=listener,

@@ -41,6 +41,8 @@ MARKS: Mapping[Verb, tuple[str, str]] = {
     "remove": ("-", "red"),
     "provision": ("+", "green"),
     "deprovision": ("-", "red"),
+    "stop": ("~", "yellow"),
+    "start": ("~", "yellow"),
 }
 """Mark and colour of each verb."""
 PAST: Mapping[Verb, str] = {
@@ -51,6 +53,8 @@ PAST: Mapping[Verb, str] = {
     "remove": "removed",
     "provision": "provisioned",
     "deprovision": "deprovisioned",
+    "stop": "stopped",
+    "start": "started",
 }
 PROBLEM = ("!", "bold red")
 WAITING = ("·", "cyan")

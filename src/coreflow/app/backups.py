@@ -1,0 +1,230 @@
+"""Making a backup: snapshots of everything that belongs to a service, and copies of them elsewhere.
+
+Whatever a backup did stays: made again under the same id, it takes only the snapshots that are missing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import structlog
+from attrs import evolve, field, frozen
+
+from coreflow.domain.backup import (
+    BackupRequest,
+    BackupResult,
+    Part,
+    Replication,
+    Take,
+    plan_backup,
+    status_of,
+)
+from coreflow.domain.bindings import BindingSpec
+from coreflow.domain.errors import CoreflowError, PortError, Refused
+from coreflow.domain.ids import NodeId, Owner, ServiceId
+from coreflow.domain.observed import Observed, ObservedService
+from coreflow.domain.ports import CloudlyPort, CorestorePort, DockerPort
+from coreflow.domain.records import Records, ServiceRecord
+from coreflow.domain.replication import Manifest
+from coreflow.domain.sites import Site, Sites, nodes_of_service, site_of_service
+from coreflow.domain.snapshots import BACKUP_TAG, VOLUME, Snapshot, tagged
+
+from .bindings import Bindings
+from .corestores import Corestores
+from .replication import NoMeter, Replicator
+
+log = structlog.get_logger()
+
+
+class Watcher(Protocol):
+    """Somebody who wants to see how far it is: the steps, and the bytes that travel."""
+
+    def step(self, text: str) -> None:
+        """A step begins."""
+        ...
+
+    def expect(self, size: int) -> None:
+        """So many bytes more have to be moved."""
+        ...
+
+    def moved(self, size: int) -> None:
+        """So many bytes more have been."""
+        ...
+
+
+class Unwatched(NoMeter):
+    """Nobody."""
+
+    def step(self, text: str) -> None:
+        """Nothing."""
+
+
+@frozen(kw_only=True)
+class Tools:
+    """What it takes to back up and restore."""
+
+    cloudly: CloudlyPort
+    docker: DockerPort
+    corestores: Corestores | None
+    bindings: Bindings
+    replicator: Replicator | None
+    """Without one, there are no copies elsewhere."""
+    watcher: Watcher
+    clock: Callable[[], float]
+    """Seconds since 1970."""
+    restoring: set[Owner] = field(factory=set)
+    """Where it is written down for the passes of this process which services are being restored."""
+
+    def step(self, text: str, **facts: object) -> None:
+        """Say that a step begins."""
+        log.info("step", step=text, **facts)
+        self.watcher.step(text)
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970."""
+        return int(self.clock() * 1000)
+
+
+@frozen(kw_only=True)
+class Facts:
+    """A service, as it is recorded, as it runs, and where its data is."""
+
+    records: Records
+    observed: Observed
+    service: ServiceRecord
+    live: ObservedService | None
+    bindings: tuple[BindingSpec, ...]
+    sites: Sites
+    homes: tuple[Site, ...]
+    """The Corestores on the nodes where it runs or, where it does not, ran last."""
+    ports: Mapping[Site, CorestorePort]
+    """Of the homes."""
+
+    async def snapshots(self) -> dict[Site, tuple[Snapshot, ...]]:
+        """The snapshots of the service, by Corestore."""
+        return {site: await port.snapshots(self.service.id) for site, port in self.ports.items()}
+
+
+async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
+    """Gather them. Raises Refused for a service that is not recorded, and where there is no Corestore."""
+    if tools.corestores is None:
+        raise Refused("there is no Corestore to ask")
+    records = await tools.cloudly.records()
+    service = next((s for s in records.services if s.id == service_id), None)
+    if service is None:
+        raise Refused("no service of this id is recorded, or its record cannot be read")
+    observed = await tools.docker.observe()
+    cluster = records.cluster.id
+    owned = [s for s in observed.services if s.cluster == cluster and s.owner == Owner(service_id)]
+    live = next((s for s in owned if s.name == service.name), owned[0] if owned else None)
+    tools.bindings.look(records, observed)  # it has to know where its Corestores are
+    sites = tools.corestores.sites(observed, cluster)
+    homes = sites.of(nodes_of_service(observed, live.id)) if live is not None else ()
+    if not homes:
+        alone = site_of_service(sites, observed, cluster, service_id)
+        homes = (alone,) if alone is not None else ()
+    if not homes:
+        raise Refused("no Corestore is known on the node where it runs")
+    return Facts(
+        records=records,
+        observed=observed,
+        service=service,
+        live=live,
+        bindings=tools.bindings.wishes(records).wanted.get(service_id, ()),
+        sites=sites,
+        homes=homes,
+        ports={site: tools.corestores.at(site) for site in homes},
+    )
+
+
+async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:
+    """Make a backup. What goes wrong is in the result."""
+    started = tools.now_ms()
+    result = BackupResult(
+        backup_id=request.backup_id, service_id=request.service_id, status="failed", started_ms=started
+    )
+    try:
+        facts = await facts_of(tools, request.service_id)
+        for site in facts.homes:
+            tools.step(f"asking {site}")
+        problems = await provisioned(tools, facts) if request.include_resources else {}
+        found = await facts.snapshots()
+        plan = plan_backup(request, facts.service, facts.bindings, facts.homes, found)
+        parts = list(plan.settled)
+        for take in plan.steps:
+            problem = problems.get(take.part.binding_id, "")
+            part = evolve(take.part, error=problem) if problem else await _taken(tools, facts, take)
+            parts.append((take.site, part))
+        replication = await _replicated(tools, facts, request, parts) if request.replicate else None
+    except CoreflowError as exc:
+        return evolve(result, finished_ms=tools.now_ms(), error=str(exc))
+    all_parts = tuple(part for _, part in parts)
+    return evolve(
+        result,
+        status=status_of(all_parts, replication),
+        finished_ms=tools.now_ms(),
+        parts=all_parts,
+        replication=replication,
+    )
+
+
+async def provisioned(tools: Tools, facts: Facts) -> dict[str, str]:
+    """Make sure that what the service is bound to is there. What is not, by binding id, and why."""
+    problems: dict[str, str] = {}
+    for spec in facts.bindings:
+        if not tools.bindings.has(spec):
+            tools.step(f"provisioning {spec.name}")
+            try:
+                await tools.bindings.provision(spec)
+            except PortError as exc:
+                problems[spec.id] = str(exc)
+    return problems
+
+
+async def _taken(tools: Tools, facts: Facts, take: Take) -> Part:
+    """Have one snapshot taken. Where no answer came, it may be there nevertheless."""
+    tools.step(f"snapshot of {take.part}")
+    port = facts.ports[take.site]
+    try:
+        snapshot = await take_snapshot(port, facts.service.id, take.part, take.tags, BACKUP_TAG)
+    except PortError as exc:
+        log.warning("no snapshot", part=str(take.part), reason=str(exc))
+        return evolve(take.part, error=str(exc))
+    return evolve(take.part, snapshot_id=snapshot.id, size_bytes=snapshot.size_bytes)
+
+
+async def take_snapshot(
+    port: CorestorePort, service_id: ServiceId, part: Part, tags: Mapping[str, str], tag: str
+) -> Snapshot:
+    """Take a snapshot of a part. `tag` is the name of the one among `tags` that tells it from all others.
+
+    An answer that did not come is looked for: the snapshot may have been taken. Raises what the Corestore said.
+    """
+    try:
+        if part.kind == VOLUME:
+            return await port.snapshot_volume(part.name, tags)
+        return await port.snapshot_resource(service_id, part.kind, tags)
+    except PortError:
+        for snapshot in tagged(await port.snapshots(service_id), tag, tags[tag]):
+            if snapshot.kind == part.kind and (part.kind != VOLUME or snapshot.name == part.name):
+                return snapshot
+        raise
+
+
+async def _replicated(
+    tools: Tools, facts: Facts, request: BackupRequest, parts: Sequence[tuple[Site, Part]]
+) -> Replication:
+    """Send copies of everything that was taken."""
+    taken = [(site, part) for site, part in parts if part.snapshot_id]
+    if not taken:
+        return Replication(status="failed", error="there is nothing to replicate")
+    if tools.replicator is None:
+        return Replication(status="failed", error="nobody keeps copies: the records do not come from Cloudly")
+    tools.step("replicating the archive")
+    manifest = Manifest(
+        backup_id=request.backup_id,
+        service_id=request.service_id,
+        finished_ms=tools.now_ms(),
+        parts=tuple(part for _, part in taken),
+    )
+    ports: dict[NodeId | None, CorestorePort] = {site.node: facts.ports[site] for site, _ in taken}
+    return await tools.replicator.push(ports, manifest, tools.watcher)

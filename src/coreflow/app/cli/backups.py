@@ -1,0 +1,282 @@
+"""`coreflow backup` and `coreflow restore`."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import trio
+from attrs import frozen
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+from coreflow.adapters.cloudly.backups import backup_document, restore_document
+from coreflow.app.backups import Tools, Unwatched, Watcher, facts_of
+from coreflow.app.bindings import Bindings
+from coreflow.app.cli import present
+from coreflow.app.cli.deploy import Flag, Output, Records, write_json
+from coreflow.app.cli.running import Format, read_settings, run
+from coreflow.app.main import open_ports
+from coreflow.app.operations import Operations
+from coreflow.domain.backup import BackupRequest, Part, RestoreRequest
+from coreflow.domain.errors import Refused
+from coreflow.domain.ids import Owner
+from coreflow.domain.records import ServiceRecord
+from coreflow.domain.snapshots import BACKUP_TAG, VOLUME, Snapshot
+
+Json = dict[str, Any]
+RUNS_SECONDS = 60.0
+"""How long a restore waits for the service to run again before it ends."""
+POLL_SECONDS = 0.3
+
+Service = Annotated[str, Parameter(help="The service, by name or id.")]
+Name = Annotated[str | None, Parameter(name="--id", help="Name of the backup. Default: made of the time.")]
+Replicate = Annotated[bool, Flag, Parameter(help="Send the archive to Cloudly, too.")]
+NoVolumes = Annotated[bool, Flag, Parameter(help="Leave out volumes.")]
+NoResources = Annotated[bool, Flag, Parameter(help="Leave out databases and object storage.")]
+Backup = Annotated[
+    str | None, Parameter(help="The backup to bring back. Without it, those that there are are listed.")
+]
+NoPull = Annotated[bool, Flag, Parameter(help="Fetch nothing that the archive lacks from Cloudly.")]
+
+
+def backup(
+    service: Service,
+    /,
+    *,
+    records: Records = None,
+    id: Name = None,  # noqa: A002 - the option's name
+    replicate: Replicate = False,
+    no_volumes: NoVolumes = False,
+    no_resources: NoResources = False,
+    format: Output = Format.TEXT,  # noqa: A002 - the option's name
+) -> int:
+    """Take a snapshot of everything that belongs to a service: volumes marked for backup, databases, object storage.
+
+    The service goes on meanwhile. Made again under the same name, a backup gets only what it lacks. Exit status: 0 only
+    if everything is there.
+    """
+
+    async def command() -> int:
+        async with _at_work(records, format) as work:
+            record = await work.find(service)
+            request = BackupRequest(
+                backup_id=id or f"{datetime.fromtimestamp(time.time(), UTC):%Y%m%d-%H%M%S}",  # noqa: TID251 - the edge
+                service_id=record.id,
+                replicate=replicate,
+                include_volumes=not no_volumes,
+                include_resources=not no_resources,
+            )
+            result = await work.operations.backup(request)
+        line = f"Backup {result.backup_id}: {result.status}."
+        error = result.error or (result.replication.error if result.replication is not None else "")
+        work.show(record, result.parts, backup_document(result), line, error)
+        return 0 if result.status == "completed" else 1
+
+    return run(command, format, hosted=True)
+
+
+def restore(
+    service: Service,
+    /,
+    *,
+    backup: Backup = None,
+    records: Records = None,
+    no_pull: NoPull = False,
+    format: Output = Format.TEXT,  # noqa: A002 - the option's name
+) -> int:
+    """Bring a backup of a service back. The service is stopped meanwhile, and started again in every case.
+
+    What is overwritten is saved in snapshots first. Stopped in the middle, the next restore or the daemon finishes it.
+    Exit status: 0 only if everything was restored; 2 when backups were only listed.
+    """
+
+    async def command() -> int:
+        async with _at_work(records, format) as work:
+            record = await work.find(service)
+            if backup is None:
+                found = await (await facts_of(work.tools, record.id)).snapshots()
+                return work.list_backups(record, [s for snapshots in found.values() for s in snapshots])
+            request = RestoreRequest(backup_id=backup, service_id=record.id, pull_missing=not no_pull)
+            result = await work.operations.restore(request)
+            runs = await work.runs_again(record)
+        parts = (*result.volumes_restored, *result.resources_restored)
+        line = f"Restore of {backup}: {result.status}; restored: {', '.join(parts) or 'nothing'}."
+        work.show(record, (), restore_document(result), f"{line} {runs}".rstrip(), result.error)
+        return 0 if result.status == "completed" else 1
+
+    return run(command, format, hosted=True)
+
+
+# --- what both share
+
+
+@frozen(kw_only=True)
+class _Work:
+    """Far sides that are open, and somebody who carries out what is asked for."""
+
+    tools: Tools
+    operations: Operations
+    output: Format
+    console: Console
+
+    async def find(self, service: str) -> ServiceRecord:
+        """A service by its id or its name. Raises Refused."""
+        records = await self.tools.cloudly.records()
+        for record in (*(s for s in records.services if s.id == service), *records.services):
+            if service in (record.id, record.name):
+                return record
+        raise Refused(f"no service {service} is recorded")
+
+    async def runs_again(self, record: ServiceRecord) -> str:
+        """Wait for a while until the service runs, and say how much of it does."""
+        self.tools.watcher.step("waiting until it runs")
+        said = ""
+        with trio.move_on_after(RUNS_SECONDS):
+            while True:
+                services, tasks = await self.tools.docker.progress()
+                live = next(
+                    (s for s in services if s.owner == Owner(record.id) and s.name == record.name), None
+                )
+                if live is None:
+                    return ""
+                if not live.body.replicas:
+                    return "It is still stopped." if live.is_stopped else ""
+                states = [(t.state, t.desired_state) for t in tasks if t.service_id == live.id]
+                running = states.count(("running", "running"))
+                said = f"{running} of {live.body.replicas} running"
+                if running >= live.body.replicas:
+                    return f"{said}."
+                await trio.sleep(POLL_SECONDS)
+        return f"{said}; Swarm goes on."
+
+    def show(
+        self, record: ServiceRecord, parts: tuple[Part, ...], document: Json, line: str, error: str
+    ) -> None:
+        """Print how it ended."""
+        if self.output is Format.JSON:
+            write_json(document)
+            return
+        if parts:
+            rows = tuple(_row(part) for part in parts)
+            present.print_blocks(self.console, [present.Block(record.name, rows)])
+        if error:
+            row = present.Row(mark=present.PROBLEM, kind=document["status"], name=record.name, reason=error)
+            present.print_blocks(self.console, [present.Block("problems", (row,))])
+        present.print_line(self.console, Text(line, "bold"))
+
+    def list_backups(self, record: ServiceRecord, found: list[Snapshot]) -> int:
+        """Print which backups there are."""
+        backups: dict[str, list[Snapshot]] = {}
+        for snapshot in sorted(found, key=lambda s: s.created_ms, reverse=True):
+            if BACKUP_TAG in snapshot.tags:
+                backups.setdefault(snapshot.tags[BACKUP_TAG], []).append(snapshot)
+        if self.output is Format.JSON:
+            listed = [
+                {
+                    "backupId": backup_id,
+                    "createdAt": max(s.created_ms for s in snapshots),
+                    "snapshots": [{"id": s.id, "kind": s.kind, "name": s.name} for s in snapshots],
+                }
+                for backup_id, snapshots in backups.items()
+            ]
+            write_json({"serviceId": record.id, "backups": listed})
+            return 2
+        rows = tuple(
+            present.Row(mark=present.NOTE, kind=_when(snapshots), name=backup_id, reason=_summary(snapshots))
+            for backup_id, snapshots in backups.items()
+        )
+        if rows:
+            present.print_blocks(self.console, [present.Block(f"backups of {record.name}", rows)])
+        hint = "Choose one with --backup." if rows else f"There is no backup of {record.name} here."
+        present.print_line(self.console, Text(hint))
+        return 2
+
+
+@asynccontextmanager
+async def _at_work(records: Path | None, output: Format) -> AsyncIterator[_Work]:
+    """Open everything, and show how far it is."""
+    settings = read_settings(need_records=records is None)
+    console = Console(highlight=False)
+    async with open_ports(settings, records) as ports:
+        with _watching(console, output) as watcher:
+            tools = ports.tools(Bindings(ports.corestores, ports.cloudly), watcher)
+            operations = Operations(tools, holder=f"command-{uuid.uuid4().hex[:12]}", finish_orphans=False)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(operations.run)
+                yield _Work(tools=tools, operations=operations, output=output, console=console)
+                nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _watching(console: Console, output: Format) -> Iterator[Watcher]:
+    """Steps as lines, and on a terminal a bar while something travels. Nothing beside JSON."""
+    if output is Format.JSON:
+        yield Unwatched()
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield _Lines(console, progress)
+
+
+class _Lines:
+    """Prints steps, and keeps a bar up to date."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self._console, self._progress = console, progress
+        self._bar = progress.add_task("", total=0, visible=False)
+        self._total = 0
+
+    def step(self, text: str) -> None:
+        """One line; what travelled for the last step is over."""
+        present.print_line(self._console, Text(f"  · {present.clean(text)}", "dim"))
+        self._total = 0
+        self._progress.reset(self._bar, total=0, visible=False, description=present.clean(text))
+
+    def expect(self, size: int) -> None:
+        """More to do."""
+        self._total += size
+        self._progress.update(self._bar, total=self._total, visible=self._total > 0)
+
+    def moved(self, size: int) -> None:
+        """More is done."""
+        self._progress.advance(self._bar, size)
+
+
+def _row(part: Part) -> present.Row:
+    size = "" if part.size_bytes is None else f", {part.size_bytes:,} bytes"
+    return present.Row(
+        mark=present.PROBLEM if part.error else ("ok", "green"),
+        kind="volume" if part.kind == VOLUME else part.kind,
+        name=part.name if part.kind == VOLUME else part.binding_id,
+        reason=part.error or f"snapshot {part.snapshot_id}{size}",
+    )
+
+
+def _when(snapshots: list[Snapshot]) -> str:
+    created = max(s.created_ms for s in snapshots) / 1000
+    return f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M}"
+
+
+def _summary(snapshots: list[Snapshot]) -> str:
+    return ", ".join(sorted(f"{s.kind} {s.name}" if s.kind == VOLUME else s.kind for s in snapshots))

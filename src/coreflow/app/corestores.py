@@ -1,0 +1,41 @@
+"""The Corestores of the cluster: which there are, and the port of each."""
+
+from collections.abc import Callable
+
+from coreflow.domain.ids import ClusterId
+from coreflow.domain.observed import Observed
+from coreflow.domain.ports import CorestorePort
+from coreflow.domain.sites import Site, Sites, sites_of
+
+
+class Corestores:
+    """Makes a port for every address, once.
+
+    With `configured`, that address serves all nodes. `is_ours` says that the corestore service is one of our base
+    services: where it does not run yet, nobody else's is meant.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str], CorestorePort],
+        configured: str | None = None,
+        *,
+        is_ours: bool = False,
+    ) -> None:
+        self._make, self._configured, self._is_ours = make, configured, is_ours
+        self._ports: dict[str, CorestorePort] = {}
+
+    @classmethod
+    def one(cls, port: CorestorePort) -> "Corestores":
+        """A single one, for everybody."""
+        return cls(lambda _: port, "memory:")
+
+    def sites(self, observed: Observed, cluster: ClusterId) -> Sites:
+        """Where they are."""
+        return sites_of(observed, cluster, self._configured, is_ours=self._is_ours)
+
+    def at(self, site: Site) -> CorestorePort:
+        """The port of one."""
+        if site.url not in self._ports:
+            self._ports[site.url] = self._make(site.url)
+        return self._ports[site.url]

@@ -1,0 +1,230 @@
+"""Backups and restores on demand: one at a time for each service, whoever asks, and however often.
+
+Whoever asks may go away: what was begun goes on, and its result waits. What another process left unfinished is found by
+the note on the stopped service, and finished.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+from attrs import Factory, define, evolve
+
+from coreflow.domain.backup import BackupRequest, BackupResult, RestoreRequest, RestoreResult, read_note
+from coreflow.domain.errors import CoreflowError, PortError, Unavailable
+from coreflow.domain.ids import ServiceId
+from coreflow.domain.observed import ObservedService
+from coreflow.domain.plan import Start
+
+from .backups import Tools, Watcher, make_backup
+from .restores import finish_restore, is_orphan, is_outdated, make_restore
+from .supervise import described
+
+log = structlog.get_logger()
+
+DAEMON = "daemon"
+"""The holder of every restore of a daemon. There is one for a cluster: what it finds of its own was left by its predecessor."""
+LOOK_SECONDS = 5.0
+REMEMBERED = 1000
+
+Key = tuple[str, str, str]
+"""What is done, the service, the backup."""
+
+
+@define
+class Counters:
+    """What was done since the process began."""
+
+    running: int = 0
+    backups: dict[str, int] = Factory(dict)
+    """How many ended in which way."""
+    restores: dict[str, int] = Factory(dict)
+    bytes_moved: int = 0
+    """Of archive objects, in both directions."""
+
+
+@define(eq=False)
+class _Operation:
+    """One under way, or over."""
+
+    done: trio.Event = Factory(trio.Event)
+    result: Any = None
+
+
+class Operations:
+    """`Operator` on a cluster. `run` has to run for anything to happen.
+
+    `holder` is who we are to others that see a restore of ours. With `finish_orphans`, what others left unfinished is
+    finished at once; without, only when a restore of the same service is asked for.
+    """
+
+    def __init__(self, tools: Tools, *, holder: str = DAEMON, finish_orphans: bool = True) -> None:
+        self.counters = Counters()
+        self._tools = evolve(tools, watcher=_Counting(tools.watcher, self.counters))
+        self._holder, self._finish_orphans = holder, finish_orphans
+        self._send, self._receive = trio.open_memory_channel[Callable[[], Awaitable[None]]](math.inf)
+        self._operations: dict[Key, _Operation] = {}
+        self._completed: OrderedDict[Key, BackupResult] = OrderedDict()
+        self._undelivered: OrderedDict[Key, RestoreResult] = OrderedDict()
+        self._locks: dict[str, trio.Lock] = {}
+        self._found = trio.Event()
+        self._seen: dict[str, tuple[str, float]] = {}
+        """By service: its note, and since when it is that one."""
+
+    async def run(self) -> None:
+        """Carry out what is asked for, and finish what others left unfinished, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            if self._finish_orphans:
+                nursery.start_soon(self._look_for_orphans)
+            async for job in self._receive:
+                nursery.start_soon(job)
+
+    # --- asking
+
+    async def backup(self, request: BackupRequest) -> BackupResult:
+        """Make a backup. Asked again while it is made, or once it is complete, the result is the same."""
+        key: Key = ("backup", request.service_id, request.backup_id)
+        if (known := self._completed.get(key)) is not None:
+            await trio.lowlevel.checkpoint()
+            return known
+        result: BackupResult = await self._result(key, partial(make_backup, self._tools, request))
+        if result.status == "completed":
+            _remember(self._completed, key, result)
+        return result
+
+    async def restore(self, request: RestoreRequest) -> RestoreResult:
+        """Restore. Asked again meanwhile, the result is the same; so it is afterwards where nobody has got it yet."""
+        key: Key = ("restore", request.service_id, request.backup_id)
+        if key not in self._operations and (known := self._undelivered.pop(key, None)) is not None:
+            await trio.lowlevel.checkpoint()
+            return known
+        make = partial(make_restore, self._tools, request, self._holder)
+        result: RestoreResult = await self._result(key, make)
+        self._undelivered.pop(key, None)
+        return result
+
+    async def _result(self, key: Key, make: Callable[[], Awaitable[Any]]) -> Any:
+        """The result of an operation that is under way already, or begins now. It goes on when we do not wait for it."""
+        operation = self._operations.get(key)
+        if operation is None:
+            operation = self._operations[key] = _Operation()
+            self._send.send_nowait(partial(self._carry_out, key, operation, make))
+        await operation.done.wait()
+        if operation.result is None:
+            raise Unavailable(f"the {key[0]} was interrupted")
+        return operation.result
+
+    async def _carry_out(self, key: Key, operation: _Operation, make: Callable[[], Awaitable[Any]]) -> None:
+        kind, service, backup = key
+        self.counters.running += 1
+        lock = self._locks.setdefault(service, trio.Lock())
+        try:
+            with structlog.contextvars.bound_contextvars(owner=service, backup=backup):
+                async with lock:
+                    log.info("operation begins", kind=kind)
+                    operation.result = await make()
+                if operation.result is not None:
+                    self._ended(kind, operation.result)
+                if isinstance(operation.result, RestoreResult):
+                    _remember(self._undelivered, key, operation.result)
+        except Exception as exc:  # noqa: BLE001 - it costs one operation
+            kinds, where = described(exc)
+            log.error("unexpected error", job=kind, error=kinds, traceback=where)  # noqa: TRY400 - see `described`
+            failed = BackupResult if kind == "backup" else RestoreResult
+            operation.result = failed(
+                backup_id=backup, service_id=ServiceId(service), status="failed", error="a bug: see the log"
+            )
+        finally:
+            self.counters.running -= 1
+            del self._operations[key]
+            operation.done.set()
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._locks.pop(service, None)
+
+    def _ended(self, kind: str, result: BackupResult | RestoreResult) -> None:
+        counts = self.counters.backups if kind == "backup" else self.counters.restores
+        counts[result.status] = counts.get(result.status, 0) + 1
+        say = log.info if result.status == "completed" else log.warning
+        facts = {"reason": result.error} if result.error else {}
+        if isinstance(result, BackupResult):
+            facts["parts"] = "; ".join(f"{part}: {part.error or part.snapshot_id}" for part in result.parts)
+        say("operation ended", kind=kind, status=result.status, **facts)
+
+    # --- what was left unfinished
+
+    def observed(self, services: Iterable[ObservedService]) -> None:
+        """Somebody has looked at the services: among them may be one that is stopped."""
+        if any(service.is_stopped for service in services):
+            self._found.set()
+
+    async def _look_for_orphans(self) -> None:
+        """Look once, and again and again as long as something is stopped."""
+        while True:
+            self._found = trio.Event()
+            try:
+                services, _ = await self._tools.docker.progress()
+            except PortError as exc:
+                log.debug("cannot look for unfinished restores", reason=str(exc))
+                self._found.set()
+            else:
+                self._adopt(services)
+            await trio.sleep(LOOK_SECONDS)
+            await self._found.wait()
+
+    def _adopt(self, services: tuple[ObservedService, ...]) -> None:
+        self.observed(services)
+        now = trio.current_time()
+        stopped = {s.id: s for s in services if s.is_stopped and s.cluster}
+        self._seen = {identity: seen for identity, seen in self._seen.items() if identity in stopped}
+        for live in stopped.values():
+            note, since = self._seen.setdefault(live.id, (live.restore_note, now))
+            if note != live.restore_note:
+                self._seen[live.id] = (live.restore_note, now)
+                continue
+            if live.owner in self._locks or not is_orphan(live, self._holder, now - since):
+                continue
+            read = read_note(live.restore_note)
+            key: Key = ("restore", live.owner, read.backup_id if read is not None else "")
+            if key not in self._operations:
+                operation = self._operations[key] = _Operation()
+                self._send.send_nowait(partial(self._carry_out, key, operation, partial(self._finish, live)))
+
+    async def _finish(self, live: ObservedService) -> RestoreResult | None:
+        """Finish an orphan. None: it cannot be had (yet), which is looked into again later."""
+        note = read_note(live.restore_note)
+        log.warning("unfinished restore found", service=live.name)
+        try:
+            if note is None or is_outdated(live):
+                await self._tools.docker.apply(Start(live, "no restore is under way"))
+                return None
+            return await finish_restore(self._tools, live, note, self._holder)
+        except CoreflowError as exc:
+            log.warning("restore not finished yet", service=live.name, reason=str(exc))
+            return None
+
+
+def _remember(results: OrderedDict[Key, Any], key: Key, result: object) -> None:
+    results[key] = result
+    while len(results) > REMEMBERED:
+        results.popitem(last=False)
+
+
+class _Counting:
+    """A watcher that counts what is moved."""
+
+    def __init__(self, inner: Watcher, counters: Counters) -> None:
+        self._inner, self._counters = inner, counters
+
+    def step(self, text: str) -> None:
+        self._inner.step(text)
+
+    def expect(self, size: int) -> None:
+        self._inner.expect(size)
+
+    def moved(self, size: int) -> None:
+        self._counters.bytes_moved += size
+        self._inner.moved(size)

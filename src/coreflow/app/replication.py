@@ -1,0 +1,360 @@
+"""Archive objects between Corestores and whoever keeps copies of them: in small slices, only what the other side lacks.
+
+Whatever is interrupted goes on where it stopped: the other side says how much it has. A connection that breaks is waited
+for. What arrives is compared with its digest before it counts.
+"""
+
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Protocol, TypeVar
+
+import structlog
+import trio
+from attrs import Factory, define, evolve
+
+from coreflow.domain.backup import Replication, Status
+from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
+from coreflow.domain.ids import NodeId, ServiceId
+from coreflow.domain.pacing import next_delay
+from coreflow.domain.ports import CorestorePort, ReplicaPort
+from coreflow.domain.replication import (
+    SLICE_BYTES,
+    Copy,
+    Manifest,
+    Receipt,
+    Slice,
+    copy_of,
+    in_order,
+    is_manifest,
+    manifest_prefix,
+    object_of,
+    read_manifest,
+    to_pull,
+    to_push,
+)
+from coreflow.domain.snapshots import ArchiveObject
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+CONCURRENCY = 3
+"""Objects that travel at once."""
+PATIENCE_SECONDS = 300.0
+"""How long the other side may be away without the transfer being given up."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+ATTEMPTS = 3
+"""How often an object is begun anew because it did not arrive as it was sent."""
+LEAST_SLICE_BYTES = 32 * 1024
+"""Slices get smaller, down to this, while the other side cannot be reached: on a slow line large ones do not get through."""
+MANIFEST_LIMIT = 64 * 1024 * 1024
+
+
+class Meter(Protocol):
+    """Somebody who wants to know how far it is."""
+
+    def expect(self, size: int) -> None:
+        """So many bytes more have to be moved."""
+        ...
+
+    def moved(self, size: int) -> None:
+        """So many bytes more have been."""
+        ...
+
+
+class NoMeter:
+    """Nobody."""
+
+    def expect(self, size: int) -> None:
+        """Nothing."""
+
+    def moved(self, size: int) -> None:
+        """Nothing."""
+
+
+class Replicator:
+    """Moves archive objects between Corestores and one keeper of copies. One thing at a time."""
+
+    def __init__(self, replica: ReplicaPort, *, patience: float = PATIENCE_SECONDS) -> None:
+        self._replica, self._patience = replica, patience
+        self._lock = trio.Lock()
+        self._slice_bytes = SLICE_BYTES
+        self._foreign: dict[ArchiveObject, Copy] = {}
+        """Copies that are not called as we would call them."""
+
+    # --- there
+
+    async def push(
+        self,
+        corestores: Mapping[NodeId | None, CorestorePort],
+        manifest: Manifest,
+        meter: Meter,
+    ) -> Replication:
+        """Send what the snapshots of a backup need, and its manifest last. How far it came is in the result."""
+        tally = _Tally()
+        try:
+            async with self._lock:
+                try:
+                    await self._push(corestores, manifest, tally, meter)
+                except Refused as exc:  # an index may have been written anew between listing and reading it
+                    log.info("replication begins anew", backup=manifest.backup_id, reason=str(exc))
+                    await self._push(corestores, manifest, tally, meter)
+        except CoreflowError as exc:
+            return tally.result("partial" if tally.objects else "failed", str(exc))
+        return tally.result("completed")
+
+    async def _push(
+        self,
+        corestores: Mapping[NodeId | None, CorestorePort],
+        manifest: Manifest,
+        tally: "_Tally",
+        meter: Meter,
+    ) -> None:
+        backup_id = manifest.backup_id
+        objects: dict[NodeId | None, tuple[ArchiveObject, ...]] = {}
+        there = await self._patiently(self._replica.copies)
+        names = {copy.name for copy in there}
+        tally.total = 0
+        for node, corestore in corestores.items():
+            ids = [part.snapshot_id for part in manifest.parts if part.node == node and part.snapshot_id]
+            objects[node] = await corestore.archive_objects(ids)
+            tally.total += len(objects[node])
+            missing = [obj for obj in to_push(objects[node], there) if copy_of(obj).name not in names]
+            names.update(copy_of(obj).name for obj in missing)
+            meter.expect(sum(obj.size for obj in missing))
+            for group in in_order(missing):
+                await _several(group, partial(self._send, corestore, backup_id, tally, meter))
+        whole = evolve(manifest, objects=objects)
+        content = whole.encode()
+        copy = whole.copy(content)
+        if copy.name not in names:
+            await self._put_whole(copy, content, backup_id)
+
+    async def _send(
+        self,
+        corestore: CorestorePort,
+        backup_id: str,
+        tally: "_Tally",
+        meter: Meter,
+        obj: ArchiveObject,
+    ) -> None:
+        """Send one object, from where the other side has it."""
+        copy, sent = copy_of(obj), _Sent()
+        for attempt in range(ATTEMPTS):
+            await trio.sleep(FIRST_PAUSE * attempt)
+            try:
+                async with corestore.read_object(obj) as chunks:
+                    await self._send_rest(chunks, copy, sent, backup_id, meter)
+            except Unavailable as exc:
+                log.info("archive object broke off", object=obj.path, reason=str(exc))
+                continue
+            if sent.receipt.stored:
+                tally.objects += 1
+                tally.bytes += obj.size
+                return
+            if sent.receipt.received >= obj.size:  # all of it is there, and it is not right
+                sent.receipt = Receipt(0, stored=False)
+        raise Refused(f"archive object {obj.path} did not arrive as it was sent")
+
+    async def _send_rest(
+        self, chunks: AsyncIterator[bytes], copy: Copy, sent: "_Sent", backup_id: str, meter: Meter
+    ) -> None:
+        """Send what the other side has not, until it wants something that has passed already, or has all."""
+        async with aclosing(slices_of(chunks, copy.size, sent.receipt.received)) as slices:
+            async for offset, data in slices:
+                end = offset + len(data)
+                if end <= sent.receipt.received and end < copy.size:
+                    continue
+                sent.receipt = await self._put(copy, offset, data, backup_id)
+                received = min(sent.receipt.received, copy.size)
+                meter.moved(max(received - sent.told, 0))
+                sent.told = max(sent.told, received)
+                if sent.receipt.stored or received < end:
+                    return
+
+    async def _put(self, copy: Copy, offset: int, data: bytes, backup_id: str) -> Receipt:
+        """Hand over a piece, in smaller ones where the line is bad."""
+        end, receipt = offset + len(data), Receipt(offset, stored=False)
+
+        async def put() -> Receipt:
+            start = receipt.received - offset
+            piece = data[start : start + self._slice_bytes]
+            final = offset + start + len(piece) == copy.size
+            return await self._replica.put_slice(
+                copy, offset + start, piece, final=final, backup_id=backup_id
+            )
+
+        while True:
+            before, receipt = receipt.received, await self._patiently(put)
+            if receipt.stored or not before < receipt.received < end:
+                return receipt
+
+    async def _put_whole(self, copy: Copy, content: bytes, backup_id: str) -> None:
+        for offset in range(0, max(len(content), 1), SLICE_BYTES):
+            receipt = await self._put(copy, offset, content[offset : offset + SLICE_BYTES], backup_id)
+        if not receipt.stored:
+            raise Refused("the manifest of the backup did not arrive as it was sent")
+
+    # --- back
+
+    async def manifest(self, backup_id: str, service_id: ServiceId) -> Manifest | None:
+        """The newest manifest of a backup; of somebody else's making, one that has just its objects. None: there is none."""
+        prefix = manifest_prefix(backup_id, service_id)
+        found = await self._patiently(partial(self._replica.copies, prefix=prefix))
+        manifests = [await self._read(c) for c in found if c.name.startswith(prefix)]
+        ours = [m for m in manifests if m.backup_id == backup_id and m.service_id == service_id]
+        if ours:
+            return max(ours, key=lambda m: m.finished_ms)
+        listed = await self._patiently(partial(self._replica.copies, backup_id=backup_id))
+        named = {object_of(copy): copy for copy in listed if not is_manifest(copy)}
+        self._foreign = {obj: copy for obj, copy in named.items() if copy != copy_of(obj)}
+        objects = tuple(named)
+        if not objects:
+            return None
+        return Manifest(
+            backup_id=backup_id, service_id=service_id, finished_ms=0, parts=(), objects={None: objects}
+        )
+
+    async def _read(self, copy: Copy) -> Manifest:
+        if copy.size > MANIFEST_LIMIT:
+            raise Refused("the manifest of the backup is too large")
+        content = bytearray()
+        async with aclosing(self._content(copy, NoMeter())) as chunks:
+            async for chunk in chunks:
+                content += chunk
+        return read_manifest(bytes(content))
+
+    async def pull(
+        self,
+        corestore: CorestorePort,
+        wanted: Iterable[ArchiveObject],
+        meter: Meter,
+    ) -> int:
+        """Fetch what a Corestore's archive lacks; the number of objects."""
+        async with self._lock:
+            missing = to_pull(wanted, await corestore.archive_objects())
+            meter.expect(sum(obj.size for obj in missing))
+            for group in in_order(missing):
+                await _several(group, partial(self._fetch, corestore, meter))
+            return len(missing)
+
+    async def _fetch(self, corestore: CorestorePort, meter: Meter, obj: ArchiveObject) -> None:
+        copy = self._foreign.get(obj) or copy_of(obj)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with aclosing(self._content(copy, meter)) as chunks:
+                    await corestore.write_object(obj, chunks)
+            except Unavailable as exc:
+                if attempt == ATTEMPTS:
+                    raise
+                log.info("archive object broke off", object=obj.path, reason=str(exc))
+                await trio.sleep(FIRST_PAUSE * attempt)
+            else:
+                return
+
+    async def _content(self, copy: Copy, meter: Meter) -> AsyncGenerator[bytes, None]:
+        """The content of a copy, slice by slice. The last one comes only when size and digest are right."""
+        digest, offset = hashlib.sha256(), 0
+        while offset < copy.size:
+            found = await self._patiently(partial(self._get, copy.name, offset))
+            if found.size != copy.size or not found.data or offset + len(found.data) > copy.size:
+                raise Refused(f"archive object {copy.name} is not what was listed")
+            digest.update(found.data)
+            offset += len(found.data)
+            if offset == copy.size and digest.hexdigest() != copy.sha256:
+                raise Refused(
+                    f"archive object {copy.name} arrived with another content than it was stored with"
+                )
+            meter.moved(len(found.data))
+            yield found.data
+        if copy.size == 0 and digest.hexdigest() != copy.sha256:
+            raise Refused(f"archive object {copy.name} is not what was listed")
+
+    async def _get(self, name: str, offset: int) -> Slice:
+        return await self._replica.get_slice(name, offset, self._slice_bytes)
+
+    # --- waiting
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call, again and again while the other side is away."""
+        since, pause = trio.current_time(), 0.0
+        while True:
+            try:
+                result = await call()
+            except Unavailable as exc:
+                self._slice_bytes = max(self._slice_bytes // 2, LEAST_SLICE_BYTES)
+                if trio.current_time() - since >= self._patience:
+                    raise Refused(f"{exc} (for {self._patience:g} s)") from exc
+                log.info("replication waits", reason=str(exc))
+            else:
+                self._slice_bytes = min(self._slice_bytes * 2, SLICE_BYTES)
+                return result
+            pause = next_delay(pause, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+            await trio.sleep(pause)
+
+
+@define
+class _Tally:
+    """What was sent so far."""
+
+    total: int = 0
+    objects: int = 0
+    bytes: int = 0
+
+    def result(self, status: Status, error: str = "") -> Replication:
+        return Replication(
+            status=status,
+            objects_total=self.total,
+            objects_uploaded=self.objects,
+            bytes_uploaded=self.bytes,
+            error=error,
+        )
+
+
+@define
+class _Sent:
+    """How far an object is."""
+
+    receipt: Receipt = Factory(lambda: Receipt(0, stored=False))
+    told: int = 0
+
+
+async def _several(
+    objects: Iterable[ArchiveObject], move: Callable[[ArchiveObject], Awaitable[None]]
+) -> None:
+    """Move objects, a few at a time. The first error ends all of it."""
+    limiter = trio.CapacityLimiter(CONCURRENCY)
+    errors: list[PortError] = []
+
+    async def one(obj: ArchiveObject) -> None:
+        async with limiter:
+            try:
+                await move(obj)
+            except PortError as exc:
+                errors.append(exc)
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for obj in objects:
+            nursery.start_soon(one, obj)
+    if errors:
+        raise errors[0]
+
+
+async def slices_of(
+    chunks: AsyncIterator[bytes], size: int, start: int = 0
+) -> AsyncGenerator[tuple[int, bytes], None]:
+    """Content cut into slices, each with its offset, from `start` on. Empty content is one empty slice."""
+    buffer, offset, skip = bytearray(), start, start
+    async for chunk in chunks:
+        view = memoryview(chunk)[min(skip, len(chunk)) :]
+        skip -= len(chunk) - len(view)
+        buffer += view
+        while len(buffer) > SLICE_BYTES or (len(buffer) == SLICE_BYTES and offset + SLICE_BYTES < size):
+            data = bytes(memoryview(buffer)[:SLICE_BYTES])
+            del buffer[:SLICE_BYTES]
+            yield offset, data
+            offset += len(data)
+    if buffer or size == 0:
+        yield offset, bytes(buffer)

@@ -1,0 +1,519 @@
+"""Bringing a backup back: the workload is stopped, everything in its place is saved, overwritten, and it starts again.
+
+A note on the stopped service says what is going on. So a process that dies in the middle leaves enough for the next one
+to finish: whoever finds the note restores what it names once more, which does no harm, and starts the workload.
+"""
+
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import structlog
+import trio
+from attrs import define, evolve, field
+
+from coreflow.domain import naming
+from coreflow.domain.backup import (
+    Part,
+    RestoreNote,
+    RestoreRequest,
+    RestoreResult,
+    Status,
+    Target,
+    aim,
+    check_snapshots,
+    chosen_parts,
+    parts_in,
+    read_note,
+    safety_of,
+    safety_tags,
+)
+from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
+from coreflow.domain.ids import ClusterId, Owner, ServiceId
+from coreflow.domain.observed import ROLLED_BACK, ObservedService
+from coreflow.domain.plan import Start, Stop
+from coreflow.domain.ports import CorestorePort
+from coreflow.domain.replication import Manifest
+from coreflow.domain.sites import Site, Sites
+from coreflow.domain.snapshots import RESTORE_TAG, VOLUME, Snapshot
+
+from .backups import Facts, Tools, facts_of, provisioned, take_snapshot
+from .supervise import leaves
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+BEAT_SECONDS = 15.0
+"""How often whoever is at a restore gives a sign of life."""
+LEASE_SECONDS = 60.0
+"""After so long without one, a restore may be finished by others."""
+STOP_SECONDS = 120.0
+"""How long a workload may take to stop."""
+ROLL_OUT_SECONDS = 60.0
+"""How long a restore waits for a roll-out to end: stopping the service would disarm its roll-back."""
+START_SECONDS = 60.0
+"""How long starting the workload is tried, come what may."""
+GRACE_SECONDS = 8.0
+"""How long a restore that is told to end goes on with what would leave data half restored."""
+PATIENCE_SECONDS = 120.0
+"""How long a Corestore may be away in the middle of a restore."""
+POLL_SECONDS = 0.3
+PAUSE_SECONDS = 2.0
+_ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "orphaned", "remove"})
+
+
+@define
+class _Work:
+    """One restore under way."""
+
+    tools: Tools
+    cluster: str
+    service_id: ServiceId
+    live: ObservedService | None
+    ports: Mapping[Site, CorestorePort]
+    note: RestoreNote
+    targets: tuple[Target, ...]
+    pulled: int = 0
+    created: tuple[str, ...] = ()
+    restored: list[Part] = field(factory=list)
+    problems: list[str] = field(factory=list)
+    saved: dict[tuple[str, str, str], Snapshot] = field(factory=dict)
+    has_begun: bool = False
+    """Whether something may have been overwritten."""
+    is_lost: bool = False
+    """Whether somebody else is at it now."""
+
+    def result(self) -> RestoreResult:
+        """What came of it."""
+        done: Status = "completed" if not self.problems else "partial" if self.restored else "failed"
+        return RestoreResult(
+            backup_id=self.note.backup_id,
+            service_id=self.service_id,
+            status=done,
+            objects_pulled=self.pulled,
+            volumes_created=self.created,
+            volumes_restored=tuple(p.name for p in self.restored if p.kind == VOLUME),
+            resources_restored=tuple(p.binding_id for p in self.restored if p.kind != VOLUME),
+            error="; ".join(self.problems),
+        )
+
+
+async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> RestoreResult:
+    """Restore. What goes wrong is in the result. Nothing is touched unless every part can be restored."""
+    try:
+        facts = await facts_of(tools, request.service_id)
+        while facts.live is not None and facts.live.is_stopped:
+            await _end_of_other(tools, facts.live, holder)
+            facts = await facts_of(tools, request.service_id)
+        work = await _prepared(tools, request, facts, holder)
+    except CoreflowError as exc:
+        return RestoreResult(
+            backup_id=request.backup_id, service_id=request.service_id, status="failed", error=str(exc)
+        )
+    await _carry_out(work)
+    return work.result()
+
+
+async def _end_of_other(tools: Tools, live: ObservedService, holder: str) -> None:
+    """Wait for the end of a restore that is under way. One that nobody is at any more is finished."""
+    tools.step("waiting for another restore of it to end")
+    since = trio.current_time()
+    while live.is_stopped:
+        note = read_note(live.restore_note)
+        if is_orphan(live, holder, trio.current_time() - since):
+            if note is None or is_outdated(live):
+                await tools.docker.apply(Start(live, "no restore is under way"))
+            else:
+                await finish_restore(tools, live, note, holder)
+            return
+        await trio.sleep(PAUSE_SECONDS)
+        services, _ = await tools.docker.progress()
+        now = next((s for s in services if s.id == live.id), None)
+        if now is None:
+            return
+        if now.restore_note != live.restore_note:
+            since = trio.current_time()
+        live = now
+
+
+def is_orphan(live: ObservedService, holder: str, seconds: float) -> bool:
+    """Whether nobody is at the restore of a stopped service. `seconds`: how long its note has not changed.
+
+    A note of our own is one that our predecessor left: whoever asks is not at it.
+    """
+    note = read_note(live.restore_note)
+    return note is None or note.holder == holder or seconds >= LEASE_SECONDS
+
+
+def is_outdated(live: ObservedService) -> bool:
+    """Whether its note came back with a roll-back: the restore that it is about has ended long ago."""
+    return live.update_state in ROLLED_BACK
+
+
+async def finish_restore(
+    tools: Tools, live: ObservedService, note: RestoreNote, holder: str
+) -> RestoreResult:
+    """Finish what somebody began who is no longer at it. Only the note is needed for that: no records.
+
+    Raises LostRace where somebody is at it after all, and Unavailable where the engine is away.
+    """
+    ports: dict[Site, CorestorePort] = {}
+    targets: list[Target] = []
+    problems: list[str] = []
+    sites = await _sites_again(tools, live, note)
+    for part in note.parts:
+        site = next(iter(sites.of([part.node] if part.node else [])), None)
+        if site is None or tools.corestores is None:
+            problems.append(f"{part}: no Corestore is known on its node")
+            continue
+        ports[site] = tools.corestores.at(site)
+        targets.append(Target(part=part, site=site))
+    work = _Work(
+        tools=tools,
+        cluster=live.cluster,
+        service_id=ServiceId(live.owner),
+        live=live,
+        ports=ports,
+        note=evolve(note, holder=holder),
+        targets=tuple(targets),
+        problems=problems,
+    )
+    await _carry_out(work)
+    if work.is_lost:
+        raise LostRace("; ".join(work.problems))
+    return work.result()
+
+
+async def _sites_again(tools: Tools, live: ObservedService, note: RestoreNote) -> Sites:
+    """Where the Corestores are; waits a while for those that the note is about."""
+    until = trio.current_time() + PATIENCE_SECONDS
+    while True:
+        observed = await tools.docker.observe()
+        sites = tools.corestores.sites(observed, ClusterId(live.cluster)) if tools.corestores else Sites()
+        known = all(sites.of([part.node] if part.node else []) for part in note.parts)
+        if known or tools.corestores is None or trio.current_time() >= until:
+            return sites
+        await trio.sleep(PAUSE_SECONDS)
+
+
+# --- before anything is touched
+
+
+async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder: str) -> _Work:
+    """Find out what goes where, and have it there. Raises Refused for anything that cannot be."""
+    tools.step("looking for the backup")
+    found = await facts.snapshots()
+    known = [
+        part
+        for site, snapshots in found.items()
+        for part in parts_in(snapshots, request.backup_id, request.service_id, site.node)
+    ]
+    manifest = await _manifest(tools, request)
+    if manifest is not None:
+        known += [part for part in manifest.parts if part.snapshot_id not in {k.snapshot_id for k in known}]
+    pulled = 0
+    if (
+        manifest is not None and not manifest.parts
+    ):  # somebody else's: its snapshots are known once it is here
+        pulled += await _pull(tools, facts, manifest, facts.homes)
+        for site, snapshots in (await facts.snapshots()).items():
+            known += parts_in(snapshots, request.backup_id, request.service_id, site.node)
+    parts = chosen_parts(request, known)
+    targets = aim(facts.service, facts.bindings, parts, facts.homes)
+    if manifest is not None and manifest.parts:
+        pulled += await _pull(tools, facts, manifest, {target.site for target in targets})
+    if manifest is not None:
+        found = await facts.snapshots()
+    check_snapshots(request.service_id, targets, found)
+    if any(target.part.kind != VOLUME for target in targets):
+        problems = await provisioned(tools, facts)
+        if problems:
+            raise Refused("; ".join(problems.values()))
+    created = await _created(tools, facts, targets)
+    note = RestoreNote(
+        id=uuid.uuid4().hex,
+        backup_id=request.backup_id,
+        holder=holder,
+        parts=tuple(evolve(target.part, node=target.site.node) for target in targets),
+    )
+    return _Work(
+        tools=tools,
+        cluster=facts.records.cluster.id,
+        service_id=facts.service.id,
+        live=facts.live,
+        ports=facts.ports,
+        note=note,
+        targets=targets,
+        pulled=pulled,
+        created=created,
+    )
+
+
+async def _manifest(tools: Tools, request: RestoreRequest) -> Manifest | None:
+    """What others keep of this backup. That nobody does is no fault: all may be here."""
+    if tools.replicator is None or not request.pull_missing:
+        return None
+    try:
+        return await tools.replicator.manifest(request.backup_id, request.service_id)
+    except Refused as exc:
+        log.info("nothing to pull", reason=str(exc))
+        return None
+
+
+async def _pull(tools: Tools, facts: Facts, manifest: Manifest, sites: Iterable[Site]) -> int:
+    """Fetch what the archives lack: those of the nodes where they were or, where that node is gone, of a node at hand."""
+    assert tools.replicator is not None  # noqa: S101 - else there is no manifest
+    count = 0
+    for site in sites:
+        own = manifest.objects.get(site.node)
+        wanted = own if own is not None else [o for objects in manifest.objects.values() for o in objects]
+        tools.step(f"fetching what the archive of {site} lacks")
+        count += await tools.replicator.pull(facts.ports[site], wanted, tools.watcher)
+    return count
+
+
+async def _created(tools: Tools, facts: Facts, targets: Sequence[Target]) -> tuple[str, ...]:
+    """Make the volumes that are not there."""
+    created: list[str] = []
+    there = {site: {v.name for v in await port.volumes()} for site, port in facts.ports.items()}
+    for target in targets:
+        if target.volume is not None and target.volume.name not in there[target.site]:
+            tools.step(f"creating {target.part}")
+            await facts.ports[target.site].create_volume(target.volume)
+            created.append(target.volume.name)
+    return tuple(created)
+
+
+# --- the part that must not stop half-way
+
+
+async def _carry_out(work: _Work) -> None:
+    """Stop, save, overwrite, start. Told to end, it starts the workload, unless data may be half restored then."""
+    ended, owner = False, Owner(work.service_id)
+    work.tools.restoring.add(owner)
+    try:
+        try:
+            await _look_again(work)
+            await _stop(work)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_beat, work, nursery.cancel_scope)
+                await _wait_until_stopped(work)
+                await _save(work)
+                await _gracefully(work)
+                nursery.cancel_scope.cancel()
+        except* CoreflowError as group:
+            work.problems += [str(exc) for exc in leaves(group)]
+        ended = True
+    finally:
+        try:
+            await _put_back(work, ended=ended)
+        finally:
+            work.tools.restoring.discard(owner)
+
+
+async def _look_again(work: _Work) -> None:
+    """A service that was not there may have been deployed meanwhile."""
+    if work.live is None:
+        services, _ = await work.tools.docker.progress()
+        ours = (s for s in services if s.owner == Owner(work.service_id) and s.cluster == work.cluster)
+        work.live = next(ours, None)
+
+
+async def _stop(work: _Work) -> None:
+    """Stop the workload. Raises LostRace where somebody else is at it."""
+    if work.live is None:
+        return
+    if not work.live.is_stopped:
+        await _wait_for_roll_out(work)
+    work.tools.step("stopping the workload")
+    try:
+        await _renew(work)
+    except LostRace:
+        work.is_lost = True
+        raise
+
+
+async def _wait_until_stopped(work: _Work) -> None:
+    """Raises Refused where the workload goes on."""
+    until = trio.current_time() + STOP_SECONDS
+    while work.live is not None:
+        with _ignoring_outages():
+            _, tasks = await work.tools.docker.progress()
+            if all(t.state in _ENDED for t in tasks if t.service_id == work.live.id):
+                return
+        if trio.current_time() >= until:
+            raise Refused(f"the workload does not stop within {STOP_SECONDS:g} s")
+        await trio.sleep(POLL_SECONDS)
+
+
+async def _wait_for_roll_out(work: _Work) -> None:
+    assert work.live is not None  # noqa: S101 - see above
+    until = trio.current_time() + ROLL_OUT_SECONDS
+    while trio.current_time() < until:
+        services, _ = await work.tools.docker.progress()
+        work.live = next((s for s in services if s.id == work.live.id), work.live)
+        if not work.live.in_roll_out:
+            return
+        await trio.sleep(POLL_SECONDS)
+    log.warning("stopped in the middle of a roll-out", service=work.live.name)
+
+
+async def _renew(work: _Work) -> None:
+    """Write the note on the service."""
+    assert work.live is not None  # noqa: S101 - whoever calls has one
+    work.note = evolve(work.note, beat=work.note.beat + 1)
+    reason = f"restoring backup {work.note.backup_id}"
+    stop = Stop(work.live, work.note.label(), work.live.restore_note, reason)
+    stopped = evolve(
+        work.live, labels={naming.STOPPED: "", **work.live.labels, naming.RESTORE: work.note.label()}
+    )
+    try:
+        await work.tools.docker.apply(stop)
+    except Unavailable:
+        work.live = stopped  # it may be
+        raise
+    work.live = stopped
+
+
+async def _beat(work: _Work, scope: trio.CancelScope) -> None:
+    """Show that somebody is at it. Gives up when somebody else is."""
+    while work.live is not None:
+        await trio.sleep(BEAT_SECONDS)
+        with _ignoring_outages():
+            try:
+                await _renew(work)
+            except LostRace:
+                services, _ = await work.tools.docker.progress()
+                there = next((s for s in services if s.id == work.live.id), None)
+                note = read_note(there.restore_note) if there is not None else None
+                if (
+                    there is None
+                    or note is None
+                    or (note.id, note.holder) != (work.note.id, work.note.holder)
+                ):
+                    work.is_lost = True
+                    work.problems.append("somebody else has stopped or started the service meanwhile")
+                    scope.cancel()
+                    return
+                work.live = there
+
+
+async def _save(work: _Work) -> None:
+    """Take a snapshot of everything that will be overwritten. Raises when that cannot be done: nothing is touched then."""
+    for target in work.targets:
+        if target.part.name in work.created and target.part.kind == VOLUME:
+            continue
+        work.tools.step(f"saving {target.part} as it is")
+        work.saved[target.key] = await _patiently(partial(_saved, work, target))
+
+
+async def _saved(work: _Work, target: Target) -> Snapshot:
+    port = work.ports[target.site]
+    known = safety_of(target, work.note, await port.snapshots(work.service_id))
+    if known is not None:
+        return known
+    tags = safety_tags(target, work.note, work.service_id)
+    return await take_snapshot(port, work.service_id, target.part, tags, RESTORE_TAG)
+
+
+async def _gracefully(work: _Work) -> None:
+    """Overwrite everything; told to end, go on for a moment."""
+    scope, done = trio.CancelScope(shield=True), trio.Event()
+
+    async def end_soon() -> None:
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            scope.deadline = trio.current_time() + GRACE_SECONDS
+            raise
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_soon)
+        with scope:
+            for target in work.targets:
+                work.has_begun = True
+                await _restore(work, target)
+            work.has_begun = False
+        done.set()
+
+
+async def _restore(work: _Work, target: Target) -> None:
+    """Overwrite one part; where that fails, put back what was there."""
+    part = target.part
+    work.tools.step(f"restoring {part}")
+    try:
+        await _patiently(partial(_overwrite, work, target, part.snapshot_id))
+    except PortError as exc:
+        work.problems.append(f"{part}: {exc}; {await _undone(work, target)}")
+    else:
+        work.restored.append(part)
+
+
+async def _undone(work: _Work, target: Target) -> str:
+    saved = work.saved.get(target.key)
+    if saved is None:
+        return "it was not there before"
+    work.tools.step(f"putting {target.part} back as it was")
+    try:
+        await _patiently(partial(_overwrite, work, target, saved.id))
+    except PortError as exc:
+        return f"and what was there could not be put back ({exc}): it is in snapshot {saved.id}"
+    return "it is as it was before"
+
+
+async def _overwrite(work: _Work, target: Target, snapshot_id: str) -> None:
+    port, part = work.ports[target.site], target.part
+    if part.kind == VOLUME:
+        await port.restore_volume(part.name, snapshot_id)
+    else:
+        await port.restore_resource(work.service_id, part.kind, snapshot_id)
+
+
+async def _put_back(work: _Work, *, ended: bool) -> None:
+    """Start the workload: in every case but two. One is that somebody else is at it; the other needs a finished restore."""
+    if work.live is None or work.is_lost or not work.live.is_stopped:
+        return
+    if work.has_begun and not ended:
+        log.error("left stopped", service=work.live.name, reason="half restored; the next start finishes it")
+        return
+    seconds = START_SECONDS if ended else GRACE_SECONDS
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
+        work.tools.step("starting the workload")
+        while True:
+            try:
+                await work.tools.docker.apply(Start(work.live, "the restore has ended"))
+                return
+            except (LostRace, Unavailable) as exc:
+                reason = str(exc)
+            except PortError as exc:
+                work.problems.append(f"the workload could not be started: {exc}")
+                return
+            log.info("not started yet", service=work.live.name, reason=reason)
+            await trio.sleep(POLL_SECONDS)
+    work.problems.append("the workload could not be started: the engine does not answer")
+
+
+# --- patience
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Call, again and again while the far side is away. Only for what may be repeated."""
+    until = trio.current_time() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await call()
+        except Unavailable as exc:
+            if trio.current_time() >= until:
+                raise
+            log.info("waiting", reason=str(exc))
+        await trio.sleep(PAUSE_SECONDS)
+
+
+@contextmanager
+def _ignoring_outages() -> Iterator[None]:
+    try:
+        yield
+    except Unavailable as exc:
+        log.info("waiting", reason=str(exc))

@@ -1,0 +1,483 @@
+"""Backup and restore of one service: what is asked for, the steps that it takes, and what came of them.
+
+Nothing here happens: `coreflow.app.backups` gathers the facts, lets this module say what to do, and does it.
+
+A restore never makes two services' data one: a snapshot of another service is refused. It never destroys what is there:
+everything it will overwrite is saved first, and a part that cannot be restored gets that back.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import orjson
+from attrs import evolve, frozen
+
+from . import naming
+from .bindings import BindingSpec
+from .errors import Refused
+from .ids import NodeId, ServiceId
+from .images import Rejected
+from .records import ServiceRecord
+from .sites import Site
+from .snapshots import (
+    BACKUP_TAG,
+    BINDING_TAG,
+    NODE_TAG,
+    PATH_TAG,
+    RESTORE_TAG,
+    SERVICE_TAG,
+    VOLUME,
+    Snapshot,
+    SnapshotKind,
+    VolumeSpec,
+    tagged,
+)
+from .specs import Mount
+from .volumes import DEFAULT_DRIVER, make_mounts
+
+Status = Literal["completed", "partial", "failed"]
+RESOURCES: tuple[SnapshotKind, ...] = ("database", "objectstorage")
+_BACKUP = naming.PREFIX + "backup"
+
+# --- what is asked for
+
+
+@frozen(kw_only=True)
+class Part:
+    """One thing that a backup holds: a volume, a database or a bucket, and the snapshot of it."""
+
+    kind: SnapshotKind
+    name: str
+    """The volume's name; of a database or a bucket, the capability."""
+    mount_path: str = ""
+    binding_id: str = ""
+    snapshot_id: str = ""
+    """Empty where it could not be taken; `error` says why then."""
+    size_bytes: int | None = None
+    node: NodeId | None = None
+    """Where its Corestore is, if that is known."""
+    error: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, NodeId | None]:
+        """What it is, whatever its snapshot."""
+        return self.kind, self.name, self.node
+
+    def __str__(self) -> str:
+        return f"{'volume ' if self.kind == VOLUME else ''}{self.name}"
+
+
+@frozen(kw_only=True)
+class BackupRequest:
+    """A backup of one service, wanted under an id of the asker's choice. Asked again, the same backup is meant."""
+
+    backup_id: str
+    service_id: ServiceId
+    trigger: str = "manual"
+    replicate: bool = False
+    """Send the archive to Cloudly, too."""
+    include_volumes: bool = True
+    include_resources: bool = True
+
+
+@frozen(kw_only=True)
+class RestoreRequest:
+    """A restore of one service from a backup: of these parts, or of everything in it."""
+
+    backup_id: str
+    service_id: ServiceId
+    volumes: tuple[Part, ...] | None = None
+    resources: tuple[Part, ...] | None = None
+    pull_missing: bool = True
+    """Fetch what Corestore's archive lacks from Cloudly."""
+
+
+# --- what came of it
+
+
+@frozen(kw_only=True)
+class Replication:
+    """How far the archive was sent to Cloudly."""
+
+    status: Status
+    objects_total: int = 0
+    objects_uploaded: int = 0
+    bytes_uploaded: int = 0
+    error: str = ""
+
+
+@frozen(kw_only=True)
+class BackupResult:
+    """How a backup ended. Partial: some of its parts are there."""
+
+    backup_id: str
+    service_id: ServiceId
+    status: Status
+    started_ms: int = 0
+    finished_ms: int = 0
+    parts: tuple[Part, ...] = ()
+    replication: Replication | None = None
+    error: str = ""
+
+
+@frozen(kw_only=True)
+class RestoreResult:
+    """How a restore ended. Partial: some of its parts were restored; the others are as they were before."""
+
+    backup_id: str
+    service_id: ServiceId
+    status: Status
+    objects_pulled: int = 0
+    volumes_created: tuple[str, ...] = ()
+    volumes_restored: tuple[str, ...] = ()
+    resources_restored: tuple[str, ...] = ()
+    """Ids of their bindings."""
+    error: str = ""
+
+
+# --- a backup, step by step
+
+
+@frozen
+class Take:
+    """Have a Corestore take the snapshot of a part."""
+
+    site: Site
+    part: Part
+    tags: Mapping[str, str]
+
+
+@frozen(kw_only=True)
+class BackupPlan:
+    """What has to be done, and what needs nothing done: it is there already, or cannot be had."""
+
+    steps: tuple[Take, ...] = ()
+    settled: tuple[tuple[Site, Part], ...] = ()
+
+
+def plan_backup(
+    request: BackupRequest,
+    service: ServiceRecord,
+    bindings: Sequence[BindingSpec],
+    sites: Sequence[Site],
+    found: Mapping[Site, Sequence[Snapshot]],
+) -> BackupPlan:
+    """The snapshots to take: volumes first, then databases and buckets. One that `found` has already is not taken again.
+
+    Raises Refused where the record marks nothing for backup, or cannot be read.
+    """
+    wanted: list[Part] = []
+    if request.include_volumes:
+        wanted += [
+            _volume_part(mount) for mount in volumes_of(service) if mount.labels.get(_BACKUP) == "true"
+        ]
+    if request.include_resources:
+        wanted += [
+            Part(kind=capability, name=capability, binding_id=spec.id)
+            for spec in bindings
+            for capability in _kinds(spec.capability)
+        ]
+    if not wanted:
+        raise Refused("nothing to back up: it has no volume that is marked for backup, and no binding")
+    steps: list[Take] = []
+    settled: list[tuple[Site, Part]] = []
+    for part in wanted:
+        for site in sites:
+            placed = evolve(part, node=site.node)
+            snapshot = _of_backup(placed, request, found.get(site, ()))
+            if snapshot is not None:
+                there = evolve(placed, snapshot_id=snapshot.id, size_bytes=snapshot.size_bytes)
+                settled.append((site, there))
+            elif part.error:
+                settled.append((site, placed))
+            else:
+                steps.append(Take(site, placed, _tags(placed, request)))
+    return BackupPlan(steps=tuple(steps), settled=tuple(settled))
+
+
+def volumes_of(service: ServiceRecord) -> tuple[Mount, ...]:
+    """The volumes that a record mounts. Raises Refused when its mounts cannot be read."""
+    try:
+        return tuple(mount for mount in make_mounts(service) if mount.type == "volume")
+    except Rejected as exc:
+        raise Refused("; ".join(exc.reasons)) from exc
+
+
+def _volume_part(mount: Mount) -> Part:
+    error = ""
+    if mount.driver != DEFAULT_DRIVER:
+        error = f"its driver is {mount.driver}: only volumes of {DEFAULT_DRIVER} can be backed up"
+    return Part(kind=VOLUME, name=mount.source, mount_path=mount.target, error=error)
+
+
+def _kinds(capability: str) -> tuple[SnapshotKind, ...]:
+    return tuple(kind for kind in RESOURCES if kind == capability)
+
+
+def _tags(part: Part, request: BackupRequest) -> dict[str, str]:
+    tags = {
+        BACKUP_TAG: request.backup_id,
+        SERVICE_TAG: request.service_id,
+        NODE_TAG: part.node or "",
+        PATH_TAG: part.mount_path,
+        BINDING_TAG: part.binding_id,
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def _of_backup(part: Part, request: BackupRequest, found: Iterable[Snapshot]) -> Snapshot | None:
+    """The snapshot of a part that was taken for this backup before."""
+    taken = [
+        snapshot
+        for snapshot in tagged(found, BACKUP_TAG, request.backup_id)
+        if snapshot.kind == part.kind
+        and snapshot.belongs_to in (None, request.service_id)
+        and (part.kind != VOLUME or snapshot.name == part.name)
+    ]
+    return taken[0] if taken else None
+
+
+def status_of(parts: Iterable[Part], replication: Replication | None = None) -> Status:
+    """Completed: everything is there. Failed: nothing is."""
+    fine = [not part.error for part in parts]
+    if not any(fine):
+        return "failed"
+    sent = replication is None or replication.status == "completed"
+    return "completed" if all(fine) and sent else "partial"
+
+
+# --- a restore, step by step
+
+
+@frozen(kw_only=True)
+class Target:
+    """A part of a backup, and where it is to be put."""
+
+    part: Part
+    """With the name that the volume has now."""
+    site: Site
+    volume: VolumeSpec | None = None
+    """How to make the volume, should it not be there."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What is overwritten."""
+        return self.part.kind, self.part.name, self.site.url
+
+
+def parts_in(
+    snapshots: Iterable[Snapshot], backup_id: str, service_id: ServiceId, node: NodeId | None
+) -> tuple[Part, ...]:
+    """The parts of a backup, as the tags of snapshots tell them."""
+    found: dict[tuple[str, str], Part] = {}
+    for snapshot in tagged(snapshots, BACKUP_TAG, backup_id):
+        if snapshot.belongs_to == service_id:
+            part = Part(
+                kind=snapshot.kind,
+                name=snapshot.name if snapshot.kind == VOLUME else snapshot.kind,
+                mount_path=snapshot.tags.get(PATH_TAG, ""),
+                binding_id=snapshot.tags.get(BINDING_TAG, ""),
+                snapshot_id=snapshot.id,
+                size_bytes=snapshot.size_bytes,
+                node=node,
+            )
+            found.setdefault((part.kind, part.name), part)
+    return tuple(found.values())
+
+
+def chosen_parts(request: RestoreRequest, known: Iterable[Part]) -> tuple[Part, ...]:
+    """What to restore: the parts that are named, else all that are known. Raises Refused where that is nothing."""
+    by_snapshot: dict[str, Part] = {}
+    for part in known:
+        if part.snapshot_id and not part.error:
+            by_snapshot.setdefault(part.snapshot_id, part)
+    chosen: list[Part] = []
+    for named, is_volume in ((request.volumes, True), (request.resources, False)):
+        if named is None:
+            chosen += [part for part in by_snapshot.values() if (part.kind == VOLUME) == is_volume]
+            continue
+        for part in named:
+            there = by_snapshot.get(part.snapshot_id)
+            if not part.snapshot_id:
+                there = _same(part, by_snapshot.values())
+            chosen.append(_completed(part, there))
+    if not chosen:
+        raise Refused("no such backup of this service is known here")
+    return tuple(chosen)
+
+
+def _same(part: Part, known: Iterable[Part]) -> Part | None:
+    """The part of the backup that one without a snapshot means. Raises Refused where it holds none."""
+    for one in known:
+        by_name = one.kind == part.kind and one.name == part.name
+        by_place = bool(part.mount_path) and one.mount_path == part.mount_path
+        by_binding = bool(part.binding_id) and one.binding_id == part.binding_id
+        if by_name or by_place or by_binding:
+            return one
+    raise Refused(f"{part} is not in this backup")
+
+
+def _completed(part: Part, known: Part | None) -> Part:
+    """A reference, with what is known besides."""
+    if known is None:
+        return part
+    elsewhere = part.name not in ("", known.name)  # then it is meant for another place than where it is from
+    return evolve(
+        part,
+        name=part.name or known.name,
+        mount_path=part.mount_path or ("" if elsewhere else known.mount_path),
+        binding_id=part.binding_id or known.binding_id,
+        snapshot_id=part.snapshot_id or known.snapshot_id,
+        node=part.node or known.node,
+    )
+
+
+def aim(
+    service: ServiceRecord,
+    bindings: Sequence[BindingSpec],
+    parts: Iterable[Part],
+    homes: Sequence[Site],
+) -> tuple[Target, ...]:
+    """Where every part goes: to the volume of its name or else at its path, on the node where the service has it now.
+
+    Raises Refused for a part that this service has no place for, and for two that would go to the same place.
+    """
+    mounts = volumes_of(service)
+    targets: dict[tuple[str, str, str], Target] = {}
+    for part in parts:
+        there = [site for site in homes if site.node is None or site.node == part.node]
+        if not there and not homes:
+            raise Refused("no Corestore is known on the node of this service")
+        site = (there or list(homes))[0]
+        target = _aimed(service, mounts, bindings, part, site)
+        if target.key in targets:
+            raise Refused(f"two snapshots are to be restored to {target.part}")
+        targets[target.key] = target
+    return tuple(sorted(targets.values(), key=lambda t: (t.part.kind != VOLUME, t.part.kind, t.part.name)))
+
+
+def _aimed(
+    service: ServiceRecord,
+    mounts: Sequence[Mount],
+    bindings: Sequence[BindingSpec],
+    part: Part,
+    site: Site,
+) -> Target:
+    if part.kind != VOLUME:
+        spec = next((b for b in bindings if b.capability == part.kind), None)
+        if spec is None:
+            raise Refused(f"the service has no binding for {part}")
+        return Target(part=evolve(part, name=part.kind, binding_id=spec.id), site=site)
+    mount = next((m for m in mounts if m.source == part.name), None)
+    mount = mount or next((m for m in mounts if part.mount_path and m.target == part.mount_path), None)
+    if mount is None:
+        raise Refused(f"the service has no {part}")
+    if mount.driver != DEFAULT_DRIVER:
+        raise Refused(
+            f"{part} has the driver {mount.driver}: only volumes of {DEFAULT_DRIVER} can be restored"
+        )
+    spec_ = VolumeSpec(
+        name=mount.source,
+        service_id=service.id,
+        mount_path=mount.target,
+        options=mount.options,
+        labels=mount.labels,
+    )
+    return Target(part=evolve(part, name=mount.source, mount_path=mount.target), site=site, volume=spec_)
+
+
+def check_snapshots(
+    service_id: ServiceId, targets: Iterable[Target], found: Mapping[Site, Sequence[Snapshot]]
+) -> None:
+    """Make sure that every snapshot is there, of the right kind, and of this service. Raises Refused with all that is not."""
+    problems: list[str] = []
+    for target in targets:
+        part = target.part
+        snapshot = next((s for s in found.get(target.site, ()) if s.id == part.snapshot_id), None)
+        if snapshot is None:
+            problems.append(f"{part}: {target.site} has no snapshot {part.snapshot_id}")
+        elif snapshot.belongs_to != service_id:
+            problems.append(f"{part}: snapshot {part.snapshot_id} belongs to another service")
+        elif snapshot.kind != part.kind:
+            problems.append(f"{part}: snapshot {part.snapshot_id} is one of a {snapshot.kind}")
+    if problems:
+        raise Refused("; ".join(problems))
+
+
+def safety_tags(target: Target, note: "RestoreNote", service_id: ServiceId) -> dict[str, str]:
+    """The tags of the snapshot that is taken of what a restore is about to overwrite."""
+    tags = {RESTORE_TAG: note.id, SERVICE_TAG: service_id, PATH_TAG: target.part.mount_path}
+    return {name: value for name, value in tags.items() if value}
+
+
+def safety_of(target: Target, note: "RestoreNote", found: Iterable[Snapshot]) -> Snapshot | None:
+    """The snapshot that this restore took of what it is about to overwrite, if it did."""
+    taken = tagged(found, RESTORE_TAG, note.id)
+    part = target.part
+    return next(
+        (s for s in taken if s.kind == part.kind and (part.kind != VOLUME or s.name == part.name)), None
+    )
+
+
+# --- what a stopped service says about itself
+
+
+@frozen(kw_only=True)
+class RestoreNote:
+    """What is written on a service that is stopped for a restore, so that anybody can finish it."""
+
+    id: str
+    """Of this restore: two restores of one backup are two."""
+    backup_id: str
+    holder: str
+    """Who is at it."""
+    beat: int = 0
+    """Grows as long as somebody is."""
+    parts: tuple[Part, ...] = ()
+
+    def label(self) -> str:
+        """As the text of a label."""
+        parts = [
+            {
+                "kind": p.kind,
+                "name": p.name,
+                "snapshotId": p.snapshot_id,
+                "bindingId": p.binding_id,
+                "nodeId": p.node,
+            }
+            for p in self.parts
+        ]
+        document = {
+            "id": self.id,
+            "backupId": self.backup_id,
+            "holder": self.holder,
+            "beat": self.beat,
+            "parts": [{name: value for name, value in part.items() if value} for part in parts],
+        }
+        return orjson.dumps(document).decode()
+
+
+def read_note(label: str) -> RestoreNote | None:
+    """What such a label says; None when it cannot be read."""
+    try:
+        raw = orjson.loads(label)
+        parts = tuple(
+            Part(
+                kind=part["kind"],
+                name=str(part["name"]),
+                snapshot_id=str(part["snapshotId"]),
+                binding_id=str(part.get("bindingId", "")),
+                node=part.get("nodeId"),
+            )
+            for part in raw["parts"]
+            if part["kind"] in (VOLUME, *RESOURCES)
+        )
+        return RestoreNote(
+            id=str(raw["id"]),
+            backup_id=str(raw["backupId"]),
+            holder=str(raw["holder"]),
+            beat=int(raw["beat"]),
+            parts=parts,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
