@@ -296,8 +296,11 @@ async def test_the_token_is_in_the_header(nursery: trio.Nursery) -> None:
 def test_the_table_is_the_whole_truth() -> None:
     """Every path is in it, with what it is asked with."""
     table = m.endpoint_table()
-    for endpoint in m.ASKED:
-        assert f"| `POST {endpoint.path}` | `serviceId`, " in table
+    assert len(set(m.ASKED)) == 12
+    for endpoint in (*m.ASKED, *m.UNASKED):
+        asked = ", ".join(f"`{member.name}`" for member in endpoint.request)
+        assert f"| `{endpoint.verb} {endpoint.path}` | {asked} | " in table
+    assert "| `POST /resources/deprovision` | `serviceId`, `capabilities` | `ok` | read |" in table
 
 
 # ---------------------------------------------------------------- the adapter alone: what is read

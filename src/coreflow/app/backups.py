@@ -144,6 +144,8 @@ async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:
     )
     try:
         facts = await facts_of(tools, request.service_id)
+        if facts.live is not None and facts.live.is_stopped:
+            raise Refused("it is being restored")
         for site in facts.homes:
             tools.step(f"asking {site}")
         problems = await provisioned(tools, facts) if request.include_resources else {}

@@ -5,8 +5,10 @@ the note on the stopped service, and finished.
 """
 
 import math
+import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -21,14 +23,13 @@ from coreflow.domain.observed import ObservedService
 from coreflow.domain.plan import Start
 
 from .backups import Tools, Watcher, make_backup
-from .restores import finish_restore, is_orphan, is_outdated, make_restore
+from .restores import DAEMON, finish_restore, is_orphan, is_outdated, make_restore
 from .supervise import described
 
 log = structlog.get_logger()
 
-DAEMON = "daemon"
-"""The holder of every restore of a daemon. There is one for a cluster: what it finds of its own was left by its predecessor."""
 LOOK_SECONDS = 5.0
+RECORDS_SECONDS = 5.0
 REMEMBERED = 1000
 
 Key = tuple[str, str, str]
@@ -58,14 +59,15 @@ class _Operation:
 class Operations:
     """`Operator` on a cluster. `run` has to run for anything to happen.
 
-    `holder` is who we are to others that see a restore of ours. With `finish_orphans`, what others left unfinished is
+    `holder` is who we are to others that see a restore of ours: by default a daemon, of which a cluster has one. With `finish_orphans`, what others left unfinished is
     finished at once; without, only when a restore of the same service is asked for.
     """
 
-    def __init__(self, tools: Tools, *, holder: str = DAEMON, finish_orphans: bool = True) -> None:
+    def __init__(self, tools: Tools, *, holder: str | None = None, finish_orphans: bool = True) -> None:
         self.counters = Counters()
         self._tools = evolve(tools, watcher=_Counting(tools.watcher, self.counters))
-        self._holder, self._finish_orphans = holder, finish_orphans
+        self._holder = holder or f"{DAEMON}-{uuid.uuid4().hex[:12]}"
+        self._finish_orphans = finish_orphans
         self._send, self._receive = trio.open_memory_channel[Callable[[], Awaitable[None]]](math.inf)
         self._operations: dict[Key, _Operation] = {}
         self._completed: OrderedDict[Key, BackupResult] = OrderedDict()
@@ -167,18 +169,25 @@ class Operations:
             self._found = trio.Event()
             try:
                 services, _ = await self._tools.docker.progress()
+                if any(service.is_stopped for service in services):
+                    self._found.set()
+                    self._adopt(await self._ours(services))
             except PortError as exc:
                 log.debug("cannot look for unfinished restores", reason=str(exc))
                 self._found.set()
-            else:
-                self._adopt(services)
             await trio.sleep(LOOK_SECONDS)
             await self._found.wait()
 
-    def _adopt(self, services: tuple[ObservedService, ...]) -> None:
-        self.observed(services)
+    async def _ours(self, services: Iterable[ObservedService]) -> list[ObservedService]:
+        """Those of our cluster. As long as nobody says which that is, it is the only one that has services here."""
+        clusters = {service.cluster for service in services if service.cluster}
+        with trio.move_on_after(RECORDS_SECONDS), suppress(CoreflowError):
+            clusters = {(await self._tools.cloudly.records()).cluster.id}
+        return [service for service in services if {service.cluster} == clusters]
+
+    def _adopt(self, services: Iterable[ObservedService]) -> None:
         now = trio.current_time()
-        stopped = {s.id: s for s in services if s.is_stopped and s.cluster}
+        stopped = {s.id: s for s in services if s.is_stopped}
         self._seen = {identity: seen for identity, seen in self._seen.items() if identity in stopped}
         for live in stopped.values():
             note, since = self._seen.setdefault(live.id, (live.restore_note, now))
@@ -199,7 +208,7 @@ class Operations:
         log.warning("unfinished restore found", service=live.name)
         try:
             if note is None or is_outdated(live):
-                await self._tools.docker.apply(Start(live, "no restore is under way"))
+                await self._tools.docker.apply(Start(live, live.restore_note, "no restore is under way"))
                 return None
             return await finish_restore(self._tools, live, note, self._holder)
         except CoreflowError as exc:

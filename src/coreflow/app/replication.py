@@ -43,6 +43,8 @@ CONCURRENCY = 3
 """Objects that travel at once."""
 PATIENCE_SECONDS = 300.0
 """How long the other side may be away without the transfer being given up."""
+LOOK_SECONDS = 20.0
+"""The same where only is looked whether it has something."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 ATTEMPTS = 3
 """How often an object is begun anew because it did not arrive as it was sent."""
@@ -201,14 +203,15 @@ class Replicator:
     async def manifest(self, backup_id: str, service_id: ServiceId) -> Manifest | None:
         """The newest manifest of a backup; of somebody else's making, one that has just its objects. None: there is none."""
         prefix = manifest_prefix(backup_id, service_id)
-        found = await self._patiently(partial(self._replica.copies, prefix=prefix))
+        look = partial(self._replica.copies, prefix=prefix)
+        found = await self._patiently(look, LOOK_SECONDS)  # all may be here already
         manifests = [await self._read(c) for c in found if c.name.startswith(prefix)]
         ours = [m for m in manifests if m.backup_id == backup_id and m.service_id == service_id]
         if ours:
             return max(ours, key=lambda m: m.finished_ms)
         listed = await self._patiently(partial(self._replica.copies, backup_id=backup_id))
         named = {object_of(copy): copy for copy in listed if not is_manifest(copy)}
-        self._foreign = {obj: copy for obj, copy in named.items() if copy != copy_of(obj)}
+        self._foreign.update({obj: copy for obj, copy in named.items() if copy != copy_of(obj)})
         objects = tuple(named)
         if not objects:
             return None
@@ -276,16 +279,17 @@ class Replicator:
 
     # --- waiting
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(self, call: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
         """Call, again and again while the other side is away."""
+        patience = self._patience if patience is None else patience
         since, pause = trio.current_time(), 0.0
         while True:
             try:
                 result = await call()
             except Unavailable as exc:
                 self._slice_bytes = max(self._slice_bytes // 2, LEAST_SLICE_BYTES)
-                if trio.current_time() - since >= self._patience:
-                    raise Refused(f"{exc} (for {self._patience:g} s)") from exc
+                if trio.current_time() - since >= patience:
+                    raise Refused(f"{exc} (for {patience:g} s)") from exc
                 log.info("replication waits", reason=str(exc))
             else:
                 self._slice_bytes = min(self._slice_bytes * 2, SLICE_BYTES)

@@ -45,6 +45,8 @@ from .supervise import leaves
 log = structlog.get_logger()
 T = TypeVar("T")
 
+DAEMON = "daemon"
+"""What the holders of the restores of daemons begin with."""
 BEAT_SECONDS = 15.0
 """How often whoever is at a restore gives a sign of life."""
 LEASE_SECONDS = 60.0
@@ -124,7 +126,7 @@ async def _end_of_other(tools: Tools, live: ObservedService, holder: str) -> Non
         note = read_note(live.restore_note)
         if is_orphan(live, holder, trio.current_time() - since):
             if note is None or is_outdated(live):
-                await tools.docker.apply(Start(live, "no restore is under way"))
+                await tools.docker.apply(Start(live, live.restore_note, "no restore is under way"))
             else:
                 await finish_restore(tools, live, note, holder)
             return
@@ -141,10 +143,12 @@ async def _end_of_other(tools: Tools, live: ObservedService, holder: str) -> Non
 def is_orphan(live: ObservedService, holder: str, seconds: float) -> bool:
     """Whether nobody is at the restore of a stopped service. `seconds`: how long its note has not changed.
 
-    A note of our own is one that our predecessor left: whoever asks is not at it.
+    There is one daemon for a cluster: the note of another one was left by its predecessor.
     """
     note = read_note(live.restore_note)
-    return note is None or note.holder == holder or seconds >= LEASE_SECONDS
+    if note is None or seconds >= LEASE_SECONDS:
+        return True
+    return note.holder.startswith(DAEMON) and holder.startswith(DAEMON)
 
 
 def is_outdated(live: ObservedService) -> bool:
@@ -385,19 +389,23 @@ async def _beat(work: _Work, scope: trio.CancelScope) -> None:
             try:
                 await _renew(work)
             except LostRace:
-                services, _ = await work.tools.docker.progress()
-                there = next((s for s in services if s.id == work.live.id), None)
-                note = read_note(there.restore_note) if there is not None else None
-                if (
-                    there is None
-                    or note is None
-                    or (note.id, note.holder) != (work.note.id, work.note.holder)
-                ):
-                    work.is_lost = True
+                if not await _is_still_ours(work):
                     work.problems.append("somebody else has stopped or started the service meanwhile")
                     scope.cancel()
                     return
-                work.live = there
+
+
+async def _is_still_ours(work: _Work) -> bool:
+    """Whether the service says that we are at it. What it says is what we know of it from now on."""
+    assert work.live is not None  # noqa: S101 - whoever calls has one
+    services, _ = await work.tools.docker.progress()
+    there = next((s for s in services if s.id == work.live.id), None)
+    note = read_note(there.restore_note) if there is not None else None
+    if there is None or note is None or (note.id, note.holder) != (work.note.id, work.note.holder):
+        work.is_lost = True
+        return False
+    work.live = there
+    return True
 
 
 async def _save(work: _Work) -> None:
@@ -482,15 +490,18 @@ async def _put_back(work: _Work, *, ended: bool) -> None:
     with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
         work.tools.step("starting the workload")
         while True:
-            try:
-                await work.tools.docker.apply(Start(work.live, "the restore has ended"))
-                return
-            except (LostRace, Unavailable) as exc:
-                reason = str(exc)
-            except PortError as exc:
-                work.problems.append(f"the workload could not be started: {exc}")
-                return
-            log.info("not started yet", service=work.live.name, reason=reason)
+            with _ignoring_outages():
+                try:
+                    await work.tools.docker.apply(
+                        Start(work.live, work.live.restore_note, "the restore has ended")
+                    )
+                    return
+                except LostRace:
+                    if not await _is_still_ours(work):
+                        return
+                except Refused as exc:
+                    work.problems.append(f"the workload could not be started: {exc}")
+                    return
             await trio.sleep(POLL_SECONDS)
     work.problems.append("the workload could not be started: the engine does not answer")
 

@@ -396,12 +396,17 @@ def check_snapshots(
         snapshot = next((s for s in found.get(target.site, ()) if s.id == part.snapshot_id), None)
         if snapshot is None:
             problems.append(f"{part}: {target.site} has no snapshot {part.snapshot_id}")
-        elif snapshot.belongs_to != service_id:
+        elif snapshot.belongs_to not in (None, service_id) or _is_strange(snapshot, part):
             problems.append(f"{part}: snapshot {part.snapshot_id} belongs to another service")
         elif snapshot.kind != part.kind:
             problems.append(f"{part}: snapshot {part.snapshot_id} is one of a {snapshot.kind}")
     if problems:
         raise Refused("; ".join(problems))
+
+
+def _is_strange(snapshot: Snapshot, part: Part) -> bool:
+    """Whether it is not said whose it is, and its name tells that it is of another volume."""
+    return snapshot.belongs_to is None and part.kind == VOLUME and snapshot.name != part.name
 
 
 def safety_tags(target: Target, note: "RestoreNote", service_id: ServiceId) -> dict[str, str]:
@@ -467,7 +472,7 @@ def read_note(label: str) -> RestoreNote | None:
                 name=str(part["name"]),
                 snapshot_id=str(part["snapshotId"]),
                 binding_id=str(part.get("bindingId", "")),
-                node=part.get("nodeId"),
+                node=node_in(part.get("nodeId")),
             )
             for part in raw["parts"]
             if part["kind"] in (VOLUME, *RESOURCES)
@@ -481,3 +486,10 @@ def read_note(label: str) -> RestoreNote | None:
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def node_in(raw: object) -> NodeId | None:
+    """The id of a node, as JSON has it. Raises TypeError where it is no text."""
+    if raw is not None and not isinstance(raw, str):
+        raise TypeError("not the id of a node")
+    return NodeId(raw) if raw else None

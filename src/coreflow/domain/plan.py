@@ -128,9 +128,13 @@ class Stop:
 
 @frozen
 class Start:
-    """Give a stopped service the tasks that it had, and take the note off. A plan has no such action either."""
+    """Give a stopped service the tasks that it had, and take the note off, if that is the `expected` one.
+
+    A plan has no such action either.
+    """
 
     target: ObservedService
+    expected: str = field(repr=False)
     reason: str
 
     @property

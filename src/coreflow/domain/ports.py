@@ -170,7 +170,7 @@ class CorestorePort(Protocol):
         ...
 
     async def snapshots(self, service_id: ServiceId | None = None) -> tuple[Snapshot, ...]:
-        """All snapshots; with an id, those that belong to this service."""
+        """All snapshots; with an id, those of this service and those of which it is not said whose they are."""
         ...
 
     async def restore_volume(self, name: str, snapshot_id: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import orjson
 from attrs import field, frozen
 
-from .backup import RESOURCES, Part
+from .backup import RESOURCES, Part, node_in
 from .errors import Refused
 from .ids import NodeId, ServiceId
 from .snapshots import VOLUME, ArchiveObject
@@ -192,14 +192,14 @@ def read_manifest(content: bytes) -> Manifest:
                 mount_path=str(p.get("mountPath") or ""),
                 binding_id=str(p.get("bindingId") or ""),
                 snapshot_id=str(p["snapshotId"]),
-                size_bytes=p.get("sizeBytes"),
-                node=p.get("nodeId"),
+                size_bytes=None if p.get("sizeBytes") is None else int(p["sizeBytes"]),
+                node=node_in(p.get("nodeId")),
             )
             for p in raw["parts"]
             if p["kind"] in (VOLUME, *RESOURCES)
         )
         objects = {
-            archive.get("nodeId"): tuple(
+            node_in(archive.get("nodeId")): tuple(
                 ArchiveObject(path=str(o["path"]), size=int(o["size"]), sha256=str(o["sha256"]))
                 for o in archive["objects"]
             )

@@ -30,9 +30,9 @@ class Site:
         return self.node or self.url
 
     def __str__(self) -> str:
-        return (
-            f"the Corestore on {self.hostname or self.node}" if self.node else f"the Corestore at {self.url}"
-        )
+        if self.node:
+            return f"the Corestore on {self.hostname or self.node}"
+        return f"the Corestore at {self.url.rpartition('@')[2]}"
 
 
 @frozen(kw_only=True)

@@ -221,7 +221,7 @@ class Corestore:
         query = {} if service_id is None else {m.SERVICE_ID.name: service_id}
         answer = await self._ask(what, self._api.list_snapshots, query)
         found = self._listed(what, contents.snapshots, answer)
-        return tuple(one for one in found if service_id is None or one.belongs_to == service_id)
+        return tuple(one for one in found if service_id is None or one.belongs_to in (None, service_id))
 
     def _taken(
         self, what: str, answer: object, kind: SnapshotKind, name: str, tags: Mapping[str, str]

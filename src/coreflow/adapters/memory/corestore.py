@@ -179,7 +179,7 @@ class MemoryCorestore:
         await self._call("snapshots")
         found = [_snapshot(manifest) for manifest in self._manifests()]
         self._done("snapshots")
-        wanted = (one for one in found if service_id is None or one.belongs_to == service_id)
+        wanted = (one for one in found if service_id is None or one.belongs_to in (None, service_id))
         return tuple(sorted(wanted, key=lambda one: (one.created_ms, one.id)))
 
     def _take(

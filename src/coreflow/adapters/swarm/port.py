@@ -104,7 +104,9 @@ class SwarmPort:
             self._engine.list_nodes,
         )
         observed_networks = tuple(map(wire.observed_network, networks))
-        self._network_names = {network.id: network.name for network in observed_networks}
+        names = {network.id: network.name for network in observed_networks}
+        if names != self._network_names:  # then services were read without knowing what these ids stand for
+            self._network_names, self._services = names, {}
         observed_nodes = tuple(map(wire.observed_node, nodes))
         observed_secrets = tuple(map(wire.observed_secret, secrets))
         self._secret_ids = {secret.name: secret.id for secret in observed_secrets}
@@ -248,8 +250,8 @@ class SwarmPort:
                     await self._remove_secret(target)
             case Stop():
                 await self._stop(action)
-            case Start(target, _):
-                await self._start(target)
+            case Start(target, expected, _):
+                await self._start(target, expected)
             case Provision() | Deprovision():
                 raise Refused(f"binding {action.spec.name}: Corestore provides it, not the engine")
             case _:
@@ -337,13 +339,14 @@ class SwarmPort:
             raise Refused(f"stopping service {name}: it has no number of replicas")
         await self._scale(live, 0, {naming.STOPPED: str(replicas), **labels, naming.RESTORE: action.note})
 
-    async def _start(self, target: ObservedService) -> None:
+    async def _start(self, target: ObservedService, expected: str) -> None:
         """Give it the tasks that it had. One that is not stopped is left as it is."""
         live = await self._live(target, "starting")
         labels = dict(live["Spec"].get("Labels") or {})
-        replicas = labels.pop(naming.STOPPED, None)
-        labels.pop(naming.RESTORE, None)
+        replicas, note = labels.pop(naming.STOPPED, None), labels.pop(naming.RESTORE, "")
         if replicas is not None:
+            if note != expected:
+                raise LostRace(f"starting service {target.name}: somebody else is restoring it")
             await self._scale(live, int(replicas) if replicas.isdecimal() else 1, labels)
 
     async def _scale(self, live: Document, replicas: int, labels: Mapping[str, str]) -> None:

@@ -193,6 +193,8 @@ _FUTURE: Mapping[Verb, str] = {
     "recreate": "to recreate",
     "mark failed": "to mark as failed",
     "remove": "to remove",
+    "provision": "to provision",
+    "deprovision": "to deprovision",
 }
 
 
