@@ -474,11 +474,13 @@ async def test_a_service_stops_and_starts(port: Port) -> None:
     await port.bench.eventually(is_empty)
     await port.apply(Stop(before, "note 2", "note 1", "still"))
     assert (await port.service()).labels[naming.STOPPED] == "2"
-    await port.apply(Start(before, "done"))
+    with pytest.raises(LostRace):
+        await port.apply(Start(before, "note 1", "too late"))
+    await port.apply(Start(before, "note 2", "done"))
     after = await port.service()
     assert (after.body, after.labels, after.fingerprints) == (before.body, before.labels, before.fingerprints)
     await port.running()
-    await port.apply(Start(before, "done already"))
+    await port.apply(Start(before, "note 2", "done already"))
     assert (await port.service()).version == after.version
 
 

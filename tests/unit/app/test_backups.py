@@ -14,9 +14,10 @@ from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.backups import Tools, Unwatched
 from coreflow.app.bindings import Bindings
 from coreflow.app.corestores import Corestores
-from coreflow.app.operations import DAEMON, Operations
+from coreflow.app.operations import Operations
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.replication import Replicator
+from coreflow.app.restores import DAEMON
 from coreflow.domain.backup import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import ServiceId
