@@ -1,11 +1,12 @@
 """Where the real engine is; see `scripts/engine`."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from tests.integration.engine_bench import Bench, open_bench
+from tests.integration.engines import another_engine
 
 from coreflow.adapters.web import run
 
@@ -19,15 +20,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def engine_host() -> str:
-    """The real engine, as `DOCKER_HOST` names it. Skips where there is none, unless one is required."""
+def engine_host() -> Iterator[str]:
+    """The real engine, as `DOCKER_HOST` names it. Skips where there is none, unless one is required.
+
+    Where tests run in several processes (`pytest -n`), the first has the engine that was given, and every other one
+    starts its own: what tests see of an engine is theirs alone.
+    """
     host = os.environ.get("COREFLOW_TEST_DOCKER_HOST")
-    if host:
-        return host
-    reason = "no engine: COREFLOW_TEST_DOCKER_HOST is not set (scripts/engine up)"
-    if os.environ.get("COREFLOW_REQUIRE_ENGINE"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    if not host:
+        reason = "no engine: COREFLOW_TEST_DOCKER_HOST is not set (scripts/engine up)"
+        if os.environ.get("COREFLOW_REQUIRE_ENGINE"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    if worker == "gw0":
+        yield host
+        return
+    with another_engine(worker) as variables, pytest.MonkeyPatch.context() as patch:
+        for variable, value in variables.items():
+            patch.setenv(variable, value)
+        yield variables["COREFLOW_TEST_DOCKER_HOST"]
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ started again, it goes on as before.
 When it listens it prints one line of JSON with its ports.
 
 Paths under `/_test` make it fail on purpose and tell what it was asked. Tests use `start_corestore`, which needs no more than
-a nursery. It is written from what is known of Corestore, not from its source; its names are therefore no proof of ours.
+a nursery, or share a `running_corestore` that each of them wipes. It is written from what is known of Corestore, not from its source; its names are therefore no proof of ours.
 """
 
 import argparse
@@ -27,8 +27,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -46,6 +46,7 @@ NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 TRANSFER_BYTES = 1024 * 1024
 PLUGIN_TYPE = "application/vnd.docker.plugins.v1.2+json"
 PATIENCE = 30.0
+ROOT = Path(__file__).parents[2]
 TOKEN = "corestore-canary-token"
 
 
@@ -118,20 +119,15 @@ class Server:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.data: Path = options.data.absolute()
-        scratch = self.data / "incomplete"
-        shutil.rmtree(scratch, ignore_errors=True)
-        for folder in (scratch, self.data / "volumes", self.data / "archive", self.data / "resources"):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.scratch = scratch
-        self.archive = Archive(self.data / "archive", scratch, options.archive_identity)
-        self.state = State(self.data / "state.json", scratch)
-        self.state.load()
-        self.master: str = options.master_secret or self.state.master
+        self.scratch = self.data / "incomplete"
+        self._open()
         self.busy = asyncio.Lock()
         self.faults: list[Fault] = []
         self.requests: list[Json] = []
         self.held = 0
-        self.released = asyncio.Event()
+        self.released, self.wiped = asyncio.Event(), asyncio.Event()
+        self.under_way: set[asyncio.Future[None]] = set()
+        self.runner: web.AppRunner | None = None
         self.ports = {"database": options.mongo_port or 27017, "objectstorage": options.s3_port or 9000}
         self.routes: dict[tuple[str, str], Callable[[Json, Json], Awaitable[Json]]] = {
             ("GET", "/health"): self.health,
@@ -148,6 +144,15 @@ class Server:
             ("GET", "/archive/objects"): self.list_objects,
         }
 
+    def _open(self) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        for name in (self.scratch.name, "volumes", "archive", "resources"):
+            (self.data / name).mkdir(parents=True, exist_ok=True)
+        self.archive = Archive(self.data / "archive", self.scratch, self.options.archive_identity)
+        self.state = State(self.data / "state.json", self.scratch)
+        self.state.load()
+        self.master: str = self.options.master_secret or self.state.master
+
     # --- HTTP
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -156,6 +161,15 @@ class Server:
         path = unquote(raw)
         if path.startswith("/_test/"):
             return web.json_response(await self.test(path.removeprefix("/_test/"), request))
+        ended = asyncio.get_running_loop().create_future()
+        self.under_way.add(ended)
+        try:
+            return await self._answer(request, path, query_text)
+        finally:
+            self.under_way.remove(ended)
+            ended.set_result(None)
+
+    async def _answer(self, request: web.Request, path: str, query_text: str) -> web.StreamResponse:
         query = parse_qs(query_text, keep_blank_values=True)
         text = await request.text() if request.method == "POST" else ""
         seen: Json = {"method": request.method, "path": path, "query": query, "body": _json_or_none(text)}
@@ -228,7 +242,8 @@ class Server:
                 _hang_up(request)
                 raise Failure(500, "cut")
             case "slow":
-                await asyncio.sleep(fault.seconds)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.wiped.wait(), fault.seconds)
             case "full":
                 raise Failure(507 if fault.status == 500 else fault.status, "no space left on device")
             case "hang":
@@ -610,9 +625,28 @@ class Server:
                 self.released = asyncio.Event()
             case "requests":
                 return {"requests": self.requests, "held": self.held}
+            case "wipe":
+                await self.wipe(request)
             case _:
                 raise web.HTTPNotFound
         return {"ok": True}
+
+    async def wipe(self, request: web.Request) -> None:
+        """Hang up on all others, wait until nothing is under way any more, and begin anew, with nothing."""
+        self.faults.clear()
+        self.released.set()
+        self.wiped.set()
+        assert self.runner is not None
+        assert self.runner.server is not None
+        for connection in self.runner.server.connections:
+            if connection is not request.protocol and connection.transport is not None:
+                connection.transport.abort()
+        while self.under_way:
+            await asyncio.wait(self.under_way)
+        self.released, self.wiped = asyncio.Event(), asyncio.Event()
+        self.requests.clear()
+        shutil.rmtree(self.data)
+        self._open()
 
 
 def _refusal(failure: Failure) -> web.Response:
@@ -673,6 +707,7 @@ async def serve(options: argparse.Namespace) -> None:
     if options.end_with_stdin:
         loop.add_reader(0, done.set)
     runners = [await _listen(server.handle, lambda r: web.TCPSite(r, options.bind, options.port))]
+    server.runner = runners[0]
     if options.databases:
         from tests.integration.corestore_buckets import serve_buckets
         from tests.integration.corestore_database import serve_database
@@ -741,7 +776,7 @@ class CorestoreServer:
     options: tuple[str, ...]
     port: int = 0
     ports: dict[str, int] = field(factory=dict)
-    _nursery: trio.Nursery = field(kw_only=True)
+    _nursery: trio.Nursery | None = field(kw_only=True, default=None)
     _process: trio.Process | None = None
 
     @property
@@ -770,6 +805,14 @@ class CorestoreServer:
     async def reset(self) -> None:
         """No more faults, and forget about the requests."""
         await self.ask("POST", "/_test/reset")
+
+    async def wipe(self) -> None:
+        """Make it what it is when it is new: no data, other credentials, no faults, no requests, none under way either.
+
+        Not for one with databases or a plugin, whose connections stay.
+        """
+        status, _ = await self.ask("POST", "/_test/wipe")
+        assert status == 200, "what was there before is not gone"
 
     async def requests(self, path: str = "") -> list[Json]:
         """Those that came in since it started (`method`, `path`, `query`, `body`, `status` if answered), by part of the path.
@@ -804,6 +847,7 @@ class CorestoreServer:
 
     async def restart(self) -> None:
         """Start it again, on the same ports; ends it without a goodbye where it runs."""
+        assert self._nursery is not None, "others use it, too"
         if self._process is not None:
             self._process.kill()
             await self._process.wait()
@@ -829,20 +873,23 @@ class CorestoreServer:
         found = _json_or_none(content.decode(errors="replace"))
         return status, content if found is None else found
 
-    async def _live(self, *, task_status: trio.TaskStatus[None]) -> None:
+    def _command(self) -> list[str]:
         command = [sys.executable, "-m", "tests.integration.corestore_server", "--end-with-stdin"]
         command += ["--data", str(self.data), "--port", str(self.port), *self.options]
         if self.plugin_socket is not None:
             command += ["--plugin-socket", str(self.plugin_socket)]
         for name, port in self.ports.items():
             command += [f"--{name}-port", str(port)]
-        root = Path(__file__).parents[2]
+        return [*command, "--token", self.token]
+
+    def _listens(self, line: bytes) -> None:
+        assert line.endswith(b"\n"), "the Corestore stand-in did not start"
+        self.ports = json.loads(line)
+        self.port = self.ports.pop("port")
+
+    async def _live(self, *, task_status: trio.TaskStatus[None]) -> None:
         process = await trio.lowlevel.open_process(
-            [*command, "--token", self.token],
-            cwd=root,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(root)},
+            self._command(), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
         )
         self._process = process
         assert process.stdin is not None
@@ -850,12 +897,9 @@ class CorestoreServer:
         try:
             with trio.fail_after(PATIENCE):
                 line = b""
-                while not line.endswith(b"\n"):
-                    chunk = await process.stdout.receive_some()
-                    assert chunk, "the Corestore stand-in did not start"
+                while not line.endswith(b"\n") and (chunk := await process.stdout.receive_some()):
                     line += chunk
-            self.ports = json.loads(line)
-            self.port = self.ports.pop("port")
+            self._listens(line)
             task_status.started()
             await process.wait()
         finally:
@@ -866,6 +910,25 @@ class CorestoreServer:
                 await process.stdout.aclose()
             if self.plugin_socket is not None and self._process is process:
                 self.plugin_socket.unlink(missing_ok=True)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def running_corestore(folder: Path, *, token: str = TOKEN) -> Iterator[CorestoreServer]:
+    """A server for many tests, one after another, which is neither killed nor started again; each begins with `wipe`."""
+    server = CorestoreServer(folder, token, None, ())
+    with subprocess.Popen(
+        server._command(), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            server._listens(process.stdout.readline())
+            yield server
+        finally:
+            process.kill()
 
 
 async def start_corestore(

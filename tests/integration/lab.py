@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,12 @@ LOCAL_IMAGE = "coreflow/test:1"
 NEWER_IMAGE = "coreflow/test:2"
 EXITING_IMAGE = "coreflow/test:exits"
 COMMAND = ("-m", "coreflow")
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on, whichever tests run beside this one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 @define

@@ -126,6 +126,15 @@ async def get(
         raise NoAnswer(str(error.__cause__ or error) or type(error).__name__) from error
 
 
+async def serving(port: int, host: str, ca: trustme.CA, count: int, *, seconds: float = 20) -> None:
+    """Wait until so many tasks answer for `host`: Swarm says that a task runs before its server listens."""
+    names: set[str] = set()
+    with trio.fail_after(seconds):
+        while len(names) < count:
+            status, text = await get(port, host, ca)
+            names |= {text} if status == 200 else set()
+
+
 async def _exchange(port: int, host: str, ca: trustme.CA, path: str) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ca.configure_trust(context)

@@ -1,11 +1,12 @@
 """What every Corestore promises of volumes, snapshots and the archive: one suite, for memory and for our adapter.
 
-The adapter talks to a stand-in in a process of its own, which keeps everything on disk. What only the adapter does stands
-below the suite.
+The adapter talks to a stand-in in a process of its own, which keeps everything on disk, and is wiped before each test. What
+only the adapter does stands below the suite.
 """
 
+import re
 import tracemalloc
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 from hashlib import sha256
@@ -17,7 +18,7 @@ import pytest
 import trio
 from attrs import evolve
 from structlog.testing import capture_logs
-from tests.integration.corestore_server import CorestoreServer, start_corestore
+from tests.integration.corestore_server import CorestoreServer, running_corestore
 from tests.integration.test_corestore_contract import TOKEN, traceback_of
 
 from coreflow.adapters.corestore import Corestore
@@ -192,22 +193,34 @@ def _read(folder: Path) -> Files:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CorestoreServer]:
+    """The stand-in of all tests, with whatever the last one left in it."""
+    with running_corestore(tmp_path_factory.mktemp("corestore") / "data", token=TOKEN) as server:
+        yield server
+
+
 @pytest.fixture(params=["memory", "network"])
-async def side(request: pytest.FixtureRequest, nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Side]:
-    """A fresh Corestore, empty, and the other end of it."""
-    yield (
-        MemorySide()
-        if request.param == "memory"
-        else NetworkSide(await start_corestore(nursery, tmp_path / "corestore", token=TOKEN))
-    )
-    nursery.cancel_scope.cancel()
+def place(request: pytest.FixtureRequest) -> CorestoreServer | None:
+    """Where a Corestore is: nowhere (in memory), or in the stand-in."""
+    return request.getfixturevalue("server") if request.param == "network" else None
 
 
 @pytest.fixture
-async def network(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[NetworkSide]:
-    """The stand-in, for what only the adapter does."""
-    yield NetworkSide(await start_corestore(nursery, tmp_path / "corestore", token=TOKEN))
-    nursery.cancel_scope.cancel()
+async def side(place: CorestoreServer | None) -> Side:
+    """A fresh Corestore, empty, and the other end of it."""
+    return MemorySide() if place is None else await _fresh(place)
+
+
+@pytest.fixture
+async def network(server: CorestoreServer) -> NetworkSide:
+    """The stand-in, empty, for what only the adapter does."""
+    return await _fresh(server)
+
+
+async def _fresh(server: CorestoreServer) -> NetworkSide:
+    await server.wipe()
+    return NetworkSide(server)
 
 
 def volume(name: str = "v1", service: ServiceId = S1, **more: Any) -> VolumeSpec:
@@ -771,12 +784,12 @@ async def test_a_transfer_that_stalls(network: NetworkSide, method: str, at: int
     """Unavailable when no byte moves for too long; a slow one goes on."""
     content = b"x" * 20_000_000
     obj = described("x", content)
-    port = Corestore(network.server.url, TOKEN, timeout=0.5, stall=0.5)
+    port = Corestore(network.server.url, TOKEN, timeout=0.2, stall=0.2)
     if method == "read_object":
         await network.port.write_object(obj, Chunks(content))
     verb, path = PATHS[method]
     await network.server.fault(kind="hang", method=verb, path=path, after_bytes=at, times=1)
-    with pytest.raises(Unavailable, match=r"did not answer within 0\.5 s"):
+    with pytest.raises(Unavailable, match=r"did not answer within 0\.2 s"):
         await transfer(port, method, obj, content)
     await network.server.release()
     await network.port.write_object(obj, Chunks(content))
@@ -787,11 +800,11 @@ async def test_a_source_may_take_its_time(network: NetworkSide) -> None:
     """Only the far side must not stall."""
 
     async def slowly() -> AsyncIterator[bytes]:
-        for _ in range(4):
-            await trio.sleep(0.4)
-            yield LONG[:500_000]
+        for _ in range(2):
+            await trio.sleep(0.5)
+            yield LONG[:1_000_000]
 
-    port = Corestore(network.server.url, TOKEN, stall=0.3)
+    port = Corestore(network.server.url, TOKEN, stall=0.4)
     await port.write_object(described("x", LONG), slowly())
     assert await content_of(port, described("x", LONG)) == LONG
 
@@ -799,13 +812,18 @@ async def test_a_source_may_take_its_time(network: NetworkSide) -> None:
 async def test_a_request_that_takes_too_long(network: NetworkSide) -> None:
     """It is not begun again, and the next call is made as if nothing had been."""
     calls = await everything(network.port)
-    port = Corestore(network.server.url, TOKEN, timeout=0.3)
+    port = Corestore(network.server.url, TOKEN, timeout=0.5)
     await network.server.reset()
     await network.server.fault(kind="hang", path="^/(volumes|resources|snapshots)")
     quick = await _replaced(calls, port)
-    for name in ("volumes", "snapshot_volume", "restore_volume", "snapshots", "restore_resource"):
-        with pytest.raises(Unavailable, match=r"did not answer within 0\.3 s"):
+
+    async def give_up(name: str) -> None:
+        with pytest.raises(Unavailable, match=r"did not answer within 0\.5 s"):
             await quick[name]()
+
+    async with trio.open_nursery() as nursery:
+        for name in ("volumes", "snapshot_volume", "restore_volume", "snapshots", "restore_resource"):
+            nursery.start_soon(give_up, name)
     assert len(await network.server.requests()) == 5
     await network.server.release()
     await network.port.volumes()
@@ -814,17 +832,25 @@ async def test_a_request_that_takes_too_long(network: NetworkSide) -> None:
 async def test_a_corestore_that_is_starting(network: NetworkSide) -> None:
     """What may be repeated is asked for again, three times at most; snapshots and transfers are not."""
     calls = await everything(network.port)
-    for name, call in calls.items():
-        await network.server.reset()
-        verb, path = PATHS[name]
+    await network.server.reset()
+    for verb, path in PATHS.values():
         await network.server.fault(kind="status", method=verb, path=path, status=503, times=1)
-        if name in ("snapshot_volume", "snapshot_resource", "read_object", "write_object"):
+    once = ("snapshot_volume", "snapshot_resource", "read_object", "write_object")
+
+    async def call(name: str) -> None:
+        if name in once:
             with pytest.raises(Unavailable, match="HTTP status 503: it went wrong"):
-                await call()
-            assert len(await network.server.requests()) == 1
+                await calls[name]()
         else:
-            await call()
-            assert len(await network.server.requests()) == 2
+            await calls[name]()
+
+    async with trio.open_nursery() as nursery:
+        for name in calls:
+            nursery.start_soon(call, name)
+    requests = await network.server.requests()
+    for name, (verb, path) in PATHS.items():
+        asked = [one for one in requests if one["method"] == verb and re.search(path, one["path"])]
+        assert len(asked) == (1 if name in once else 2), name
 
 
 async def test_a_restore_that_may_still_go_on(network: NetworkSide) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -15,15 +17,29 @@ import pymongo
 import pymongo.errors
 import pytest
 import trio
-from tests.integration.corestore_server import CorestoreServer, start_corestore
+from tests.integration.corestore_server import CorestoreServer, running_corestore, start_corestore
 
 Json = dict[str, Any]
 
 
 @pytest.fixture
 async def server(nursery: trio.Nursery, tmp_path: Path) -> CorestoreServer:
-    """One with nothing in it."""
+    """One with nothing in it, to be killed and started again."""
     return await start_corestore(nursery, tmp_path / "corestore")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CorestoreServer]:
+    """One that tests share."""
+    with running_corestore(tmp_path_factory.mktemp("corestore") / "data") as server:
+        yield server
+
+
+@pytest.fixture
+async def shared(running: CorestoreServer) -> CorestoreServer:
+    """The same, with nothing in it."""
+    await running.wipe()
+    return running
 
 
 async def post(server: CorestoreServer, path: str, **body: object) -> Json:
@@ -95,46 +111,46 @@ async def test_a_restored_volume_is_what_it_was(server: CorestoreServer) -> None
     assert root.stat().st_ino == inode
 
 
-async def test_packs_are_shared(server: CorestoreServer) -> None:
+async def test_packs_are_shared(shared: CorestoreServer) -> None:
     """A second snapshot of the same content adds its manifest alone."""
-    root = await make(server)
-    first = (await post(server, "/volumes/snapshot", name="data"))["snapshot"]["id"]
-    before = {obj["path"] for obj in (await server.ask("GET", "/archive/objects"))[1]["objects"]}
-    second = (await post(server, "/volumes/snapshot", name="data"))["snapshot"]["id"]
-    after = {obj["path"] for obj in (await server.ask("GET", "/archive/objects"))[1]["objects"]}
+    root = await make(shared)
+    first = (await post(shared, "/volumes/snapshot", name="data"))["snapshot"]["id"]
+    before = {obj["path"] for obj in (await shared.ask("GET", "/archive/objects"))[1]["objects"]}
+    second = (await post(shared, "/volumes/snapshot", name="data"))["snapshot"]["id"]
+    after = {obj["path"] for obj in (await shared.ask("GET", "/archive/objects"))[1]["objects"]}
     assert after - before == {f"snapshots/{second}.json"}
     (root / "new").write_text("new")
-    await post(server, "/volumes/snapshot", name="data")
-    _, listed = await server.ask("GET", f"/archive/objects?snapshotId={first}")
+    await post(shared, "/volumes/snapshot", name="data")
+    _, listed = await shared.ask("GET", f"/archive/objects?snapshotId={first}")
     assert {obj["path"] for obj in listed["objects"]} == before
 
 
-async def test_a_lost_archive_is_brought_back_by_uploads(server: CorestoreServer) -> None:
+async def test_a_lost_archive_is_brought_back_by_uploads(shared: CorestoreServer) -> None:
     """Lost with its files, and back with them."""
-    root = await make(server)
+    root = await make(shared)
     before = picture(root)
-    snapshot = (await post(server, "/volumes/snapshot", name="data"))["snapshot"]
-    _, listed = await server.ask("GET", f"/archive/objects?snapshotId={snapshot['id']}")
-    contents = {obj["path"]: (server.archive / obj["path"]).read_bytes() for obj in listed["objects"]}
+    snapshot = (await post(shared, "/volumes/snapshot", name="data"))["snapshot"]
+    _, listed = await shared.ask("GET", f"/archive/objects?snapshotId={snapshot['id']}")
+    contents = {obj["path"]: (shared.archive / obj["path"]).read_bytes() for obj in listed["objects"]}
     for obj in listed["objects"]:
-        status, content = await server.ask("GET", f"/archive/objects/{quote(obj['path'], safe='')}")
+        status, content = await shared.ask("GET", f"/archive/objects/{quote(obj['path'], safe='')}")
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
         assert status == 200
         assert contents[obj["path"]] == content
         assert hashlib.sha256(content).hexdigest() == obj["sha256"]
-    shutil.rmtree(server.archive)
-    server.archive.mkdir()
+    shutil.rmtree(shared.archive)
+    shared.archive.mkdir()
     (root / "later").touch()
-    assert (await server.ask("GET", "/snapshots"))[1] == {"snapshots": []}
+    assert (await shared.ask("GET", "/snapshots"))[1] == {"snapshots": []}
     wanted = {"name": "data", "snapshotId": snapshot["id"]}
-    assert (await server.ask("POST", "/volumes/restore", wanted))[0] == 404
+    assert (await shared.ask("POST", "/volumes/restore", wanted))[0] == 404
     for path, content in sorted(contents.items(), key=lambda item: item[0].startswith("packs/")):
         assert (root / "later").exists()
-        assert (await server.ask("POST", "/volumes/restore", wanted))[0] == 404
-        assert await put(server, path, content) == 201
-        assert await put(server, path, content) == 200
-    assert (await server.ask("GET", "/snapshots"))[1] == {"snapshots": [snapshot]}
-    await post(server, "/volumes/restore", **wanted)
+        assert (await shared.ask("POST", "/volumes/restore", wanted))[0] == 404
+        assert await put(shared, path, content) == 201
+        assert await put(shared, path, content) == 200
+    assert (await shared.ask("GET", "/snapshots"))[1] == {"snapshots": [snapshot]}
+    await post(shared, "/volumes/restore", **wanted)
     assert picture(root) == before
 
 
@@ -146,66 +162,64 @@ async def put(server: CorestoreServer, path: str, content: bytes, digest: str | 
     return status
 
 
-async def test_a_damaged_archive_touches_nothing(server: CorestoreServer) -> None:
+async def test_a_damaged_archive_touches_nothing(shared: CorestoreServer) -> None:
     """One flipped bit, and the restore is refused before it begins."""
-    root = await make(server)
-    taken = (await post(server, "/volumes/snapshot", name="data"))["snapshot"]["id"]
-    pack = max((server.archive / "packs").rglob("*.pack"), key=lambda place: place.stat().st_size)
+    root = await make(shared)
+    taken = (await post(shared, "/volumes/snapshot", name="data"))["snapshot"]["id"]
+    pack = max((shared.archive / "packs").rglob("*.pack"), key=lambda place: place.stat().st_size)
     content = pack.read_bytes()
     pack.write_bytes(bytes((content[0] ^ 1,)) + content[1:])
     (root / "later").touch()
     before = picture(root)
-    status, answer = await server.ask("POST", "/volumes/restore", {"name": "data", "snapshotId": taken})
+    status, answer = await shared.ask("POST", "/volumes/restore", {"name": "data", "snapshotId": taken})
     assert (status, "damaged" in answer["error"]) == (500, True)
     assert picture(root) == before
-    assert await put(server, str(pack.relative_to(server.archive)), content) == 409
+    assert await put(shared, str(pack.relative_to(shared.archive)), content) == 409
     pack.unlink()
-    assert await put(server, str(pack.relative_to(server.archive)), content) == 201
-    await post(server, "/volumes/restore", name="data", snapshotId=taken)
+    assert await put(shared, str(pack.relative_to(shared.archive)), content) == 201
+    await post(shared, "/volumes/restore", name="data", snapshotId=taken)
     assert not (root / "later").exists()
 
 
-async def test_uploads_are_whole_or_nothing(server: CorestoreServer) -> None:
+async def test_uploads_are_whole_or_nothing(shared: CorestoreServer) -> None:
     """Wrong digests, other content, paths that lead elsewhere, a connection that breaks, a full disk."""
-    assert await put(server, "packs/a.pack", b"one", "0" * 64) == 422
-    assert await put(server, "packs/a.pack", b"one", "") == 400
-    assert await put(server, "packs/a.pack", b"one") == 201
-    assert await put(server, "packs/a.pack", b"two") == 409
-    assert await put(server, "packs/a.pack/b", b"two") == 409
+    assert await put(shared, "packs/a.pack", b"one", "0" * 64) == 422
+    assert await put(shared, "packs/a.pack", b"one", "") == 400
+    assert await put(shared, "packs/a.pack", b"one") == 201
+    assert await put(shared, "packs/a.pack", b"two") == 409
+    assert await put(shared, "packs/a.pack/b", b"two") == 409
     for path in ("../outside", "packs/../../outside", "/etc/outside", "a\\b", "a//b", "a\nb", ""):
-        assert await put(server, path, b"two") in (400, 404), path
-    await server.fault(kind="full", path="packs/b", after_bytes=2)
-    assert await put(server, "packs/b.pack", b"four") == 507
-    await server.fault(kind="flip", path="packs/c", after_bytes=2)
-    assert await put(server, "packs/c.pack", b"four") == 422
-    await server.fault(kind="cut", path="packs/d", after_bytes=2)
-    assert await put(server, "packs/d.pack", b"four") == 0
-    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
-    head = f"PUT /archive/objects/packs%2Fe HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
+        assert await put(shared, path, b"two") in (400, 404), path
+    await shared.fault(kind="full", path="packs/b", after_bytes=2)
+    assert await put(shared, "packs/b.pack", b"four") == 507
+    await shared.fault(kind="flip", path="packs/c", after_bytes=2)
+    assert await put(shared, "packs/c.pack", b"four") == 422
+    await shared.fault(kind="cut", path="packs/d", after_bytes=2)
+    assert await put(shared, "packs/d.pack", b"four") == 0
+    stream = await trio.open_tcp_stream("127.0.0.1", shared.port)
+    head = f"PUT /archive/objects/packs%2Fe HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shared.token}\r\n"
     await stream.send_all(f"{head}Content-Length: 9\r\nx-corestore-sha256: {'0' * 64}\r\n\r\nfour".encode())
     await stream.aclose()
-    _, listed = await server.ask("GET", "/archive/objects")
+    _, listed = await shared.ask("GET", "/archive/objects")
     assert [obj["path"] for obj in listed["objects"]] == ["packs/a.pack"]
     with trio.fail_after(20):
-        while any((server.data / "incomplete").iterdir()):  # noqa: ASYNC110 - another process
+        while any((shared.data / "incomplete").iterdir()):  # noqa: ASYNC110 - another process
             await trio.sleep(0.02)
-    assert not (server.data.parent / "outside").exists()
+    assert not (shared.data.parent / "outside").exists()
 
 
-async def test_a_token_is_needed(server: CorestoreServer) -> None:
+async def test_a_token_is_needed(shared: CorestoreServer) -> None:
     """For all but health; no answer and no record has it."""
-    server.token, token = "another", server.token
-    assert (await server.ask("GET", "/health"))[0] == 200
+    ask = partial(shared.ask, Authorization="Bearer another")
+    assert (await ask("GET", "/health"))[0] == 200
     for method, path in (
         ("GET", "/volumes"),
         ("POST", "/resources/provision"),
         ("GET", "/archive/objects/a"),
     ):
-        assert await server.ask(method, path, {} if method == "POST" else None) == (
-            401,
-            {"error": "unauthorized"},
-        )
-    assert token not in str(await server.requests())
+        answer = await ask(method, path, {} if method == "POST" else None)
+        assert answer == (401, {"error": "unauthorized"})
+    assert shared.token not in str(await shared.requests())
 
 
 async def test_credentials_stay_the_same(
@@ -231,38 +245,76 @@ async def test_credentials_stay_the_same(
     assert (await server.ask("POST", "/resources/deprovision", {"serviceId": "s"}))[0] == 404
 
 
-async def test_faults(server: CorestoreServer, nursery: trio.Nursery) -> None:
+async def test_faults(shared: CorestoreServer, nursery: trio.Nursery) -> None:
     """Before and after the effect, for as often as said; what hangs goes on when it is let go."""
-    await server.fault(kind="status", path="/volumes/create", status=503, times=1)
-    await server.fault(kind="after", path="/volumes/create", times=1)
+    await shared.fault(kind="status", path="/volumes/create", status=503, times=1)
+    await shared.fault(kind="after", path="/volumes/create", times=1)
     create = {"name": "one"}
-    assert (await server.ask("POST", "/volumes/create", create))[0] == 503
-    assert (await server.ask("GET", "/volumes"))[1] == {"volumes": []}
-    assert (await server.ask("POST", "/volumes/create", create))[0] == 500
-    assert [volume["name"] for volume in (await server.ask("GET", "/volumes"))[1]["volumes"]] == ["one"]
-    await server.fault(kind="after", path="/volumes/create", status=0, times=1)
-    assert (await server.ask("POST", "/volumes/create", {"name": "two"}))[0] == 0
-    assert len((await server.ask("GET", "/volumes"))[1]["volumes"]) == 2
+    assert (await shared.ask("POST", "/volumes/create", create))[0] == 503
+    assert (await shared.ask("GET", "/volumes"))[1] == {"volumes": []}
+    assert (await shared.ask("POST", "/volumes/create", create))[0] == 500
+    assert [volume["name"] for volume in (await shared.ask("GET", "/volumes"))[1]["volumes"]] == ["one"]
+    await shared.fault(kind="after", path="/volumes/create", status=0, times=1)
+    assert (await shared.ask("POST", "/volumes/create", {"name": "two"}))[0] == 0
+    assert len((await shared.ask("GET", "/volumes"))[1]["volumes"]) == 2
 
-    await server.fault(kind="hang", path="/volumes/create")
-    nursery.start_soon(server.ask, "POST", "/volumes/create", {"name": "three"})
-    await server.hanging()
-    assert not server.volume_dir("three").exists()
-    await server.release()
+    await shared.fault(kind="hang", path="/volumes/create")
+    nursery.start_soon(shared.ask, "POST", "/volumes/create", {"name": "three"})
+    await shared.hanging()
+    assert not shared.volume_dir("three").exists()
+    await shared.release()
     with trio.fail_after(20):
-        while not server.volume_dir("three").exists():  # noqa: ASYNC110 - another process
+        while not shared.volume_dir("three").exists():  # noqa: ASYNC110 - another process
             await trio.sleep(0.02)
-    await server.fault(kind="hang", path="/volumes/create", late=True)
-    nursery.start_soon(server.ask, "POST", "/volumes/create", {"name": "four"})
-    await server.hanging()
-    assert server.volume_dir("four").exists()
-    await server.release()
-    seen = await server.requests("/volumes/create")
+    await shared.fault(kind="hang", path="/volumes/create", late=True)
+    nursery.start_soon(shared.ask, "POST", "/volumes/create", {"name": "four"})
+    await shared.hanging()
+    assert shared.volume_dir("four").exists()
+    await shared.release()
+    seen = await shared.requests("/volumes/create")
     assert [request["body"]["name"] for request in seen] == ["one", "one", "two", "three", "four"]
-    await server.fault(kind="status", path="/volumes$", status=404, text="no such page", raw=True)
-    assert await server.ask("GET", "/volumes") == (404, b"no such page")
-    await server.reset()
-    assert await server.requests() == []
+    await shared.fault(kind="status", path="/volumes$", status=404, text="no such page", raw=True)
+    assert await shared.ask("GET", "/volumes") == (404, b"no such page")
+    await shared.reset()
+    assert await shared.requests() == []
+
+
+async def test_a_wipe(shared: CorestoreServer) -> None:
+    """Nothing is left of what it was told, nor of what is under way, and it is another Corestore."""
+    wanted = {"serviceId": "s", "capabilities": ["objectstorage"]}
+    before = await post(shared, "/resources/provision", **wanted)
+    await make(shared)
+    await post(shared, "/volumes/snapshot", name="data")
+    await shared.fault(kind="hang", path="/volumes/create", times=1)
+    await shared.fault(kind="hang", path="/volumes/create", late=True, times=1)
+    await shared.fault(kind="slow", path="/snapshots", seconds=3600)
+    answers = []
+
+    async def ask(method: str, path: str, body: Json | None = None) -> None:
+        answers.append(await shared.ask(method, path, body))
+
+    head = f"PUT /archive/objects/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shared.token}\r\n"
+    async with trio.open_nursery() as nursery, await trio.open_tcp_stream("127.0.0.1", shared.port) as stream:
+        nursery.start_soon(ask, "POST", "/volumes/create", {"name": "one"})
+        nursery.start_soon(ask, "POST", "/volumes/create", {"name": "two"})
+        nursery.start_soon(ask, "GET", "/snapshots")
+        await stream.send_all(
+            f"{head}Content-Length: 9\r\nx-corestore-sha256: {'0' * 64}\r\n\r\nfour".encode()
+        )
+        await shared.hanging(2)
+        with trio.fail_after(20):
+            while not (any((shared.data / "incomplete").iterdir()) and await shared.requests("/snapshots")):  # noqa: ASYNC110 - another process
+                await trio.sleep(0.02)
+        await shared.wipe()
+        assert await shared.requests() == []
+        assert not any((shared.data / "incomplete").iterdir())
+    assert answers == [(0, None)] * 3
+    for path, kind in (("/volumes", "volumes"), ("/snapshots", "snapshots"), ("/archive/objects", "objects")):
+        assert await shared.ask("GET", path) == (200, {kind: []})
+    assert not any(shared.resource_dir("objectstorage").glob("*"))
+    await post(shared, "/volumes/create", name="one")
+    after = await post(shared, "/resources/provision", **wanted)
+    assert after["env"]["AWS_SECRET_ACCESS_KEY"] != before["env"]["AWS_SECRET_ACCESS_KEY"]
 
 
 async def test_the_database(nursery: trio.Nursery, tmp_path: Path) -> None:

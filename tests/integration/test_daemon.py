@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from tests.integration.lab import Json, Lab, Result, open_lab
+from tests.integration.lab import Json, Lab, Result, free_port, open_lab
 from tests.integration.node_harness import (
     Cloudly,
     NodeError,
@@ -354,8 +354,7 @@ async def test_it_ends_in_the_middle_of_a_pass(lab: Lab, cloudly: Cloudly, large
 async def test_the_internal_server_of_the_daemon(lab: Lab, cloudly: Cloudly, nursery: trio.Nursery) -> None:
     """Who is no Coretraffic does not get its tag, and backups are not to be had here; healthz answers."""
     await tell(cloudly, lab)
-    port = 20000 + os.getpid() % 20000
-    address = f"127.0.0.1:{port}"
+    address = f"127.0.0.1:{free_port()}"
     daemon = start(lab, cloudly, COREFLOW_LISTEN=address)
     await wait(lab, "it listens", lambda: log_of(lab, "listening"))
     foreign = await start_coretraffic(nursery, f"http://{address}")

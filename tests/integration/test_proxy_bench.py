@@ -22,7 +22,7 @@ from tests.integration.proxy_bench import (
 from coreflow.adapters.internal import InternalServer
 from coreflow.domain.services import WEB_GATEWAY as NETWORK
 
-pytestmark = [needs_node, pytest.mark.engine, pytest.mark.guest]
+pytestmark = [needs_node, pytest.mark.engine, pytest.mark.guest, pytest.mark.xdist_group("proxy-bench")]
 
 HOST = "a.example.com"
 WEB_IMAGE = "coreflow/test:web"

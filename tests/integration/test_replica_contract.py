@@ -1,18 +1,24 @@
 """What everybody promises who keeps copies of archive objects: one suite, in memory and for Cloudly on the network.
 
-The latter is our adapter on a connection to a stand-in that is built with the real npm packages.
+The latter is our adapter on a connection to a stand-in that is built with the real npm packages; it is wiped before each
+test.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable
+import json
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
-from typing import Protocol
+from queue import SimpleQueue
+from typing import Any, Protocol
 
 import pytest
 import trio
-from tests.integration.node_harness import Cloudly, needs_node, start_cloudly
+from tests.integration.node_harness import FOLDER, PATIENCE, Cloudly, Json, NodeError, needs_node
 from tests.integration.test_cloudly_contract import new_port
 
+from coreflow.adapters.cloudly import Pace
 from coreflow.adapters.memory.cloudly import MemoryReplica
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ports import ReplicaPort
@@ -80,10 +86,62 @@ class MemorySide:
         """It knows no pages."""
 
 
+class SharedCloudly(Cloudly):
+    """A stand-in for many tests, one after another. It does what it is told; of its events nobody hears."""
+
+    def __init__(self, node: subprocess.Popen[bytes]) -> None:
+        self._node = node
+        self._answers: SimpleQueue[Json] = SimpleQueue()
+        self._busy = threading.Lock()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        ready = self._answers.get(timeout=PATIENCE)
+        assert "port" in ready, "the stand-in did not start"
+        self.port = ready["port"]
+
+    async def ask(self, name: str, **arguments: Any) -> Any:
+        """See `NodePeer`."""
+        return await trio.to_thread.run_sync(self._ask, {"id": 0, "do": name, **arguments})
+
+    async def wipe(self) -> None:
+        """Hang up on everybody, and be as it was when it started."""
+        await self.drop()
+        with trio.fail_after(PATIENCE):
+            while await self.connections():  # noqa: ASYNC110 - another process
+                await trio.sleep(0.01)
+        await self.lose()
+        await self.disturb(slices=0, cutBefore=[], cutAfter=[], flip=[])
+        await self.know(pageSize=1000)
+        await self.revoke()
+
+    def end(self) -> None:
+        """End it without a goodbye."""
+        self._node.kill()
+        self._listener.join()
+
+    def _ask(self, command: Json) -> Any:
+        assert self._node.stdin is not None
+        with self._busy:
+            self._node.stdin.write(json.dumps(command).encode() + b"\n")
+            self._node.stdin.flush()
+            answer = self._answers.get(timeout=PATIENCE)
+        if "error" in answer:
+            raise NodeError(answer["error"], answer["data"])
+        return answer["result"]
+
+    def _listen(self) -> None:
+        assert self._node.stdout is not None
+        for line in self._node.stdout:
+            document = json.loads(line)
+            if document.get("event", "ready") == "ready":
+                self._answers.put(document)
+        self._answers.put({"error": "it has ended", "data": None})
+
+
 class NetworkSide:
     def __init__(self, cloudly: Cloudly) -> None:
         self.cloudly = cloudly
-        self.port = new_port(cloudly)
+        self.port = new_port(cloudly, pace=Pace(first=0.02, longest=0.02))
 
     async def contents(self) -> dict[str, bytes]:
         return {name: data for name, (data, _) in (await self.cloudly.copies()).items()}
@@ -100,13 +158,32 @@ class NetworkSide:
         await self.cloudly.know(pageSize=count)
 
 
+@pytest.fixture(scope="module")
+def cloudly() -> Iterator[SharedCloudly]:
+    """The stand-in of all tests, with whatever the last one left in it."""
+    command = ["node", "cloudly.mjs", "{}"]
+    with subprocess.Popen(command, cwd=FOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as node:
+        shared = SharedCloudly(node)
+        try:
+            yield shared
+        finally:
+            shared.end()
+
+
 @pytest.fixture(params=["memory", pytest.param("cloudly", marks=needs_node)])
-async def side(request: pytest.FixtureRequest, nursery: trio.Nursery) -> AsyncIterator[Side]:
+def place(request: pytest.FixtureRequest) -> SharedCloudly | None:
+    """Where copies are kept: nowhere (in memory), or at the stand-in."""
+    return request.getfixturevalue("cloudly") if request.param == "cloudly" else None
+
+
+@pytest.fixture
+async def side(place: SharedCloudly | None, nursery: trio.Nursery) -> AsyncIterator[Side]:
     """Somebody who keeps nothing yet, and the other end of it."""
-    if request.param == "memory":
+    if place is None:
         yield MemorySide()
         return
-    side = NetworkSide(await start_cloudly(nursery))
+    await place.wipe()
+    side = NetworkSide(place)
     nursery.start_soon(side.port.run)
     await side.port.link.wait()
     yield side

@@ -314,12 +314,16 @@ async def test_a_second_write_disarms_the_roll_back(bench: Bench) -> None:
     identity = await bench.start(bench.spec())
     await bench.update(identity, image(EXITS))
     await bench.update(identity, nothing)
-    await bench.pause(4)
+
+    async def failed_again() -> bool:
+        return len([task for task in await bench.tasks(identity) if task["Status"]["State"] == "failed"]) > 1
+
+    await bench.eventually(failed_again)
+    await bench.pause(1)
     live = await bench.live(identity)
     assert live["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == EXITS
     assert live["PreviousSpec"] == live["Spec"]
     assert (live.get("UpdateStatus") or {}).get("State") in {None, "updating"}
-    assert len([task for task in await bench.tasks(identity) if task["Status"]["State"] == "failed"]) > 1
 
 
 async def test_an_update_can_pause(bench: Bench) -> None:
@@ -467,11 +471,14 @@ async def test_a_removed_service_is_gone_at_once_and_its_tasks_soon(bench: Bench
     identity = await bench.start(bench.spec())
     await bench.engine.remove_service(identity)
     assert identity not in {document["ID"] for document in await bench.engine.list_services()}
-    assert {task["DesiredState"] for task in await bench.tasks(identity)} <= {"remove"}
+
+    async def all_are_to_go() -> bool:
+        return {task["DesiredState"] for task in await bench.tasks(identity)} <= {"remove"}
 
     async def no_tasks() -> bool:
         return not await bench.tasks(identity)
 
+    await bench.eventually(all_are_to_go)
     await bench.eventually(no_tasks)
 
 
@@ -592,7 +599,12 @@ async def test_a_network_without_room_for_its_node(bench: Bench) -> None:
     """Of a /29, five tasks take all addresses, none is left for the node, and none of the five runs."""
     network = await small_network(bench, "10.231.245.0/29")
     identity = await bench.create(on_network(bench, network, 5))
-    await bench.pause(2)
+
+    async def five_prepare() -> bool:
+        return [task["Status"]["State"] for task in await bench.tasks(identity)] == ["preparing"] * 5
+
+    await bench.eventually(five_prepare)
+    await bench.pause(1)
     tasks = await bench.tasks(identity)
     assert [task["Status"]["State"] for task in tasks] == ["preparing"] * 5
     assert not any(task["Status"].get("Err") for task in tasks)

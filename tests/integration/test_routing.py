@@ -13,7 +13,7 @@ import pytest
 import trio
 import trustme
 from tests.integration.dcrouter_stand_in import start_stand_in
-from tests.integration.lab import Json, Lab, open_lab
+from tests.integration.lab import Json, Lab, free_port, open_lab
 from tests.integration.node_harness import (
     Cloudly,
     TlsProxy,
@@ -22,7 +22,7 @@ from tests.integration.node_harness import (
     start_coretraffic,
     start_tls_proxy,
 )
-from tests.integration.proxy_bench import NoAnswer, addresses_on, get, overlay_relay, steady_load
+from tests.integration.proxy_bench import NoAnswer, addresses_on, get, overlay_relay, serving, steady_load
 from tests.integration.test_daemon import TOKEN, log_of, push, start, stopped, tell, wait
 
 pytestmark = [pytest.mark.engine, pytest.mark.guest, needs_node]
@@ -71,10 +71,6 @@ def web(lab: Lab, short: str, host: str, **data: Any) -> Json:
     return lab.service(short, WEB, ports={"web": 8080}, domains=[{"name": host}], **data)
 
 
-def port_for(lab: Lab) -> int:
-    return 21000 + (os.getpid() * 7 + int(lab.prefix.rpartition("x")[2])) % 20000
-
-
 async def told(proxy: TlsProxy, host: str, count: int, seconds: float = 30) -> list[str]:
     """Wait until a proxy has a route to so many tasks of a host; their addresses."""
     with trio.fail_after(seconds):
@@ -96,7 +92,7 @@ async def test_hosts_reach_their_tasks(
     certificates = {host: certificate(ca, host) for host in hosts.values()}
     one, two = (web(lab, name, host) for name, host in hosts.items())
     await tell(cloudly, lab, one, two, certificates=certificates)
-    port = port_for(lab)
+    port = free_port()
     daemon = start(
         lab,
         cloudly,
@@ -110,6 +106,7 @@ async def test_hosts_reach_their_tasks(
         await proxy.connect()
         for host in hosts.values():
             await told(proxy, host, 1)
+            await serving(proxy.port, host, ca, 1)
             status, _ = await get(proxy.port, host, ca)
             assert status == 200
         with pytest.raises(NoAnswer):
@@ -118,6 +115,7 @@ async def test_hosts_reach_their_tasks(
         one["data"]["scaleFactor"] = 3
         await push(cloudly, lab, one, two)
         await told(proxy, hosts["one"], 3)
+        await serving(proxy.port, hosts["one"], ca, 3)
         answers = {(await get(proxy.port, hosts["one"], ca))[1] for _ in range(9)}
         assert len(answers) == 3
 
@@ -163,7 +161,7 @@ async def test_keys_go_to_nobody_else(
     """A connection that is not Coretraffic's is refused the tag and never sent anything."""
     host = "a.example.com"
     await tell(cloudly, lab, web(lab, "a", host), certificates={host: certificate(ca, host)})
-    port = port_for(lab)
+    port = free_port()
     daemon = start(lab, cloudly, COREFLOW_LISTEN=f"127.0.0.1:{port}")
     foreign = await start_coretraffic(nursery, f"http://127.0.0.1:{port}")
     await wait(lab, "it runs", lambda: lab.running("a"))
@@ -216,7 +214,7 @@ async def test_a_gateway_in_front(lab: Lab, cloudly: Cloudly, ca: trustme.CA, nu
     services = [web(lab, "a", a), web(lab, "b", b)]
     certificates = {host: certificate(ours, host) for host in (a, b)}
     await tell(cloudly, lab, *services, certificates=certificates, gateway=gateway)
-    port = port_for(lab)
+    port = free_port()
     daemon = start(
         lab, cloudly, COREFLOW_LISTEN=f"127.0.0.1:{port}", COREFLOW_CORETRAFFIC_PEERS="127.0.0.0/8"
     )

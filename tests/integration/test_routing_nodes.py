@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,26 +12,24 @@ import pytest
 import trio
 import trustme
 from attrs import frozen
-from tests.integration.lab import Json, Lab, open_lab
+from tests.integration.engines import another_engine, control
+from tests.integration.lab import Json, Lab, free_port, open_lab
 from tests.integration.node_harness import Cloudly, TlsProxy, needs_node, start_cloudly, start_tls_proxy
-from tests.integration.proxy_bench import addresses_on, get, overlay_relay, steady_load
+from tests.integration.proxy_bench import addresses_on, get, overlay_relay, serving, steady_load
 from tests.integration.test_daemon import TOKEN, push, start, stopped, tell, wait
-from tests.integration.test_routing import NETWORK, certificate, port_for, told, web
+from tests.integration.test_routing import NETWORK, certificate, told, web
 
-pytestmark = [pytest.mark.engine, pytest.mark.nodes, pytest.mark.guest, needs_node]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.nodes,
+    pytest.mark.guest,
+    needs_node,
+    pytest.mark.xdist_group("nodes"),
+]
 _numbers = itertools.count()
-ENGINE = Path(__file__).parents[2] / "scripts/engine"
 NODES = ("node1", "node2", "node3")
 HOST = "a.example.com"
 run = trio.to_thread.run_sync
-
-
-def control(name: str, *arguments: str) -> str:
-    """Run `scripts/engine`; returns its output."""
-    command = [str(ENGINE), "--name", name, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return str(done.stdout)
 
 
 @frozen
@@ -62,13 +59,8 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes(engine_host: str) -> Iterator[Nodes]:
     """Three nodes. Where there is an engine for tests, there can be this one, too."""
-    name = f"nodes-{os.getpid()}"
-    try:
-        said = control(name, "up", "--nodes", str(len(NODES)))
-        (state,) = (line for line in said.splitlines() if line.startswith("export COREFLOW_TEST_STATE="))
-        yield Nodes(name, Path(state.partition("=")[2]))
-    finally:
-        control(name, "down")
+    with another_engine("nodes", nodes=len(NODES)) as engine:
+        yield Nodes(engine["COREFLOW_TEST_ENGINE_NAME"], Path(engine["COREFLOW_TEST_STATE"]))
 
 
 @pytest.fixture
@@ -140,7 +132,7 @@ async def test_a_node_goes_and_comes_back(
     ca = trustme.CA(organization_name="Test Authority")
     service = web(lab, "a", HOST, scaleFactor=3)
     await tell(cloudly, lab, service, certificates={HOST: certificate(ca, HOST)})
-    port = port_for(lab)
+    port = free_port()
     daemon = start(
         lab,
         cloudly,
@@ -157,6 +149,7 @@ async def test_a_node_goes_and_comes_back(
         proxy = await start_tls_proxy(nursery, f"http://127.0.0.1:{port}", relay=relay)
         await proxy.connect()
         await told(proxy, HOST, 3)
+        await serving(proxy.port, HOST, ca, 3)
         first = len(await tables(proxy))
         assert len(await answering(proxy, ca, 9)) == 3
         shown = await run(
@@ -200,6 +193,7 @@ async def test_a_node_goes_and_comes_back(
         service["data"]["scaleFactor"] = 6
         await push(cloudly, lab, service)
         await told(proxy, HOST, 6)
+        await serving(proxy.port, HOST, ca, 6)
         grown = await run(placed, lab, "a")
         assert {node: len(addresses) for node, addresses in grown.items()} == dict.fromkeys(NODES, 2)
         assert len(await answering(proxy, ca, 12)) == 6

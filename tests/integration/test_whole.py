@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -255,24 +255,29 @@ def _set_dns(spec: dict[str, Any]) -> None:
     spec["TaskTemplate"]["ContainerSpec"]["DNSConfig"] = {"Nameservers": ["192.0.2.1"]}
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (_set_env, "changed by hand: env BY_HAND"),
-        (_set_replicas, "changed by hand: replicas 2, wanted 1"),
-        (_set_image, f"changed by hand: image {NEWER_IMAGE} → {LOCAL_IMAGE}"),
-        (_drop_secret, "changed by hand: secret missing"),
-        (_set_dns, "changed by hand: ContainerSpec.DNSConfig"),
-    ],
-)
-def test_a_change_by_hand_is_found_and_repaired(lab: Lab, change: Any, reason: str) -> None:
-    """What somebody changed on a live service is shown by `plan` and put right by `apply`."""
-    lab.write(lab.service("a", secretBundleId="bundle"), **lab.secrets(KEY="value"))
+BY_HAND: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "env": (_set_env, "changed by hand: env BY_HAND"),
+    "replicas": (_set_replicas, "changed by hand: replicas 2, wanted 1"),
+    "image": (_set_image, f"changed by hand: image {NEWER_IMAGE} → {LOCAL_IMAGE}"),
+    "secret": (_drop_secret, "changed by hand: secret missing"),
+    "dns": (_set_dns, "changed by hand: ContainerSpec.DNSConfig"),
+}
+
+
+def test_changes_by_hand_are_found_and_repaired(lab: Lab) -> None:
+    """What somebody changed on live services is shown by `plan`, each with its reason, and put right by `apply`."""
+    reasons = {lab.name(short): reason for short, (_, reason) in BY_HAND.items()}
+    lab.write(*(lab.service(short, secretBundleId="bundle") for short in BY_HAND), **lab.secrets(KEY="value"))
     lab.deploy()
-    lab.change("a", change)
-    assert lab.plan("--detailed-exitcode").code == 2  # at once, even while Swarm still rolls it out
-    lab.wait("the roll-out has ended", lambda: lab.plan().json["actions"])
-    assert [action["reason"] for action in lab.plan().json["actions"]] == [reason]
+    for short, (change, _) in BY_HAND.items():
+        lab.change(short, change)
+    planned = lab.plan("--detailed-exitcode")  # at once, even while Swarm still rolls them out
+    assert planned.code == 2
+    seen = {line["name"]: line["reason"] for line in planned.json["actions"] + planned.json["waits"]}
+    assert seen.keys() == reasons.keys()
+    assert all(seen[name].startswith(reason) for name, reason in reasons.items())
+    lab.wait("the roll-outs have ended", lambda: len(lab.plan().json["actions"]) == len(BY_HAND))
+    assert {action["name"]: action["reason"] for action in lab.plan().json["actions"]} == reasons
     lab.deploy()
     assert lab.plan("--detailed-exitcode").code == 0
 

@@ -25,10 +25,13 @@ from coreflow.domain.replication import (
     Manifest,
     Receipt,
     Slice,
+    backup_of,
     copy_of,
+    expect_unchanged,
     in_order,
     is_manifest,
     manifest_prefix,
+    manifests_prefix,
     object_of,
     read_manifest,
     to_pull,
@@ -121,6 +124,8 @@ class Replicator:
         for node, corestore in corestores.items():
             ids = [part.snapshot_id for part in manifest.parts if part.node == node and part.snapshot_id]
             objects[node] = await corestore.archive_objects(ids)
+            expect_unchanged(tally.listed.get(node, ()), objects[node])
+            tally.listed[node] = objects[node]
             tally.total += len(objects[node])
             missing = [obj for obj in to_push(objects[node], there) if copy_of(obj).name not in names]
             names.update(copy_of(obj).name for obj in missing)
@@ -200,15 +205,24 @@ class Replicator:
 
     # --- back
 
+    async def backups(self, service_id: ServiceId) -> tuple[str, ...]:
+        """The ids of the backups of a service that have a manifest of ours."""
+        prefix = manifests_prefix(service_id)
+        found = await self._patiently(partial(self._replica.copies, prefix=prefix), LOOK_SECONDS)
+        return tuple(sorted({backup_of(copy) for copy in found if copy.name.startswith(prefix)}))
+
     async def manifest(self, backup_id: str, service_id: ServiceId) -> Manifest | None:
-        """The newest manifest of a backup; of somebody else's making, one that has just its objects. None: there is none."""
+        """The manifest of a backup: of several the one with the most parts, the newest of these. None: there is none.
+
+        Where only somebody else sent copies for it, one that has just its objects.
+        """
         prefix = manifest_prefix(backup_id, service_id)
         look = partial(self._replica.copies, prefix=prefix)
         found = await self._patiently(look, LOOK_SECONDS)  # all may be here already
         manifests = [await self._read(c) for c in found if c.name.startswith(prefix)]
         ours = [m for m in manifests if m.backup_id == backup_id and m.service_id == service_id]
         if ours:
-            return max(ours, key=lambda m: m.finished_ms)
+            return max(ours, key=lambda m: (len(m.parts), m.finished_ms))
         listed = await self._patiently(partial(self._replica.copies, backup_id=backup_id))
         named = {object_of(copy): copy for copy in listed if not is_manifest(copy)}
         self._foreign.update({obj: copy for obj, copy in named.items() if copy != copy_of(obj)})
@@ -305,6 +319,8 @@ class _Tally:
     total: int = 0
     objects: int = 0
     bytes: int = 0
+    listed: dict[NodeId | None, tuple[ArchiveObject, ...]] = Factory(dict)
+    """What the archives had at first."""
 
     def result(self, status: Status, error: str = "") -> Replication:
         return Replication(

@@ -8,7 +8,7 @@ written last: a backup whose manifest is there is there in whole.
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 from attrs import field, frozen
@@ -71,7 +71,17 @@ def object_of(copy: Copy) -> ArchiveObject:
 
 def manifest_prefix(backup_id: str, service_id: str) -> str:
     """What the names of the manifests of a backup begin with."""
-    return f"{_MANIFESTS}{quote(service_id, safe='')}/{quote(backup_id, safe='')}.json@"
+    return f"{manifests_prefix(service_id)}{quote(backup_id, safe='')}.json@"
+
+
+def manifests_prefix(service_id: str) -> str:
+    """What the names of all manifests of a service begin with."""
+    return f"{_MANIFESTS}{quote(service_id, safe='')}/"
+
+
+def backup_of(copy: Copy) -> str:
+    """The id of the backup that a manifest describes."""
+    return unquote(copy.name.rpartition("@")[0].rpartition("/")[2].removesuffix(".json"))
 
 
 def is_manifest(copy: Copy) -> bool:
@@ -112,6 +122,14 @@ def to_push(objects: Iterable[ArchiveObject], there: Iterable[Copy]) -> tuple[Ar
     """What the other side lacks."""
     names = {copy.name for copy in there}
     return tuple(obj for obj in objects if copy_of(obj).name not in names)
+
+
+def expect_unchanged(before: Iterable[ArchiveObject], now: Iterable[ArchiveObject]) -> None:
+    """Raises Refused where a file that never changes has another content than it had before."""
+    digests = {obj.path: obj.sha256 for obj in before}
+    for obj in now:
+        if digests.get(obj.path, obj.sha256) != obj.sha256 and is_fixed(obj.path):
+            raise Refused(f"archive object {obj.path} has another content than just before")
 
 
 def to_pull(wanted: Iterable[ArchiveObject], local: Iterable[ArchiveObject]) -> tuple[ArchiveObject, ...]:

@@ -31,7 +31,7 @@ from coreflow.app.cli.deploy import Flag, Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
-from coreflow.domain.backup import BackupRequest, Part, RestoreRequest
+from coreflow.domain.backup import BackupRequest, Part, Replication, RestoreRequest
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import Owner
 from coreflow.domain.records import ServiceRecord
@@ -82,8 +82,8 @@ def backup(
             )
             result = await work.operations.backup(request)
         line = f"Backup {result.backup_id}: {result.status}."
-        error = result.error or (result.replication.error if result.replication is not None else "")
-        work.show(record, result.parts, backup_document(result), line, error)
+        document = backup_document(result)
+        work.show(record, document, line, result.error, result.parts, result.replication)
         return 0 if result.status == "completed" else 1
 
     return run(command, format, hosted=True)
@@ -109,13 +109,14 @@ def restore(
             record = await work.find(service)
             if backup is None:
                 found = await (await facts_of(work.tools, record.id)).snapshots()
-                return work.list_backups(record, [s for snapshots in found.values() for s in snapshots])
+                snapshots = [snapshot for of_site in found.values() for snapshot in of_site]
+                return work.list_backups(record, snapshots, await work.copied(record))
             request = RestoreRequest(backup_id=backup, service_id=record.id, pull_missing=not no_pull)
             result = await work.operations.restore(request)
             runs = await work.runs_again(record)
         parts = (*result.volumes_restored, *result.resources_restored)
         line = f"Restore of {backup}: {result.status}; restored: {', '.join(parts) or 'nothing'}."
-        work.show(record, (), restore_document(result), f"{line} {runs}".rstrip(), result.error)
+        work.show(record, restore_document(result), f"{line} {runs}".rstrip(), result.error)
         return 0 if result.status == "completed" else 1
 
     return run(command, format, hosted=True)
@@ -164,28 +165,43 @@ class _Work:
         return f"{said}; Swarm goes on."
 
     def show(
-        self, record: ServiceRecord, parts: tuple[Part, ...], document: Json, line: str, error: str
+        self,
+        record: ServiceRecord,
+        document: Json,
+        line: str,
+        error: str,
+        parts: tuple[Part, ...] = (),
+        copies: Replication | None = None,
     ) -> None:
         """Print how it ended."""
         if self.output is Format.JSON:
             write_json(document)
             return
-        if parts:
-            rows = tuple(_row(part) for part in parts)
-            present.print_blocks(self.console, [present.Block(record.name, rows)])
+        rows = [*(_row(part) for part in parts), *([_copies(copies)] if copies is not None else [])]
+        if rows:
+            present.print_blocks(self.console, [present.Block(record.name, tuple(rows))])
         if error:
             row = present.Row(mark=present.PROBLEM, kind=document["status"], name=record.name, reason=error)
             present.print_blocks(self.console, [present.Block("problems", (row,))])
         present.print_line(self.console, Text(line, "bold"))
 
-    def list_backups(self, record: ServiceRecord, found: list[Snapshot]) -> int:
-        """Print which backups there are."""
+    async def copied(self, record: ServiceRecord) -> tuple[str, ...]:
+        """The backups that Cloudly has copies of."""
+        if self.tools.replicator is None:
+            return ()
+        try:
+            return await self.tools.replicator.backups(record.id)
+        except Refused:
+            return ()
+
+    def list_backups(self, record: ServiceRecord, found: list[Snapshot], copied: tuple[str, ...] = ()) -> int:
+        """Print which backups there are, here and at Cloudly."""
         backups: dict[str, list[Snapshot]] = {}
         for snapshot in sorted(found, key=lambda s: s.created_ms, reverse=True):
             if BACKUP_TAG in snapshot.tags:
                 backups.setdefault(snapshot.tags[BACKUP_TAG], []).append(snapshot)
         if self.output is Format.JSON:
-            listed = [
+            listed: list[Json] = [
                 {
                     "backupId": backup_id,
                     "createdAt": max(s.created_ms for s in snapshots),
@@ -193,11 +209,15 @@ class _Work:
                 }
                 for backup_id, snapshots in backups.items()
             ]
-            write_json({"serviceId": record.id, "backups": listed})
+            write_json({"serviceId": record.id, "backups": listed, "atCloudly": list(copied)})
             return 2
         rows = tuple(
             present.Row(mark=present.NOTE, kind=_when(snapshots), name=backup_id, reason=_summary(snapshots))
             for backup_id, snapshots in backups.items()
+        ) + tuple(
+            present.Row(mark=present.NOTE, kind="", name=backup_id, reason="at Cloudly only")
+            for backup_id in copied
+            if backup_id not in backups
         )
         if rows:
             present.print_blocks(self.console, [present.Block(f"backups of {record.name}", rows)])
@@ -270,6 +290,19 @@ def _row(part: Part) -> present.Row:
         kind="volume" if part.kind == VOLUME else part.kind,
         name=part.name if part.kind == VOLUME else part.binding_id,
         reason=part.error or f"snapshot {part.snapshot_id}{size}",
+    )
+
+
+def _copies(replication: Replication) -> present.Row:
+    """How much of the archive is kept elsewhere."""
+    sent = f"{replication.objects_uploaded} of {replication.objects_total} objects sent"
+    there = "" if replication.error else ", the others were there"
+    text = f"{sent}{there}; {replication.bytes_uploaded:,} bytes"
+    return present.Row(
+        mark=present.PROBLEM if replication.error else ("ok", "green"),
+        kind="copies",
+        name="at Cloudly",
+        reason=f"{replication.error} ({text})" if replication.error else text,
     )
 
 

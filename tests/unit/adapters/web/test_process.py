@@ -79,6 +79,7 @@ def ending(script: str, number: signal.Signals) -> tuple[int, str, str, float]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `&` in a script has it ignored
     ) as process:
         assert process.stdout is not None
         try:

@@ -186,8 +186,8 @@ async def test_downloads_that_break_off(start_tcp: StartTcp, head: str) -> None:
 
 async def test_downloads_that_stall(start_tcp: StartTcp) -> None:
     """The limit is for the time without a byte, however long it takes in all."""
-    slow = await start_tcp(sending("200 OK\r\nContent-Length: 6", *[b"x"] * 6, pause=0.2))
-    assert await read(slow, stall=0.9) == 6
+    slow = await start_tcp(sending("200 OK\r\nContent-Length: 6", *[b"x"] * 6, pause=0.15))
+    assert await read(slow, stall=0.7) == 6
     for parts in ((), (b"x",)):
         stalled = await start_tcp(sending("200 OK\r\nContent-Length: 6", *parts, *[b"x"] * 6, pause=30))
         with pytest.raises(Unavailable, match=r"did not answer within 0\.2 s"), trio.fail_after(3):
@@ -433,13 +433,13 @@ async def test_transfers_take_little_memory(start_tcp: StartTcp) -> None:
             await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     up = await start_tcp(swallow)
-    down = await start_tcp(sending("200 OK\r\nContent-Length: 100000000", *[MEGABYTE] * 100))
+    down = await start_tcp(sending("200 OK\r\nContent-Length: 50000000", *[MEGABYTE] * 50))
     small = MEGABYTE[:10_000]
     tracemalloc.start()
     try:
-        await http_upload(f"http://127.0.0.1:{up}/", chunks_of(*[MEGABYTE] * 100), 100_000_000)
-        await http_upload(f"http://127.0.0.1:{up}/", chunks_of(*[small] * 10_000), 100_000_000)
-        assert await read(down) == 100_000_000
+        await http_upload(f"http://127.0.0.1:{up}/", chunks_of(*[MEGABYTE] * 50), 50_000_000)
+        await http_upload(f"http://127.0.0.1:{up}/", chunks_of(*[small] * 5_000), 50_000_000)
+        assert await read(down) == 50_000_000
         assert tracemalloc.get_traced_memory()[1] < 12_000_000
     finally:
         tracemalloc.stop()
