@@ -34,6 +34,7 @@ AMBIGUOUS = (
     "{} says that it is reached under a name that leads to the Corestore of any node:"
     " set CORESTORE_CONTROL_URL to the one that serves the cluster"
 )
+UNREADABLE = "what it is bound to cannot be read"
 NOWHERE = "no Corestore is known on the node where it runs"
 REPORT_SECONDS = 10.0
 
@@ -95,7 +96,11 @@ class Bindings:
         homes: dict[ServiceId, NodeId] = {}
         if wanted or wishes.unwanted:
             self._find_sites(records, observed, wishes)
+        unreadable = records.unreadable_bindings
+        missing |= {s: UNREADABLE for s in there if s in unreadable or None in unreadable}
         for service, specs in wanted.items():
+            if service in missing:
+                continue
             site = self._sites.get(service)
             if self._corestores is None:
                 missing[service] = NOBODY.format(" and ".join(spec.capability for spec in specs))
@@ -117,7 +122,11 @@ class Bindings:
             else:
                 variables[service] = self._merged(service, specs)
         unwanted = [
-            s for s in wishes.unwanted if s.service_id in self._sites and self._released.get(s.id) != s
+            spec
+            for spec in wishes.unwanted
+            if spec.service_id in self._sites
+            and self._released.get(spec.id) != spec
+            and unreadable.isdisjoint({spec.service_id, None})  # it may say that somebody uses the same
         ]
         return Bound(
             variables=variables, missing=missing, homes=homes, due=tuple(due), unwanted=tuple(unwanted)

@@ -29,6 +29,7 @@ from .supervise import described
 log = structlog.get_logger()
 
 LOOK_SECONDS = 5.0
+AGAIN_SECONDS = 20.0
 RECORDS_SECONDS = 5.0
 REMEMBERED = 1000
 
@@ -73,6 +74,8 @@ class Operations:
         self._completed: OrderedDict[Key, BackupResult] = OrderedDict()
         self._undelivered: OrderedDict[Key, RestoreResult] = OrderedDict()
         self._locks: dict[str, trio.Lock] = {}
+        self._not_before: dict[str, float] = {}
+        """By service: when an attempt to finish its restore may be repeated."""
         self._found = trio.Event()
         self._seen: dict[str, tuple[str, float]] = {}
         """By service: its note, and since when it is that one."""
@@ -144,6 +147,7 @@ class Operations:
             self.counters.running -= 1
             del self._operations[key]
             operation.done.set()
+            self._found.set()  # it may have left something behind
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._locks.pop(service, None)
 
@@ -188,6 +192,7 @@ class Operations:
     def _adopt(self, services: Iterable[ObservedService]) -> None:
         now = trio.current_time()
         stopped = {s.id: s for s in services if s.is_stopped}
+        self._not_before = {i: when for i, when in self._not_before.items() if i in stopped}
         self._seen = {identity: seen for identity, seen in self._seen.items() if identity in stopped}
         for live in stopped.values():
             note, since = self._seen.setdefault(live.id, (live.restore_note, now))
@@ -196,6 +201,9 @@ class Operations:
                 continue
             if live.owner in self._locks or not is_orphan(live, self._holder, now - since):
                 continue
+            if now < self._not_before.get(live.id, now):
+                continue
+            self._not_before[live.id] = now + AGAIN_SECONDS
             read = read_note(live.restore_note)
             key: Key = ("restore", live.owner, read.backup_id if read is not None else "")
             if key not in self._operations:

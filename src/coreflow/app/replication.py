@@ -296,7 +296,7 @@ class Replicator:
     async def _patiently(self, call: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
         """Call, again and again while the other side is away."""
         patience = self._patience if patience is None else patience
-        since, pause = trio.current_time(), 0.0
+        since, pause, said = trio.current_time(), 0.0, ""
         while True:
             try:
                 result = await call()
@@ -304,7 +304,9 @@ class Replicator:
                 self._slice_bytes = max(self._slice_bytes // 2, LEAST_SLICE_BYTES)
                 if trio.current_time() - since >= patience:
                     raise Refused(f"{exc} (for {patience:g} s)") from exc
-                log.info("replication waits", reason=str(exc))
+                if str(exc) != said:
+                    log.info("replication waits", reason=str(exc))
+                said = str(exc)
             else:
                 self._slice_bytes = min(self._slice_bytes * 2, SLICE_BYTES)
                 return result

@@ -51,8 +51,9 @@ BEAT_SECONDS = 15.0
 """How often whoever is at a restore gives a sign of life."""
 LEASE_SECONDS = 60.0
 """After so long without one, a restore may be finished by others."""
-STOP_SECONDS = 120.0
-"""How long a workload may take to stop."""
+STOP_SECONDS = 45.0
+"""How long a workload may take to stop: Swarm kills a container after ten seconds. Shorter than the lease, for there is no
+sign of life meanwhile."""
 ROLL_OUT_SECONDS = 60.0
 """How long a restore waits for a roll-out to end: stopping the service would disarm its roll-back."""
 START_SECONDS = 60.0
@@ -61,6 +62,7 @@ GRACE_SECONDS = 8.0
 """How long a restore that is told to end goes on with what would leave data half restored."""
 PATIENCE_SECONDS = 120.0
 """How long a Corestore may be away in the middle of a restore."""
+HALF = "data is half restored; the next who looks finishes it, and starts the workload"
 POLL_SECONDS = 0.3
 PAUSE_SECONDS = 2.0
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "orphaned", "remove"})
@@ -82,8 +84,8 @@ class _Work:
     restored: list[Part] = field(factory=list)
     problems: list[str] = field(factory=list)
     saved: dict[tuple[str, str, str], Snapshot] = field(factory=dict)
-    has_begun: bool = False
-    """Whether something may have been overwritten."""
+    is_done: bool = False
+    """Whether every part is either restored or as it was."""
     is_lost: bool = False
     """Whether somebody else is at it now."""
 
@@ -106,9 +108,11 @@ async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> Re
     """Restore. What goes wrong is in the result. Nothing is touched unless every part can be restored."""
     try:
         facts = await facts_of(tools, request.service_id)
-        while facts.live is not None and facts.live.is_stopped:
+        if facts.live is not None and facts.live.is_stopped:
             await _end_of_other(tools, facts.live, holder)
             facts = await facts_of(tools, request.service_id)
+            if facts.live is not None and facts.live.is_stopped:
+                raise Refused("an earlier restore of it could not be finished")
         work = await _prepared(tools, request, facts, holder)
     except CoreflowError as exc:
         return RestoreResult(
@@ -170,6 +174,8 @@ async def finish_restore(
     for part in note.parts:
         site = next(iter(sites.of([part.node] if part.node else [])), None)
         if site is None or tools.corestores is None:
+            if note.has_begun:
+                raise Unavailable(f"{part}: no Corestore is known on its node")
             problems.append(f"{part}: no Corestore is known on its node")
             continue
         ports[site] = tools.corestores.at(site)
@@ -303,7 +309,6 @@ async def _carry_out(work: _Work) -> None:
             await _stop(work)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_beat, work, nursery.cancel_scope)
-                await _wait_until_stopped(work)
                 await _save(work)
                 await _gracefully(work)
                 nursery.cancel_scope.cancel()
@@ -326,26 +331,43 @@ async def _look_again(work: _Work) -> None:
 
 
 async def _stop(work: _Work) -> None:
-    """Stop the workload. Raises LostRace where somebody else is at it."""
+    """Stop the workload, and wait until it is. Raises LostRace where somebody else is at it.
+
+    At any write to a service, Swarm forgets those of its tasks that are to be removed, although their containers may
+    still run. So nothing is written while tasks are stopping, not even a sign of life.
+    """
     if work.live is None:
         return
     if not work.live.is_stopped:
         await _wait_for_roll_out(work)
     work.tools.step("stopping the workload")
+    await _wait_until_stopped(work, only_removed=not work.live.is_stopped)
     try:
         await _renew(work)
     except LostRace:
         work.is_lost = True
         raise
+    await _wait_until_stopped(work)
+    await _patiently(partial(_hold, work))
 
 
-async def _wait_until_stopped(work: _Work) -> None:
-    """Raises Refused where the workload goes on."""
+async def _hold(work: _Work) -> None:
+    """Renew the note, which may have got old. Raises LostRace where somebody else has taken over."""
+    try:
+        await _renew(work)
+    except LostRace:
+        if not await _is_still_ours(work):
+            raise
+
+
+async def _wait_until_stopped(work: _Work, *, only_removed: bool = False) -> None:
+    """Wait for tasks to end: all, or those that are to be removed. Raises Refused where they go on."""
     until = trio.current_time() + STOP_SECONDS
     while work.live is not None:
         with _ignoring_outages():
             _, tasks = await work.tools.docker.progress()
-            if all(t.state in _ENDED for t in tasks if t.service_id == work.live.id):
+            ours = [t for t in tasks if t.service_id == work.live.id]
+            if all(t.state in _ENDED for t in ours if not only_removed or t.desired_state == "remove"):
                 return
         if trio.current_time() >= until:
             raise Refused(f"the workload does not stop within {STOP_SECONDS:g} s")
@@ -409,18 +431,22 @@ async def _is_still_ours(work: _Work) -> bool:
 
 
 async def _save(work: _Work) -> None:
-    """Take a snapshot of everything that will be overwritten. Raises when that cannot be done: nothing is touched then."""
+    """Have a snapshot of everything that will be overwritten. Raises where there is none, unless it was taken before."""
     for target in work.targets:
         if target.part.name in work.created and target.part.kind == VOLUME:
             continue
-        work.tools.step(f"saving {target.part} as it is")
-        work.saved[target.key] = await _patiently(partial(_saved, work, target))
+        if not work.note.has_begun:
+            work.tools.step(f"saving {target.part} as it is")
+        saved = await _patiently(partial(_saved, work, target))
+        if saved is not None:
+            work.saved[target.key] = saved
 
 
-async def _saved(work: _Work, target: Target) -> Snapshot:
+async def _saved(work: _Work, target: Target) -> Snapshot | None:
+    """The snapshot of what was there before: found, or taken as long as nothing has been overwritten."""
     port = work.ports[target.site]
     known = safety_of(target, work.note, await port.snapshots(work.service_id))
-    if known is not None:
+    if known is not None or work.note.has_begun:
         return known
     tags = safety_tags(target, work.note, work.service_id)
     return await take_snapshot(port, work.service_id, target.part, tags, RESTORE_TAG)
@@ -437,18 +463,20 @@ async def _gracefully(work: _Work) -> None:
             scope.deadline = trio.current_time() + GRACE_SECONDS
             raise
 
+    if work.live is not None and not work.note.has_begun:
+        work.note = evolve(work.note, has_begun=True)
+        await _patiently(partial(_hold, work))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_soon)
         with scope:
             for target in work.targets:
-                work.has_begun = True
                 await _restore(work, target)
-            work.has_begun = False
+            work.is_done = True
         done.set()
 
 
 async def _restore(work: _Work, target: Target) -> None:
-    """Overwrite one part; where that fails, put back what was there."""
+    """Overwrite one part; where that fails, put back what was there. Raises Unavailable where neither can be done now."""
     part = target.part
     work.tools.step(f"restoring {part}")
     try:
@@ -466,7 +494,7 @@ async def _undone(work: _Work, target: Target) -> str:
     work.tools.step(f"putting {target.part} back as it was")
     try:
         await _patiently(partial(_overwrite, work, target, saved.id))
-    except PortError as exc:
+    except Refused as exc:
         return f"and what was there could not be put back ({exc}): it is in snapshot {saved.id}"
     return "it is as it was before"
 
@@ -480,11 +508,15 @@ async def _overwrite(work: _Work, target: Target, snapshot_id: str) -> None:
 
 
 async def _put_back(work: _Work, *, ended: bool) -> None:
-    """Start the workload: in every case but two. One is that somebody else is at it; the other needs a finished restore."""
+    """Start the workload: in every case but two. One is that somebody else is at it; the other, that data is half restored.
+
+    Then whoever looks next finishes it first.
+    """
     if work.live is None or work.is_lost or not work.live.is_stopped:
         return
-    if work.has_begun and not ended:
-        log.error("left stopped", service=work.live.name, reason="half restored; the next start finishes it")
+    if work.note.has_begun and not work.is_done:
+        log.error("left stopped", service=work.live.name, reason=HALF)
+        work.problems.append(f"left stopped: {HALF}")
         return
     seconds = START_SECONDS if ended else GRACE_SECONDS
     with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
@@ -511,14 +543,16 @@ async def _put_back(work: _Work, *, ended: bool) -> None:
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
     """Call, again and again while the far side is away. Only for what may be repeated."""
-    until = trio.current_time() + PATIENCE_SECONDS
+    until, said = trio.current_time() + PATIENCE_SECONDS, ""
     while True:
         try:
             return await call()
         except Unavailable as exc:
             if trio.current_time() >= until:
                 raise
-            log.info("waiting", reason=str(exc))
+            if str(exc) != said:
+                log.info("waiting", reason=str(exc))
+            said = str(exc)
         await trio.sleep(PAUSE_SECONDS)
 
 

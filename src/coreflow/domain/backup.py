@@ -438,6 +438,8 @@ class RestoreNote:
     """Who is at it."""
     beat: int = 0
     """Grows as long as somebody is."""
+    has_begun: bool = False
+    """Whether something may have been overwritten."""
     parts: tuple[Part, ...] = ()
 
     def label(self) -> str:
@@ -457,6 +459,7 @@ class RestoreNote:
             "backupId": self.backup_id,
             "holder": self.holder,
             "beat": self.beat,
+            "hasBegun": self.has_begun,
             "parts": [{name: value for name, value in part.items() if value} for part in parts],
         }
         return orjson.dumps(document).decode()
@@ -482,6 +485,7 @@ def read_note(label: str) -> RestoreNote | None:
             backup_id=str(raw["backupId"]),
             holder=str(raw["holder"]),
             beat=int(raw["beat"]),
+            has_begun=bool(raw.get("hasBegun")),
             parts=parts,
         )
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -90,7 +90,7 @@ class BindingWishes:
 
     wanted: Mapping[ServiceId, tuple[BindingSpec, ...]] = field(factory=dict)
     unwanted: tuple[BindingSpec, ...] = ()
-    """Explicitly disabled."""
+    """Explicitly disabled, of Corestore, and in nobody's use: a service has one database, however many bindings say so."""
     unsupported: tuple[BindingRecord, ...] = ()
 
 
@@ -112,20 +112,27 @@ def binding_wishes(platform: PlatformRecord | None) -> BindingWishes:
     """Sort the bindings of a platform record. One that names another provider, or no known capability, is unsupported."""
     if platform is None:
         return BindingWishes()
+    known = {p.id for p in platform.providers if p.type == PROVIDER}
     ours = {p.id for p in platform.providers if p.type == PROVIDER and p.enabled}
     wanted: dict[ServiceId, list[BindingSpec]] = {}
     unwanted: list[BindingSpec] = []
     unsupported: list[BindingRecord] = []
     for record in sorted(platform.bindings, key=lambda b: b.id):
         if record.desired_state == DISABLED:
-            unwanted.append(_spec(record))
+            if _is_ours(record, known, platform):
+                unwanted.append(_spec(record))
         elif record.capability not in CAPABILITIES or not _is_ours(record, ours, platform):
             unsupported.append(record)
         else:
             wanted.setdefault(record.service_id, []).append(_spec(record))
+    in_use = {(spec.service_id, spec.capability) for specs in wanted.values() for spec in specs}
     return BindingWishes(
         wanted={service: tuple(specs) for service, specs in wanted.items()},
-        unwanted=tuple(spec for spec in unwanted if spec.capability in CAPABILITIES),
+        unwanted=tuple(
+            spec
+            for spec in unwanted
+            if spec.capability in CAPABILITIES and (spec.service_id, spec.capability) not in in_use
+        ),
         unsupported=tuple(unsupported),
     )
 

@@ -24,6 +24,7 @@ import orjson
 from cattrs.gen import make_dict_structure_fn, override
 
 from .errors import InvalidRecord, Problem
+from .ids import ServiceId
 from .records import (
     BindingRecord,
     CertificateRecord,
@@ -398,6 +399,7 @@ class RecordDecoder:
         """
         document, cluster = _frame(document)
         rejected: list[RejectedRecord] = []
+        platform, unreadable = _platform(_state(document.get("platform")), rejected)
         return Records(
             cluster=cluster,
             services=tuple(self._list(self._services, document, "services", rejected)),
@@ -405,7 +407,8 @@ class RecordDecoder:
             external_registries=self._by_id(self._registries, document, "externalRegistries", rejected),
             secret_bundles=self._by_id(self._bundles, document, "secretBundles", rejected),
             secret_groups=self._by_id(self._groups, document, "secretGroups", rejected),
-            platform=_optional(document, "platform", PlatformRecord, rejected),
+            platform=platform,
+            unreadable_bindings=unreadable,
             gateway=_optional(document, "externalGatewayConfig", GatewayRecord, rejected),
             certificates=_certificates(document.get("certificates"), rejected),
             rejected=tuple(rejected),
@@ -491,8 +494,6 @@ def _optional(
     document: Mapping[str, Any], key: str, kind: type[T], rejected: list[RejectedRecord]
 ) -> T | None:
     raw = document.get(key)
-    if type(raw) is dict and type(raw.get("desiredState")) is dict:
-        raw = raw["desiredState"]
     if raw is None:
         return None
     try:
@@ -500,6 +501,56 @@ def _optional(
     except InvalidRecord as exc:
         rejected.append(_rejected(key, raw, exc))
         return None
+
+
+def _state(raw: object) -> object:
+    """The desired state inside the answer that has it, if it is one."""
+    return raw["desiredState"] if type(raw) is dict and type(raw.get("desiredState")) is dict else raw
+
+
+def platform_frame(raw: object, path: str) -> PlatformRecord:
+    """Decode a platform's desired state without its bindings, which fail one by one. Raises InvalidRecord."""
+    if type(raw) is not dict:
+        raise InvalidRecord(Problem(path, _expected(dict, raw)))
+    bindings = raw.get("bindings")
+    if bindings is not None and type(bindings) is not list:
+        raise InvalidRecord(Problem(f"{path}.bindings", _expected(list, bindings)))
+    if bindings is not None and len(bindings) > RECORD_LIMIT:
+        raise InvalidRecord(Problem(f"{path}.bindings", f"has more than {RECORD_LIMIT} records"))
+    return decode({**raw, "bindings": []}, PlatformRecord, path)
+
+
+def _platform(
+    raw: object, rejected: list[RejectedRecord]
+) -> tuple[PlatformRecord | None, frozenset[ServiceId | None]]:
+    """The platform's desired state, and the services with a binding that cannot be read; None: whoever's that may be."""
+    if raw is None:
+        return None, frozenset()
+    try:
+        frame = platform_frame(raw, "$.platform")
+    except InvalidRecord as exc:
+        rejected.append(_rejected("platform", raw, exc))
+        return None, frozenset({None})
+    assert type(raw) is dict  # noqa: S101 - see platform_frame
+    bindings: list[BindingRecord] = []
+    unreadable: set[ServiceId | None] = set()
+    for index, one in enumerate(raw.get("bindings") or ()):
+        try:
+            bindings.append(decode(one, BindingRecord, f"$.platform.bindings[{index}]"))
+        except InvalidRecord as exc:
+            if len(rejected) <= REJECTED_LIMIT:
+                rejected.append(_rejected("binding", one, exc))
+            unreadable.add(_service_of(one))
+    return attrs.evolve(frame, bindings=tuple(bindings)), frozenset(unreadable)
+
+
+def _service_of(raw: object) -> ServiceId | None:
+    """The service of a binding that cannot be read, as far as it says."""
+    if type(raw) is not dict:
+        return None
+    data = raw["data"] if type(raw.get("data")) is dict else raw
+    service = data.get("serviceId")
+    return ServiceId(service) if _is_text(service) and service else None
 
 
 def _certificates(raw: object, rejected: list[RejectedRecord]) -> dict[str, CertificateRecord]:

@@ -302,6 +302,8 @@ class Records:
     secret_bundles: Mapping[BundleId, SecretBundleRecord] = field(factory=dict)
     secret_groups: Mapping[GroupId, SecretGroupRecord] = field(factory=dict)
     platform: PlatformRecord | None = None
+    unreadable_bindings: frozenset[ServiceId | None] = frozenset()
+    """Services with a binding that cannot be read. None among them: nobody knows whose it is."""
     gateway: GatewayRecord | None = None
     certificates: Mapping[str, CertificateRecord] = field(factory=dict)
     rejected: tuple[RejectedRecord, ...] = ()

@@ -731,6 +731,32 @@ def test_told_to_end_it_starts_the_workload() -> None:
     scene_with(body)
 
 
+def test_nothing_starts_on_half_restored_data() -> None:
+    """Corestore goes in the middle and stays away: the workload stays stopped, and starts when the data is whole."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await bench.backup()
+        bench.data = LATER
+        away = [Unavailable("away")] * 1000
+        bench.corestore.faults_of["restore_volume"].extend(away)
+
+        async def day(operations: Operations) -> None:
+            result = await operations.restore(RestoreRequest(backup_id="b1", service_id=SHOP))
+            assert result.status == "failed"
+            assert "left stopped: data is half restored" in result.error
+            await trio.sleep(600)
+            assert await bench.replicas() == 0
+            bench.corestore.faults_of["restore_volume"].clear()
+            await trio.sleep(60)
+            assert await bench.is_running()
+            assert bench.data == GOOD
+
+        await bench.with_operations(day)
+
+    scene_with(body)
+
+
 def test_a_roll_back_to_the_time_of_a_restore_repeats_no_restore() -> None:
     """`docker service rollback` after a restore brings the note back; what it says is over."""
 

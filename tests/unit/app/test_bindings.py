@@ -257,6 +257,54 @@ def test_a_name_that_leads_to_any_corestore_is_no_good() -> None:
     scene_with(body)
 
 
+@pytest.mark.parametrize(
+    ("nonsense", "held"),
+    [
+        ({"id": "b9", "data": {"serviceId": "id-a", "capability": 7}}, ["a"]),
+        ({"id": "b9", "data": {"capability": "database"}}, ["a", "b"]),
+        ("nonsense", ["a", "b"]),
+    ],
+)
+def test_a_binding_that_cannot_be_read_holds_its_service(nonsense: object, held: list[str]) -> None:
+    """Nobody knows what the service needs: it keeps what it has. Others go on, unless it may be theirs."""
+
+    async def body(bench: Bench) -> None:
+        await bench.deploy(service("a"), service("b"), bindings=({},))
+        before = await bench.secret()
+        document = cluster(service("a", "good:2"), service("b", "good:2"), platform=platform({}))
+        document["platform"]["bindings"].append(nonsense)
+        bench.world.cloudly.set(document)
+        with trio.move_on_after(60):
+            await bench.reconciler.deploy(timeout=30)
+        images = {
+            name: (await bench.world.live(name))["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+            for name in ("a", "b")
+        }
+        assert [name for name in images if images[name] == "good:1"] == held
+        assert await bench.secret() == before
+        situation = await bench.reconciler.look()
+        assert [w.name for w in situation.plan.waits if "cannot be read" in w.reason] == held
+        assert not bench.corestore.deprovisioned
+
+    scene_with(body)
+
+
+def test_a_platform_that_is_nonsense_holds_everything() -> None:
+    """As a whole: no service is known to be bound to nothing."""
+
+    async def body(bench: Bench) -> None:
+        await bench.deploy(service("a"), bindings=({},))
+        document = cluster(service("a", "good:2"), platform={"bindings": "nonsense"})
+        bench.world.cloudly.set(document)
+        with trio.move_on_after(60):
+            settlement = await bench.reconciler.deploy(timeout=30)
+        assert not settlement.applied
+        assert [w.name for w in settlement.last.plan.waits] == ["a"]
+        assert any("bindings" in note.text for note in settlement.last.plan.notes)
+
+    scene_with(body)
+
+
 def test_what_nobody_provides_is_reported() -> None:
     """Unsupported is no reason to hold a service."""
 

@@ -38,13 +38,25 @@ def test_bindings_are_sorted_by_what_is_wanted() -> None:
             {"capability": "mail"},
             {"capability": "mail", "desiredState": "disabled"},
             {"capability": "database", "providerId": "somebody"},
-            {"capability": "objectstorage", "providerId": "p"},
+            {"capability": "database", "providerId": "p"},
         )
     )
     assert [s.id for s in wishes.wanted[ServiceId("s1")]] == ["b0", "b5"]
     assert wishes.wanted[ServiceId("s1")][0].prefix == "DB_"
     assert [s.id for s in wishes.unwanted] == ["b1"]
     assert [record.id for record in wishes.unsupported] == ["b2", "b4"]
+
+
+def test_what_is_in_use_is_not_given_back() -> None:
+    """A service has one database: where another binding wants it, or the disabled one meant another provider's, it stays."""
+    providers = [{"id": "p", "type": "corestore", "enabled": False}, {"id": "x", "type": "other"}]
+    disabled = {"capability": "database", "desiredState": "disabled"}
+    other = {"serviceId": "s2", **disabled}
+    assert [s.id for s in binding_wishes(platform(disabled, {"capability": "database"})).unwanted] == []
+    assert [s.id for s in binding_wishes(platform(other, {"capability": "database"})).unwanted] == ["b0"]
+    for provider, is_given_back in (("x", False), ("gone", False), ("p", True), (None, True)):
+        named = {**disabled, "providerId": provider} if provider else disabled
+        assert bool(binding_wishes(platform(named, providers=providers)).unwanted) is is_given_back
 
 
 def test_who_provides_what_nobody_is_named_for() -> None:

@@ -19,9 +19,9 @@ from attrs import define, evolve, field
 
 from coreflow.adapters.tasks import nursery_of_one_error
 from coreflow.adapters.typedsocket import ConnectionClosed, TimedOut
-from coreflow.domain.codec import RecordDecoder, decode
+from coreflow.domain.codec import RecordDecoder, decode, platform_frame
 from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refused, Unavailable
-from coreflow.domain.records import GatewayRecord, PlatformRecord, Records, RejectedRecord
+from coreflow.domain.records import GatewayRecord, Records, RejectedRecord
 from coreflow.quiet import LARGE_DOCUMENT, quiet
 
 from .link import Link, Live, NotOffered, TokenRefused
@@ -97,7 +97,7 @@ class Fetcher:
         """The same for platform bindings. One that cannot be read is rejected at once: the last one counts."""
         try:
             if state is not None:
-                decode(state, PlatformRecord, "$.desiredState")
+                platform_frame(state, "$.desiredState")
         except InvalidRecord as exc:
             log.warning("push rejected", reason=str(exc))
         else:
@@ -204,26 +204,35 @@ class Fetcher:
         """What services are bound to. Where that is not known they must not be deployed, so nothing is."""
         pushed = self._pushed_platform
         found.parts[PLATFORM_MEMBER] = self._good.get(PLATFORM_MEMBER) if pushed is None else pushed
-        failure = await self._proposed(live, PLATFORM, PLATFORM_MEMBER, PlatformRecord, found)
+        failure = await self._proposed(live, PLATFORM, PLATFORM_MEMBER, platform_frame, found)
         if failure is not None and pushed is None and PLATFORM_MEMBER not in self._good:
             raise Unavailable(f"what services are bound to is not known: {failure}")
 
     async def _gateway(self, live: Live, found: _Findings) -> None:
         """Where this is not offered, the gateway stands beside the cluster, if anywhere."""
-        await self._proposed(live, GATEWAY, _ASKED_GATEWAY, GatewayRecord, found)
+
+        def check(answer: object, path: str) -> None:
+            decode(answer, GatewayRecord, path)
+
+        await self._proposed(live, GATEWAY, _ASKED_GATEWAY, check, found)
 
     async def _proposed(
-        self, live: Live, method: Method, member: str, kind: type, found: _Findings
+        self,
+        live: Live,
+        method: Method,
+        member: str,
+        check: Callable[[object, str], object],
+        found: _Findings,
     ) -> CoreflowError | None:
         """The answer of a method that may not be there. Without one that can be used, the last one counts, or none.
 
-        Returns what was wrong with an answer that could not be used.
+        `check` raises InvalidRecord for an answer that cannot be used. Returns what was wrong with it.
         """
         assert method.answer is not None  # noqa: S101 - see the table
         try:
             answer = (await self._link.call(method)).get(method.answer)
             if answer is not None:
-                decode(answer, kind, f"$.{method.answer}")
+                check(answer, f"$.{method.answer}")
             found.parts[member] = answer
         except NotOffered:
             pass
