@@ -96,6 +96,24 @@ def replicas(number: int) -> Callable[[Json], None]:
     return change
 
 
+async def test_a_write_forgets_tasks_that_are_being_removed(bench: Bench) -> None:
+    """Scaled down, a task is listed until it has ended; with any other write it is not, although it may still run."""
+    identity = await bench.start(bench.spec())
+    await bench.runs(identity)
+    await bench.update(identity, replicas(0))
+
+    async def is_going() -> bool:
+        return [task["DesiredState"] for task in await bench.tasks(identity)] == ["remove"]
+
+    await bench.eventually(is_going)
+    await bench.update(identity, label)
+
+    async def is_forgotten() -> bool:
+        return not await bench.tasks(identity)
+
+    await bench.eventually(is_forgotten)
+
+
 def policies(spec: Json) -> None:
     """A change of how to roll, and of nothing that runs."""
     spec["UpdateConfig"]["Parallelism"] = 7

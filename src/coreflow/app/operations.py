@@ -17,7 +17,7 @@ import trio
 from attrs import Factory, define, evolve
 
 from coreflow.domain.backup import BackupRequest, BackupResult, RestoreRequest, RestoreResult, read_note
-from coreflow.domain.errors import CoreflowError, PortError, Unavailable
+from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.observed import ObservedService
 from coreflow.domain.plan import Start
@@ -32,6 +32,9 @@ LOOK_SECONDS = 5.0
 AGAIN_SECONDS = 20.0
 RECORDS_SECONDS = 5.0
 REMEMBERED = 1000
+KEPT_SECONDS = 600.0
+"""How long a result waits for somebody who has lost the connection; later, the same request means another restore."""
+INTERRUPTED = "interrupted; what was begun is finished by the next start"
 
 Key = tuple[str, str, str]
 """What is done, the service, the backup."""
@@ -72,7 +75,8 @@ class Operations:
         self._send, self._receive = trio.open_memory_channel[Callable[[], Awaitable[None]]](math.inf)
         self._operations: dict[Key, _Operation] = {}
         self._completed: OrderedDict[Key, BackupResult] = OrderedDict()
-        self._undelivered: OrderedDict[Key, RestoreResult] = OrderedDict()
+        self._undelivered: OrderedDict[Key, tuple[RestoreResult, float]] = OrderedDict()
+        """With the time at which it ended."""
         self._locks: dict[str, trio.Lock] = {}
         self._not_before: dict[str, float] = {}
         """By service: when an attempt to finish its restore may be repeated."""
@@ -93,7 +97,8 @@ class Operations:
     async def backup(self, request: BackupRequest) -> BackupResult:
         """Make a backup. Asked again while it is made, or once it is complete, the result is the same."""
         key: Key = ("backup", request.service_id, request.backup_id)
-        if (known := self._completed.get(key)) is not None:
+        known = self._completed.get(key)
+        if known is not None and (known.replication is not None or not request.replicate):
             await trio.lowlevel.checkpoint()
             return known
         result: BackupResult = await self._result(key, partial(make_backup, self._tools, request))
@@ -102,11 +107,12 @@ class Operations:
         return result
 
     async def restore(self, request: RestoreRequest) -> RestoreResult:
-        """Restore. Asked again meanwhile, the result is the same; so it is afterwards where nobody has got it yet."""
+        """Restore. Asked again meanwhile, the result is the same; so it is a little later, where nobody has got it yet."""
         key: Key = ("restore", request.service_id, request.backup_id)
         if key not in self._operations and (known := self._undelivered.pop(key, None)) is not None:
             await trio.lowlevel.checkpoint()
-            return known
+            if trio.current_time() - known[1] < KEPT_SECONDS:
+                return known[0]
         make = partial(make_restore, self._tools, request, self._holder)
         result: RestoreResult = await self._result(key, make)
         self._undelivered.pop(key, None)
@@ -119,9 +125,7 @@ class Operations:
             operation = self._operations[key] = _Operation()
             self._send.send_nowait(partial(self._carry_out, key, operation, make))
         await operation.done.wait()
-        if operation.result is None:
-            raise Unavailable(f"the {key[0]} was interrupted")
-        return operation.result
+        return operation.result if operation.result is not None else _failed(key, INTERRUPTED)
 
     async def _carry_out(self, key: Key, operation: _Operation, make: Callable[[], Awaitable[Any]]) -> None:
         kind, service, backup = key
@@ -135,14 +139,11 @@ class Operations:
                 if operation.result is not None:
                     self._ended(kind, operation.result)
                 if isinstance(operation.result, RestoreResult):
-                    _remember(self._undelivered, key, operation.result)
+                    _remember(self._undelivered, key, (operation.result, trio.current_time()))
         except Exception as exc:  # noqa: BLE001 - it costs one operation
             kinds, where = described(exc)
             log.error("unexpected error", job=kind, error=kinds, traceback=where)  # noqa: TRY400 - see `described`
-            failed = BackupResult if kind == "backup" else RestoreResult
-            operation.result = failed(
-                backup_id=backup, service_id=ServiceId(service), status="failed", error="a bug: see the log"
-            )
+            operation.result = _failed(key, "a bug: see the log")
         finally:
             self.counters.running -= 1
             del self._operations[key]
@@ -222,6 +223,13 @@ class Operations:
         except CoreflowError as exc:
             log.warning("restore not finished yet", service=live.name, reason=str(exc))
             return None
+
+
+def _failed(key: Key, error: str) -> BackupResult | RestoreResult:
+    """The result of an operation that came to nothing."""
+    kind, service, backup = key
+    result = BackupResult if kind == "backup" else RestoreResult
+    return result(backup_id=backup, service_id=ServiceId(service), status="failed", error=error)
 
 
 def _remember(results: OrderedDict[Key, Any], key: Key, result: object) -> None:

@@ -13,7 +13,7 @@ from attrs import Factory, frozen
 
 from coreflow.domain.convergence import Verdict, judge_all
 from coreflow.domain.desired import Renderer, RenderOptions, unit_of
-from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
+from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution
 from coreflow.domain.observed import Observed
@@ -214,7 +214,7 @@ class Reconciler:
         for _ in range(PASS_LIMIT):
             situation, report = await self.run_pass(refresh=refresh)
             reports.append(report)
-            progress = report.applied or any(outcome.retry for outcome in report.troubles)
+            progress = report.applied or any(outcome.at_once for outcome in report.troubles)
             if not report.outcomes or not progress:
                 break
         await self.bindings.report(situation)
@@ -300,7 +300,8 @@ class Reconciler:
                 case action:
                     await self._docker.apply(action)
         except PortError as exc:
-            return Outcome(step, "failed", str(exc), retry=not isinstance(exc, Refused))
+            lost = isinstance(exc, LostRace)
+            return Outcome(step, "failed", str(exc), retry=not isinstance(exc, Refused), at_once=lost)
         return Outcome(step, "applied")
 
 

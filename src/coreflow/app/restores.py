@@ -365,8 +365,11 @@ async def _wait_until_stopped(work: _Work, *, only_removed: bool = False) -> Non
     until = trio.current_time() + STOP_SECONDS
     while work.live is not None:
         with _ignoring_outages():
-            _, tasks = await work.tools.docker.progress()
-            ours = [t for t in tasks if t.service_id == work.live.id]
+            observed = await work.tools.docker.observe()
+            lost = {
+                node.id for node in observed.nodes if node.state == "down"
+            }  # it cannot say that they have ended
+            ours = [t for t in observed.tasks if t.service_id == work.live.id and t.node_id not in lost]
             if all(t.state in _ENDED for t in ours if not only_removed or t.desired_state == "remove"):
                 return
         if trio.current_time() >= until:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
+from . import naming
 from .observed import ObservedNode, ObservedService, ObservedTask
 
 _READY = "running"
@@ -48,6 +49,10 @@ class Verdict:
 def judge(service: ObservedService, tasks: Iterable[ObservedTask], nodes: Iterable[ObservedNode]) -> Verdict:
     """Judge one service by its own tasks."""
     tasks = list(tasks)
+    if service.is_stopped:
+        before = service.labels[naming.STOPPED]
+        wanted = int(before) if before.isdecimal() else 1
+        return Verdict(service=service.name, running=0, wanted=wanted, detail="stopped for a restore")
     wanted = _wanted(service, tasks, nodes)
     running = sum(
         1 for task in tasks if task.state == _READY and task.desired_state == _READY and task.is_current

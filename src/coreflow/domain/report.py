@@ -17,7 +17,9 @@ class Outcome:
     status: Status
     detail: str = ""
     retry: bool = False
-    """Whether the next pass may succeed without anybody doing anything."""
+    """Whether a later pass may succeed without anybody doing anything."""
+    at_once: bool = False
+    """Whether the very next one may: somebody changed the object in between."""
 
 
 @frozen(kw_only=True)

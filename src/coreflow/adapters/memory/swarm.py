@@ -837,6 +837,11 @@ class MemoryEngine:
         interrupted = running is not None and not running.over
         if running is not None:
             running.over = True
+        for task in list(self._tasks_of(service)):
+            if (
+                task.document["DesiredState"] == "remove"
+            ):  # forgotten at the next write, be its container gone or not
+                self._forget(task)
         self._fill_slots(service)
         document = self._services[service]
         if not self._dirty(service) and not backwards:
