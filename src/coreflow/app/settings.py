@@ -423,7 +423,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="CORESTORE_CONTROL_URL",
         default="http://corestore:3000",
         parse=_web_url,
-        meaning="Where Corestore's control API is.",
+        meaning="The control API of the Corestore that serves every node. Not set: the one on the node of the service.",
     ),
     Setting(
         name="DOCKER_HOST",
