@@ -128,6 +128,7 @@ class Lab:
             "DOCKER_HOST": self.host,
             "COREFLOW_BASE_SERVICES": "",
             "COREFLOW_LISTEN": "127.0.0.1:0",
+            "COREFLOW_ADMIN_LISTEN": "127.0.0.1:0",
             "NO_COLOR": "1",
             **self.environ,
             **extra,

@@ -1032,6 +1032,14 @@ class PostAnswer:
     status: int = 200
 
 
+@frozen
+class Page:
+    """What to answer a GET with: a text, and what kind of text it is."""
+
+    text: str
+    content_type: str
+
+
 def always_well() -> str:
     """Nothing is wrong."""
     return ""
@@ -1063,19 +1071,22 @@ async def serve_websockets(
     max_queued: int = MAX_MESSAGE,
     healthz: Callable[[], str] = always_well,
     post: Callable[[Posted], Awaitable[PostAnswer]] | None = None,
+    pages: Mapping[str, Callable[[], Page]] | None = None,
     tls: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, and end within seconds then. Port 0 takes a free one, see `Listening.port`.
 
     Every path upgrades; `handler` has the connection as long as it runs, and learns from Closed that the peer has gone.
-    `GET /healthz` tells what is wrong according to `healthz` (status 503), or that nothing is. A POST goes to `post`.
+    `GET /healthz` tells what is wrong according to `healthz` (status 503), or that nothing is. A POST goes to `post`,
+    a GET of one of `pages` gets that.
     Beyond `max_connections`, and `max_per_address` WebSockets, a connection is turned away with status 503. What a handler raises costs its own
     connection only. Raises Unavailable when it cannot listen.
     """
     site = _Site(
         handler=handler,
         post=post,
+        pages=pages or {},
         healthz=healthz,
         max_connections=max_connections,
         max_per_address=max_per_address,
@@ -1105,6 +1116,7 @@ class _Site:
 
     handler: Callable[[WebSocket], Awaitable[None]]
     post: Callable[[Posted], Awaitable[PostAnswer]] | None
+    pages: Mapping[str, Callable[[], Page]]
     healthz: Callable[[], str]
     max_connections: int
     max_per_address: int | None
@@ -1167,6 +1179,9 @@ class _Site:
             if request.method in ("GET", "HEAD") and request.path == "/healthz":
                 wrong = self.healthz()
                 return _json({"status": wrong or "ok"}, 503 if wrong else 200)
+            if request.method in ("GET", "HEAD") and request.path in self.pages:
+                page = self.pages[request.path]()
+                return web.Response(body=page.text.encode(), headers={"Content-Type": page.content_type})
             if request.method == "POST" and self.post is not None:
                 return await self._receive_post(request, self.post)
         except Interrupted:  # the server is stopping

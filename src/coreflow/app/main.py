@@ -38,6 +38,7 @@ from .bindings import Bindings
 from .corestores import Corestores
 from .gateways import Gateways, MakeGateway
 from .loop import ActionLog, Kickable, Kicks, Loop, kick_on_changes, kick_on_schedule
+from .metrics import Metrics
 from .operations import Operations
 from .reconcile import Listener, Reconciler, Settlement
 from .replication import Replicator
@@ -173,6 +174,8 @@ class Coreflow:
         self.last: Settlement | None = None
         self.operations: Operations | None = None
         """Backups and restores."""
+        self.metrics: Metrics | None = None
+        """What was done, in numbers."""
         self.routing: Routing | None = None
         """Hosts and their certificates, where there is a proxy to tell of them."""
         self._settled = trio.Event()
@@ -211,7 +214,29 @@ async def running(
             opened = await stack.enter_async_context(open_ports(settings))
             ports = evolve(opened, coretraffic=coretraffic, make_gateway=make_dcrouter)
             gate.docker = ports.docker
-        yield await stack.enter_async_context(_running(settings, ports, kicks, listener))
+            engine = await stack.enter_async_context(_running(settings, ports, kicks, listener))
+            await stack.enter_async_context(_administered(settings, engine))
+            yield engine
+        else:
+            yield await stack.enter_async_context(_running(settings, ports, kicks, listener))
+
+
+@asynccontextmanager
+async def _administered(settings: Settings, engine: Coreflow) -> AsyncIterator[None]:
+    """Metrics for operators, for as long as the block lasts."""
+    from coreflow.adapters.web import is_hosted
+
+    if not is_hosted() or engine.metrics is None:
+        yield
+        return
+    from coreflow.adapters.admin import serve_admin
+
+    address = settings.admin_listen
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_admin, address.host, address.port, engine.metrics.read)
+        nursery.start_soon(supervise, "metrics", serve)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 LOOK_AGAIN_SECONDS = 1.0
@@ -308,6 +333,7 @@ async def _running(
     def settled(settlement: Settlement, refresh: bool) -> None:
         engine._take(settlement)  # noqa: SLF001 - its own module
         operations.observed(settlement.last.observed.services)
+        metrics.settled(settlement)
         if routing is not None:
             routing.settled(settlement, refresh=refresh)
 
@@ -329,6 +355,7 @@ async def _running(
     engine.operations = operations = Operations(
         ports.tools(reconciler.bindings, restoring=reconciler.restoring)
     )
+    engine.metrics = metrics = Metrics(operations)
     if ports.serve is not None:
         ports.serve(operations)
     listeners = (kicks,) if routing is None else (kicks, routing.router)

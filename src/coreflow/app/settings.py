@@ -441,7 +441,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="COREFLOW_ADMIN_LISTEN",
         default="127.0.0.1:3001",
         parse=_address,
-        meaning="Where health, metrics and the status page are served.",
+        meaning="Where metrics are served, at `/metrics`.",
     ),
     Setting(
         name="COREFLOW_INITIAL_DELAY",

@@ -1,5 +1,6 @@
 """What a pass did: the plan, the outcome of every action, and what became of the services."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from attrs import Factory, frozen
@@ -43,3 +44,16 @@ class Report:
     def is_clean(self) -> bool:
         """Whether everything that was wanted could be done."""
         return self.plan.is_clean and not self.troubles
+
+
+@frozen(kw_only=True)
+class Metric:
+    """A number, or several that differ in their labels."""
+
+    name: str
+    """Without the prefix, and without the `_total` of a counter."""
+    meaning: str
+    kind: Literal["counter", "gauge"] = "counter"
+    labels: tuple[str, ...] = ()
+    values: Mapping[tuple[str, ...], float] = Factory(dict)
+    """By the values of the labels."""

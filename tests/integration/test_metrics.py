@@ -1,0 +1,71 @@
+"""What operators read of a running daemon, over HTTP."""
+
+import urllib.request
+from pathlib import Path
+
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+from tests.unit.app.worlds import World, cluster, service
+
+from coreflow.adapters.admin import serve_admin
+from coreflow.adapters.memory import MemoryCorestore
+from coreflow.adapters.swarm.port import SwarmPort
+from coreflow.app.corestores import Corestores
+from coreflow.app.main import Ports, running
+from coreflow.app.settings import load_settings
+from coreflow.domain.backup import BackupRequest
+from coreflow.domain.errors import Unavailable
+from coreflow.domain.ids import ServiceId
+
+pytestmark = pytest.mark.guest
+
+
+def read(port: int) -> dict[tuple[str, ...], float]:
+    """All samples by name and labels, read by the parser of Prometheus' own client."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        text = answer.read().decode()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_passes_and_backups_are_counted(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """What the passes did, and how a backup ended."""
+    world = World()
+    world.cloudly.set(cluster(service("a")))
+    settings = load_settings(
+        {"CLOUDLY_URL": "file:///nowhere", "COREFLOW_INITIAL_DELAY": "0", "COREFLOW_BASE_SERVICES": ""},
+        directory=tmp_path,
+        secrets=tmp_path,
+    )
+    ports = Ports(
+        cloudly=world.cloudly,
+        docker=SwarmPort(world.engine),
+        corestores=Corestores.one(MemoryCorestore()),
+    )
+    async with running(settings, ports) as engine:
+        assert engine.metrics is not None
+        assert engine.operations is not None
+        port = await nursery.start(serve_admin, "127.0.0.1", 0, engine.metrics.read)
+        await engine.settled()
+        await engine.operations.backup(BackupRequest(backup_id="b", service_id=ServiceId("id-a")))
+        found = await trio.to_thread.run_sync(read, port)
+    assert found["coreflow_passes_total",] >= 1
+    assert found["coreflow_actions_total", "create", "service", "applied"] == 1
+    assert found["coreflow_services", "as_desired"] == 1
+    assert found["coreflow_backups_total", "failed"] == 1
+    assert found["coreflow_restores_total", "completed"] == 0
+    assert found["coreflow_operations_running",] == 0
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_port_that_is_taken(nursery: trio.Nursery) -> None:
+    """Is said, and costs nothing else."""
+    port = await nursery.start(serve_admin, "127.0.0.1", 0, tuple)
+    with pytest.raises(Unavailable, match="cannot listen"):
+        await serve_admin("127.0.0.1", port, tuple)
+    nursery.cancel_scope.cancel()

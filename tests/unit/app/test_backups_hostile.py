@@ -1,0 +1,233 @@
+"""Backups and restores among those who mean harm, or do it by mistake: notes written by hand, requests that resemble others."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import pytest
+import trio
+from structlog.testing import capture_logs
+from tests.unit.app.test_backups import BINDINGS, CACHE, DATA, GOOD, LATER, SHOP, Bench, scene_with
+
+from coreflow.app import restores
+from coreflow.app.operations import Operations
+from coreflow.app.restores import DAEMON
+from coreflow.domain.backup import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
+from coreflow.domain.ids import ServiceId
+from coreflow.domain.naming import RESTORE, STOPPED
+from coreflow.domain.snapshots import VolumeSpec
+
+OTHER = ServiceId("id-other")
+THEIRS, SECRET = "theirs", {"secret": b"canary"}
+
+
+async def stopped_by_hand(bench: Bench, note: str, before: str = "2") -> None:
+    """Somebody writes the labels of a restore on the service."""
+
+    def change(spec: dict[str, Any]) -> None:
+        spec["Labels"] |= {STOPPED: before, RESTORE: note}
+        spec["Mode"]["Replicated"]["Replicas"] = 0
+
+    await bench.world.change("shop", change)
+
+
+def note_of(*parts: dict[str, Any], **more: Any) -> str:
+    """A note as a daemon writes it."""
+    whole = {"id": "1", "backupId": "b1", "holder": f"{DAEMON}-x", "beat": 1, "parts": parts, **more}
+    return orjson.dumps(whole).decode()
+
+
+async def a_while(_: Operations) -> None:
+    """Let the daemon do what it does by itself."""
+    await trio.sleep(300)
+
+
+async def other_service(bench: Bench) -> str:
+    """Another service with a volume of its own; the id of a snapshot of it."""
+    await bench.corestore.create_volume(VolumeSpec(name=THEIRS, service_id=OTHER, mount_path="/data"))
+    bench.corestore.volume_data[THEIRS] = dict(SECRET)
+    tags = {"backupId": "b1", "serviceId": OTHER}
+    return (await bench.corestore.snapshot_volume(THEIRS, tags)).id
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_note_brings_no_snapshot_of_another_service(has_begun: bool) -> None:
+    """The workload starts on what was there."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = LATER
+        theirs = await other_service(bench)
+        part = {"kind": "volume", "name": DATA, "snapshotId": theirs}
+        await stopped_by_hand(bench, note_of(part, hasBegun=has_begun))
+        await bench.with_operations(a_while)
+        assert bench.data == LATER
+        assert await bench.is_running()
+
+    scene_with(body)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_note_overwrites_no_volume_of_another_service(has_begun: bool) -> None:
+    """Not even with a snapshot that is ours."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        ours = (await bench.backup()).parts[0].snapshot_id
+        await other_service(bench)
+        part = {"kind": "volume", "name": THEIRS, "snapshotId": ours}
+        await stopped_by_hand(bench, note_of(part, hasBegun=has_begun))
+        await bench.with_operations(a_while)
+        assert bench.corestore.volume_data[THEIRS] == SECRET
+        assert await bench.is_running()
+
+    scene_with(body)
+
+
+NONSENSE = (
+    "",
+    "nonsense",
+    "[]",
+    "{}",
+    note_of(beat=2**63),
+    note_of(beat=-(2**70)) if False else note_of(beat=1e300),
+    note_of({"kind": "volume", "name": "", "snapshotId": ""}),
+    note_of({"kind": "database", "name": "database", "snapshotId": "nothing"}),
+    note_of({"kind": "volume", "name": DATA, "snapshotId": "nothing"}, hasBegun=True),
+    note_of(backupId="x\n" * 1000),
+)
+
+
+@pytest.mark.parametrize("note", NONSENSE, ids=range(len(NONSENSE)))
+def test_nonsense_in_a_note_keeps_no_workload_stopped(note: str) -> None:
+    """It starts, with its data, and nothing unexpected happens."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await stopped_by_hand(bench, note)
+        with capture_logs() as lines:
+            await bench.with_operations(a_while)
+        assert bench.data == GOOD
+        assert await bench.is_running()
+        assert not [line for line in lines if line["event"] == "unexpected error"]
+
+    scene_with(body)
+
+
+def test_another_scope_is_another_backup() -> None:
+    """Whoever asks for everything does not get the result of a backup without the database, though its id is the same."""
+
+    async def body(bench: Bench) -> None:
+        bench.platform = BINDINGS
+        await bench.deploy()
+        results: list[BackupResult] = []
+
+        async def ask(operations: Operations, **scope: bool) -> None:
+            results.append(
+                await operations.backup(BackupRequest(backup_id="b1", service_id=SHOP, **scope))
+            )
+
+        async def at_once(operations: Operations) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: ask(operations, include_resources=False))
+                await trio.sleep(0)
+                nursery.start_soon(lambda: ask(operations, replicate=True))
+            await ask(operations)
+
+        await bench.with_operations(at_once)
+        assert sorted(len(result.parts) for result in results) == [1, 3, 3]
+        assert [r.replication is not None for r in results if len(r.parts) == 3][0]
+
+    scene_with(body)
+
+
+def test_another_choice_is_another_restore() -> None:
+    """Whoever asks for the database gets it, though a restore of the volume is under way, or its result waits."""
+
+    async def body(bench: Bench) -> None:
+        bench.platform = BINDINGS
+        await bench.deploy()
+        bench.data = GOOD
+        rows = bench.corestore.resource_data
+        rows[SHOP, "database"] = {"rows": b"1"}
+        await bench.backup()
+        bench.data, rows[SHOP, "database"] = LATER, {}
+        results: dict[str, RestoreResult] = {}
+        volume = {"volumes": (Part(kind="volume", name=DATA),), "resources": ()}
+        database = {"volumes": (), "resources": (Part(kind="database", name="database"),)}
+
+        async def ask(operations: Operations, name: str, scope: dict[str, Any]) -> None:
+            request = RestoreRequest(backup_id="b1", service_id=SHOP, **scope)
+            results[name] = await operations.restore(request)
+
+        async def at_once(operations: Operations) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, operations, "volume", volume)
+                await trio.sleep(0)
+                nursery.start_soon(ask, operations, "database", database)
+
+        await bench.with_operations(at_once)
+        assert results["volume"].volumes_restored == (DATA,)
+        assert results["database"].resources_restored == ("b-db",)
+        assert (bench.data, rows[SHOP, "database"]) == (GOOD, {"rows": b"1"})
+
+    scene_with(body)
+
+
+def test_who_was_asleep_for_long_overwrites_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command is suspended, and the daemon finishes its restore. When it goes on, what was written since stays."""
+    monkeypatch.setattr(restores, "BEAT_SECONDS", 10_000.0)  # asleep, it gives no sign of life
+
+    async def body(bench: Bench) -> None:
+        bench.record["volumes"] = [{"mountPath": "/cache", "backup": True}, {"mountPath": "/data", "backup": True}]
+        await bench.deploy()
+        bench.data = GOOD
+        await bench.backup()
+        bench.data = LATER
+        held = bench.corestore.hold["restore_volume"] = trio.Event()
+        results: list[RestoreResult] = []
+
+        async def command() -> None:
+            results.append(await bench.restore(holder="command-1"))
+
+        async def daemon(_: Operations) -> None:
+            with trio.fail_after(300):
+                while not await bench.is_running():  # noqa: ASYNC110 - the engine has no event for it
+                    await trio.sleep(1)
+            bench.data = bench.corestore.volume_data[CACHE] = {"new": b"orders"}
+            held.set()
+            await trio.sleep(60)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(command)
+            with trio.fail_after(60):
+                while not bench.corestore.counts["restore_volume"]:  # noqa: ASYNC110 - counted, not announced
+                    await trio.sleep(1)
+            bench.corestore.hold.clear()
+            await bench.with_operations(daemon)
+        # the one that was on its way already cannot be had back
+        assert {"new": b"orders"} in (bench.data, bench.corestore.volume_data[CACHE])
+        assert results[0].status != "completed"
+        assert await bench.is_running()
+
+    scene_with(body)
+
+
+def test_one_manifest_that_is_spoilt_does_not_hide_another() -> None:
+    """Of two manifests of a backup, the one that can be read counts."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await bench.backup(replicate=True)
+        (good,) = [name for name in bench.cloudly.contents if name.startswith("coreflow/backups/")]
+        bad = good.rpartition("@")[0] + "@" + "0" * 64
+        bench.cloudly.contents[bad] = b"{}"
+        bench.corestore.archive.clear()
+        bench.data = LATER
+        result = await bench.restore()
+        assert result.status == "completed", result
+        assert bench.data == GOOD
+
+    scene_with(body)
+
+
+Scene = Callable[[Bench], Awaitable[None]]
