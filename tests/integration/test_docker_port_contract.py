@@ -497,6 +497,18 @@ async def test_stopping_what_somebody_else_has_stopped_is_a_lost_race(port: Port
     assert (await port.service()).restore_note == "theirs"
 
 
+async def test_what_is_being_restored_is_not_removed(port: Port) -> None:
+    """Nor made anew: a pass that was planned before the stop must not end it."""
+    spec = port.idle()
+    await port.make(spec)
+    service = await port.service()
+    await port.apply(Stop(service, "note", "", "why"))
+    for action in (Remove(service, STAGE, "unwanted"), Recreate(spec, service, "mode")):
+        with pytest.raises(LostRace):
+            await port.apply(action)
+    assert (await port.service()).restore_note == "note"
+
+
 async def test_a_global_service_cannot_be_stopped(port: Port) -> None:
     """It has no number of tasks that could be put back."""
     await port.make(port.spec(replicas=None, constraints=(NOWHERE,)))

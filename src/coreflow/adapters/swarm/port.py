@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar, assert_never
 
 import trio
@@ -33,7 +33,12 @@ T = TypeVar("T")
 
 NOT_A_MANAGER = "this engine is not a Swarm manager (docker swarm init, or ask a manager)"
 _OUT_OF_SEQUENCE = "update out of sequence"
-_BUSY = ("rpc error: code = Unavailable", "rpc error: code = DeadlineExceeded", "context deadline exceeded")
+_BUSY = (
+    "rpc error: code = Unavailable",
+    "rpc error: code = DeadlineExceeded",
+    "context deadline exceeded",
+    "does not have a leader",
+)
 _NO_LOGIN = (
     "unauthorized",
     "authentication required",
@@ -354,6 +359,11 @@ class SwarmPort:
         await self._write(spec["Name"], live["ID"], live["Version"]["Index"], spec, None)
 
     async def _remove_service(self, target: ObservedService) -> None:
+        """Remove it, unless it has been stopped for a restore since it was looked at. Gone already is success."""
+        with suppress(EngineError, EngineUnreachable):  # whatever is wrong, the removal will say it
+            live = await self._engine.inspect_service(target.id)
+            if naming.STOPPED in (live["Spec"].get("Labels") or {}):
+                raise LostRace(f"removing service {target.name}: it is being restored")
         with _translated(f"removing service {target.name}"):
             try:
                 await self._engine.remove_service(target.id)

@@ -81,7 +81,7 @@ def guarded(command: Callable[[], int], output: Format = Format.TEXT) -> int:
     """Call a command; its exit status, or that of the error that ended it, which is told in one line."""
     try:
         return command()
-    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as exc:  # noqa: BLE001 - whatever it is, a person gets no traceback
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt, SystemExit) as exc:  # noqa: BLE001 - whatever it is, a person gets no traceback
         return _ended_by(_alone(exc), output)
 
 
@@ -118,7 +118,7 @@ def _ended_by(exc: BaseException, output: Format) -> int:
         case KeyboardInterrupt():
             say("stopped by SIGINT; run it again to go on")
             return 128 + signal.SIGINT
-        case BrokenPipeError():  # whoever read our output has gone: nothing is left to say
+        case BrokenPipeError() | SystemExit():  # (the latter is rich's way to say the former) whoever read our output has gone: nothing is left to say
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
         case _:
