@@ -674,6 +674,18 @@ async def test_no_secret_is_ever_told(stand_in: StandIn, way: str, quote: str) -
     assert WORD[:5] not in told
 
 
+async def test_what_was_given_once_is_never_told(stand_in: StandIn) -> None:
+    """Corestore quotes the credentials of a service, whatever it was asked for."""
+    port = Corestore(stand_in.url, TOKEN, timeout=0.2)
+    uri = "mongodb://user:canary%2Fpw@db:1/x"
+    stand_in.raw = text_answer({"env": {"MONGODB_URI": uri, "S3_SECRET_KEY": GIVEN, "S3_BUCKET": "photos"}})
+    await port.provision(binding())
+    stand_in.raw = text_answer({"error": f"photos: {uri} canary%2Fpw canary/pw {GIVEN}"}, 500)
+    with pytest.raises(PortError, match="photos") as caught:
+        await port.snapshot_volume("data", {})
+    assert "canary" not in traceback_of(caught.value)
+
+
 async def test_an_answer_is_not_told_for_one_bad_variable(stand_in: StandIn) -> None:
     """Only the key, even where that is long."""
     stand_in.raw = text_answer({"env": {"K" * 300: [GIVEN], "A": GIVEN}})

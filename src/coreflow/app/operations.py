@@ -21,6 +21,7 @@ from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.observed import ObservedService
 from coreflow.domain.plan import Start
+from coreflow.domain.snapshots import VOLUME
 
 from .backups import Tools, Watcher, make_backup
 from .restores import DAEMON, finish_restore, is_orphan, is_outdated, make_restore
@@ -36,8 +37,8 @@ KEPT_SECONDS = 600.0
 """How long a result waits for somebody who has lost the connection; later, the same request means another restore."""
 INTERRUPTED = "interrupted; what was begun is finished by the next start"
 
-Key = tuple[str, str, str]
-"""What is done, the service, the backup."""
+Key = tuple[str, str, str, BackupRequest | RestoreRequest]
+"""What is done, the service, the backup, and how much of it: whoever wants more must not get the result of less."""
 
 
 @define
@@ -83,6 +84,10 @@ class Operations:
         self._found = trio.Event()
         self._seen: dict[str, tuple[str, float]] = {}
         """By service: its note, and since when it is that one."""
+        self._once_ours: set[str] = set()
+        """The restores of services that are stopped at which we were seen."""
+        self._rivals: set[str] = set()
+        """Who took one over from us: another daemon, which is not dead."""
 
     async def run(self) -> None:
         """Carry out what is asked for, and finish what others left unfinished, until cancelled."""
@@ -96,11 +101,13 @@ class Operations:
 
     async def backup(self, request: BackupRequest) -> BackupResult:
         """Make a backup. Asked again while it is made, or once it is complete, the result is the same."""
-        key: Key = ("backup", request.service_id, request.backup_id)
-        known = self._completed.get(key)
-        if known is not None and (known.replication is not None or not request.replicate):
+        key, replicated = _key(request), _key(evolve(request, replicate=True))
+        known = self._completed.get(replicated) or self._completed.get(key)
+        if known is not None:
             await trio.lowlevel.checkpoint()
             return known
+        if replicated in self._operations:
+            key = replicated
         result: BackupResult = await self._result(key, partial(make_backup, self._tools, request))
         if result.status == "completed":
             _remember(self._completed, key, result)
@@ -108,7 +115,7 @@ class Operations:
 
     async def restore(self, request: RestoreRequest) -> RestoreResult:
         """Restore. Asked again meanwhile, the result is the same; so it is a little later, where nobody has got it yet."""
-        key: Key = ("restore", request.service_id, request.backup_id)
+        key = _key(request)
         if key not in self._operations and (known := self._undelivered.pop(key, None)) is not None:
             await trio.lowlevel.checkpoint()
             if trio.current_time() - known[1] < KEPT_SECONDS:
@@ -128,7 +135,7 @@ class Operations:
         return operation.result if operation.result is not None else _failed(key, INTERRUPTED)
 
     async def _carry_out(self, key: Key, operation: _Operation, make: Callable[[], Awaitable[Any]]) -> None:
-        kind, service, backup = key
+        kind, service, backup, _ = key
         self.counters.running += 1
         lock = self._locks.setdefault(service, trio.Lock())
         try:
@@ -195,21 +202,30 @@ class Operations:
         stopped = {s.id: s for s in services if s.is_stopped}
         self._not_before = {i: when for i, when in self._not_before.items() if i in stopped}
         self._seen = {identity: seen for identity, seen in self._seen.items() if identity in stopped}
+        self._look_for_rivals(stopped.values())
         for live in stopped.values():
             note, since = self._seen.setdefault(live.id, (live.restore_note, now))
             if note != live.restore_note:
                 self._seen[live.id] = (live.restore_note, now)
                 continue
-            if live.owner in self._locks or not is_orphan(live, self._holder, now - since):
+            if live.owner in self._locks or not is_orphan(live, self._holder, now - since, self._rivals):
                 continue
             if now < self._not_before.get(live.id, now):
                 continue
             self._not_before[live.id] = now + AGAIN_SECONDS
-            read = read_note(live.restore_note)
-            key: Key = ("restore", live.owner, read.backup_id if read is not None else "")
+            key = _key(_request_of(live))
             if key not in self._operations:
                 operation = self._operations[key] = _Operation()
                 self._send.send_nowait(partial(self._carry_out, key, operation, partial(self._finish, live)))
+
+    def _look_for_rivals(self, stopped: Iterable[ObservedService]) -> None:
+        """Two daemons that took restores over from each other would never finish one."""
+        notes = [note for live in stopped if (note := read_note(live.restore_note)) is not None]
+        self._once_ours = {n.id for n in notes if n.holder == self._holder or n.id in self._once_ours}
+        for note in notes:
+            if note.id in self._once_ours and note.holder not in {self._holder, *self._rivals}:
+                log.warning("another daemon is at work in this cluster", holder=note.holder)
+                self._rivals.add(note.holder)
 
     async def _finish(self, live: ObservedService) -> RestoreResult | None:
         """Finish an orphan. None: it cannot be had (yet), which is looked into again later."""
@@ -225,9 +241,30 @@ class Operations:
             return None
 
 
+def _key(request: BackupRequest | RestoreRequest) -> Key:
+    if isinstance(request, BackupRequest):
+        return "backup", request.service_id, request.backup_id, evolve(request, trigger="")
+    return "restore", request.service_id, request.backup_id, request
+
+
+def _request_of(live: ObservedService) -> RestoreRequest:
+    """What somebody asked for, as the note tells. Who asks a daemon for the same gets the result, and nobody else does."""
+    note = read_note(live.restore_note)
+    if note is None:
+        return RestoreRequest(backup_id="", service_id=ServiceId(live.owner))
+    request = RestoreRequest(backup_id=note.backup_id, service_id=ServiceId(live.owner))
+    if note.is_whole and note.holder.startswith(DAEMON):
+        return request
+    return evolve(
+        request,
+        volumes=tuple(part for part in note.parts if part.kind == VOLUME),
+        resources=tuple(part for part in note.parts if part.kind != VOLUME),
+    )
+
+
 def _failed(key: Key, error: str) -> BackupResult | RestoreResult:
     """The result of an operation that came to nothing."""
-    kind, service, backup = key
+    kind, service, backup, _ = key
     result = BackupResult if kind == "backup" else RestoreResult
     return result(backup_id=backup, service_id=ServiceId(service), status="failed", error=error)
 

@@ -53,6 +53,8 @@ ATTEMPTS = 3
 """How often an object is begun anew because it did not arrive as it was sent."""
 LEAST_SLICE_BYTES = 32 * 1024
 """Slices get smaller, down to this, while the other side cannot be reached: on a slow line large ones do not get through."""
+CRUMBS = 100
+"""How often, of one slice, less may be taken than is sent."""
 MANIFEST_LIMIT = 64 * 1024 * 1024
 
 
@@ -181,12 +183,14 @@ class Replicator:
                     return
 
     async def _put(self, copy: Copy, offset: int, data: bytes, backup_id: str) -> Receipt:
-        """Hand over a piece, in smaller ones where the line is bad."""
-        end, receipt = offset + len(data), Receipt(offset, stored=False)
+        """Hand over a piece, in smaller ones where the line is bad. Raises Refused when it is taken in crumbs."""
+        end, receipt, sent, crumbs = offset + len(data), Receipt(offset, stored=False), 0, 0
 
         async def put() -> Receipt:
+            nonlocal sent
             start = receipt.received - offset
             piece = data[start : start + self._slice_bytes]
+            sent = len(piece)
             final = offset + start + len(piece) == copy.size
             return await self._replica.put_slice(
                 copy, offset + start, piece, final=final, backup_id=backup_id
@@ -196,6 +200,9 @@ class Replicator:
             before, receipt = receipt.received, await self._patiently(put)
             if receipt.stored or not before < receipt.received < end:
                 return receipt
+            crumbs += receipt.received - before < sent
+            if crumbs > CRUMBS:
+                raise Refused(f"archive object {copy.name}: it is taken in crumbs")
 
     async def _put_whole(self, copy: Copy, content: bytes, backup_id: str) -> None:
         for offset in range(0, max(len(content), 1), SLICE_BYTES):
@@ -219,10 +226,23 @@ class Replicator:
         prefix = manifest_prefix(backup_id, service_id)
         look = partial(self._replica.copies, prefix=prefix)
         found = await self._patiently(look, LOOK_SECONDS)  # all may be here already
-        manifests = [await self._read(c) for c in found if c.name.startswith(prefix)]
-        ours = [m for m in manifests if m.backup_id == backup_id and m.service_id == service_id]
-        if ours:
-            return max(ours, key=lambda m: (len(m.parts), m.finished_ms))
+        best: Manifest | None = None
+        problem: Refused | None = None
+        for copy in (copy for copy in found if copy.name.startswith(prefix)):
+            try:
+                read = await self._read(copy)
+            except Refused as exc:
+                if problem is None:
+                    log.warning("manifest cannot be used", reason=str(exc))
+                problem = exc
+                continue
+            is_ours = read.backup_id == backup_id and read.service_id == service_id
+            if is_ours and (best is None or _worth(read) > _worth(best)):
+                best = read
+        if best is not None:
+            return best
+        if problem is not None:
+            raise problem
         listed = await self._patiently(partial(self._replica.copies, backup_id=backup_id))
         named = {object_of(copy): copy for copy in listed if not is_manifest(copy)}
         self._foreign.update({obj: copy for obj, copy in named.items() if copy != copy_of(obj)})
@@ -312,6 +332,10 @@ class Replicator:
                 return result
             pause = next_delay(pause, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
             await trio.sleep(pause)
+
+
+def _worth(manifest: Manifest) -> tuple[int, int]:
+    return len(manifest.parts), manifest.finished_ms
 
 
 @define

@@ -5,7 +5,7 @@ to finish: whoever finds the note restores what it names once more, which does n
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -63,6 +63,7 @@ GRACE_SECONDS = 8.0
 PATIENCE_SECONDS = 120.0
 """How long a Corestore may be away in the middle of a restore."""
 HALF = "data is half restored; the next who looks finishes it, and starts the workload"
+LOST = "somebody else has stopped or started the service meanwhile"
 POLL_SECONDS = 0.3
 PAUSE_SECONDS = 2.0
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "orphaned", "remove"})
@@ -88,6 +89,10 @@ class _Work:
     """Whether every part is either restored or as it was."""
     is_lost: bool = False
     """Whether somebody else is at it now."""
+    is_found: bool = False
+    """Whether it is known from its note only, which anybody may have written."""
+    refused: dict[tuple[str, str, str], str] = field(factory=dict)
+    """Why the snapshot of a target must not be restored."""
 
     def result(self) -> RestoreResult:
         """What came of it."""
@@ -144,15 +149,16 @@ async def _end_of_other(tools: Tools, live: ObservedService, holder: str) -> Non
         live = now
 
 
-def is_orphan(live: ObservedService, holder: str, seconds: float) -> bool:
+def is_orphan(live: ObservedService, holder: str, seconds: float, rivals: Collection[str] = ()) -> bool:
     """Whether nobody is at the restore of a stopped service. `seconds`: how long its note has not changed.
 
-    There is one daemon for a cluster: the note of another one was left by its predecessor.
+    There is one daemon for a cluster: the note of another one was left by its predecessor, unless it is a rival's.
     """
     note = read_note(live.restore_note)
     if note is None or seconds >= LEASE_SECONDS:
         return True
-    return note.holder.startswith(DAEMON) and holder.startswith(DAEMON)
+    is_predecessor = note.holder.startswith(DAEMON) and note.holder not in rivals
+    return is_predecessor and holder.startswith(DAEMON)
 
 
 def is_outdated(live: ObservedService) -> bool:
@@ -187,8 +193,10 @@ async def finish_restore(
         live=live,
         ports=ports,
         note=evolve(note, holder=holder),
-        targets=tuple(targets),
+        # where something is missing, nothing was overwritten yet, and half of it is of no use
+        targets=() if problems else tuple(targets),
         problems=problems,
+        is_found=True,
     )
     await _carry_out(work)
     if work.is_lost:
@@ -246,6 +254,7 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         id=uuid.uuid4().hex,
         backup_id=request.backup_id,
         holder=holder,
+        is_whole=request.volumes is None and request.resources is None,
         parts=tuple(evolve(target.part, node=target.site.node) for target in targets),
     )
     return _Work(
@@ -309,6 +318,7 @@ async def _carry_out(work: _Work) -> None:
             await _stop(work)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_beat, work, nursery.cancel_scope)
+                await _check(work)
                 await _save(work)
                 await _gracefully(work)
                 nursery.cancel_scope.cancel()
@@ -415,22 +425,57 @@ async def _beat(work: _Work, scope: trio.CancelScope) -> None:
                 await _renew(work)
             except LostRace:
                 if not await _is_still_ours(work):
-                    work.problems.append("somebody else has stopped or started the service meanwhile")
+                    work.problems.append(LOST)
                     scope.cancel()
                     return
 
 
 async def _is_still_ours(work: _Work) -> bool:
     """Whether the service says that we are at it. What it says is what we know of it from now on."""
+    there = await _ours_now(work)
+    if there is None:
+        return False
+    work.live = there
+    return True
+
+
+async def _ours_now(work: _Work) -> ObservedService | None:
+    """The service, as long as it says that we are at it."""
     assert work.live is not None  # noqa: S101 - whoever calls has one
     services, _ = await work.tools.docker.progress()
     there = next((s for s in services if s.id == work.live.id), None)
     note = read_note(there.restore_note) if there is not None else None
     if there is None or note is None or (note.id, note.holder) != (work.note.id, work.note.holder):
         work.is_lost = True
-        return False
-    work.live = there
-    return True
+        return None
+    return there
+
+
+async def _check(work: _Work) -> None:
+    """Find out what of a note that was found is not of this service. Raises Refused as long as nothing is overwritten."""
+    if not work.is_found or work.live is None:
+        return
+    mounted = {mount.source for mount in work.live.body.mounts if mount.type == "volume"}
+    kept: list[Target] = []
+    strange: list[str] = []
+    for target in work.targets:
+        port, part = work.ports[target.site], target.part
+        if part.kind == VOLUME and part.name not in mounted:
+            volumes = await _patiently(port.volumes)
+            if not any((v.name, v.service_id) == (part.name, work.service_id) for v in volumes):
+                strange.append(f"the service has no {part}")
+                continue
+        kept.append(target)
+        found = await _patiently(partial(port.snapshots, work.service_id))
+        try:
+            check_snapshots(work.service_id, [target], {target.site: found})
+        except Refused as exc:
+            work.refused[target.key] = str(exc).removeprefix(f"{part}: ")
+    if not work.note.has_begun and (strange or work.refused):
+        refused = (f"{t.part}: {work.refused[t.key]}" for t in kept if t.key in work.refused)
+        raise Refused("; ".join((*strange, *refused)))
+    work.targets = tuple(kept)
+    work.problems += strange
 
 
 async def _save(work: _Work) -> None:
@@ -479,11 +524,18 @@ async def _gracefully(work: _Work) -> None:
 
 
 async def _restore(work: _Work, target: Target) -> None:
-    """Overwrite one part; where that fails, put back what was there. Raises Unavailable where neither can be done now."""
+    """Overwrite one part; where that fails, put back what was there.
+
+    Raises Unavailable where neither can be done now, and LostRace where somebody else is at it.
+    """
     part = target.part
     work.tools.step(f"restoring {part}")
     try:
+        if target.key in work.refused:
+            raise Refused(work.refused[target.key])
         await _patiently(partial(_overwrite, work, target, part.snapshot_id))
+    except LostRace:
+        raise
     except PortError as exc:
         work.problems.append(f"{part}: {exc}; {await _undone(work, target)}")
     else:
@@ -503,6 +555,8 @@ async def _undone(work: _Work, target: Target) -> str:
 
 
 async def _overwrite(work: _Work, target: Target, snapshot_id: str) -> None:
+    if work.live is not None and await _ours_now(work) is None:
+        raise LostRace(LOST)  # we were asleep, and others have finished it: its data is in use
     port, part = work.ports[target.site], target.part
     if part.kind == VOLUME:
         await port.restore_volume(part.name, snapshot_id)

@@ -38,8 +38,18 @@ from .volumes import DEFAULT_DRIVER, make_mounts
 Status = Literal["completed", "partial", "failed"]
 RESOURCES: tuple[SnapshotKind, ...] = ("database", "objectstorage")
 _BACKUP = naming.PREFIX + "backup"
+ID_LIMIT = 256
+"""Characters of an id."""
+SHOWN = 20
+"""How many of the things that are wrong are told."""
+_LAST_BEAT = 2**53
 
 # --- what is asked for
+
+
+def is_id(text: str) -> bool:
+    """Whether a backup may be called so: what cannot be seen gets lost in tags, labels and on the way to others."""
+    return 0 < len(text) <= ID_LIMIT and text.isprintable()
 
 
 @frozen(kw_only=True)
@@ -401,7 +411,8 @@ def check_snapshots(
         elif snapshot.kind != part.kind:
             problems.append(f"{part}: snapshot {part.snapshot_id} is one of a {snapshot.kind}")
     if problems:
-        raise Refused("; ".join(problems))
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise Refused("; ".join((*problems[:SHOWN], *more)))
 
 
 def _is_strange(snapshot: Snapshot, part: Part) -> bool:
@@ -440,6 +451,8 @@ class RestoreNote:
     """Grows as long as somebody is."""
     has_begun: bool = False
     """Whether something may have been overwritten."""
+    is_whole: bool = False
+    """Whether everything was wanted that the backup holds."""
     parts: tuple[Part, ...] = ()
 
     def label(self) -> str:
@@ -460,6 +473,7 @@ class RestoreNote:
             "holder": self.holder,
             "beat": self.beat,
             "hasBegun": self.has_begun,
+            **({"isWhole": True} if self.is_whole else {}),
             "parts": [{name: value for name, value in part.items() if value} for part in parts],
         }
         return orjson.dumps(document).decode()
@@ -480,12 +494,16 @@ def read_note(label: str) -> RestoreNote | None:
             for part in raw["parts"]
             if part["kind"] in (VOLUME, *RESOURCES)
         )
+        beat = int(raw["beat"])
+        if not 0 <= beat <= _LAST_BEAT:
+            return None
         return RestoreNote(
             id=str(raw["id"]),
             backup_id=str(raw["backupId"]),
             holder=str(raw["holder"]),
-            beat=int(raw["beat"]),
+            beat=beat,
             has_begun=bool(raw.get("hasBegun")),
+            is_whole=bool(raw.get("isWhole")),
             parts=parts,
         )
     except (ValueError, TypeError, KeyError, AttributeError):

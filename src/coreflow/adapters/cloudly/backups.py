@@ -3,16 +3,26 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import astuple, frozen
 
-from coreflow.domain.backup import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
+from coreflow.domain.backup import (
+    ID_LIMIT,
+    BackupRequest,
+    BackupResult,
+    Part,
+    RestoreRequest,
+    RestoreResult,
+    is_id,
+)
 from coreflow.domain.codec import decode
 from coreflow.domain.errors import InvalidRecord, Problem
 from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.snapshots import VOLUME, SnapshotKind
 
-ID_LIMIT = 256
-"""Characters of an id."""
+TEXT_LIMIT = 4096
+"""Characters of any other text that names something."""
+REFERENCES_LIMIT = 1000
+"""How many volumes, or databases and buckets, a request may name."""
 _KINDS: dict[str, SnapshotKind] = {"database": "database", "objectstorage": "objectstorage"}
 
 CapabilityOf = Callable[[str], str | None]
@@ -89,6 +99,9 @@ def restore_request(body: Mapping[str, Any], capability_of: CapabilityOf) -> Res
     backup_id, service_id = _ids(asked)
     problems: list[Problem] = []
     volumes = resources = None
+    for name, references in (("volumes", asked.volumes), ("resources", asked.resources)):
+        if len(references or ()) > REFERENCES_LIMIT:
+            raise InvalidRecord(Problem(f"$.{name}", f"has more than {REFERENCES_LIMIT} entries"))
     if asked.volumes is not None:
         volumes = tuple(
             _volume(reference, f"$.volumes[{number}]", problems)
@@ -171,13 +184,21 @@ def _ids(asked: _Asked) -> tuple[str, ServiceId]:
 def _check_id(text: str, path: str, problems: list[Problem]) -> None:
     if not text:
         problems.append(Problem(path, "is empty"))
-    elif len(text) > ID_LIMIT or not text.isprintable():
+    elif not is_id(text):
         problems.append(Problem(path, f"is no id: at most {ID_LIMIT} characters, and all of them printable"))
+
+
+def _check_texts(
+    reference: _VolumeReference | _ResourceReference, path: str, problems: list[Problem]
+) -> None:
+    if any(isinstance(text, str) and len(text) > TEXT_LIMIT for text in astuple(reference)):
+        problems.append(Problem(path, f"has a text of more than {TEXT_LIMIT} characters"))
 
 
 def _volume(reference: _VolumeReference, path: str, problems: list[Problem]) -> Part:
     if not (reference.volume_name or reference.mount_path or reference.snapshot_id):
         problems.append(Problem(path, "names nothing: expected volumeName, mountPath or snapshotId"))
+    _check_texts(reference, path, problems)
     return Part(
         kind=VOLUME,
         name=reference.volume_name,
@@ -190,6 +211,7 @@ def _volume(reference: _VolumeReference, path: str, problems: list[Problem]) -> 
 def _resource(
     reference: _ResourceReference, path: str, capability_of: CapabilityOf, problems: list[Problem]
 ) -> Part:
+    _check_texts(reference, path, problems)
     capability = reference.capability or (capability_of(reference.binding_id) or "")
     kind = _KINDS.get(capability, "database")
     if not capability and reference.binding_id:

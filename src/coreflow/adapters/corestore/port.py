@@ -6,13 +6,15 @@ never begun again.
 
 Requests hold the token and what a binding or a volume says, answers hold credentials. So no error of ours has one of the
 HTTP client's behind it, and what the far side says is passed on without the token, without the texts that we sent or got,
-without users and passwords in URLs and without anything that looks like a PEM block.
+without the keys and passwords that it ever gave us, without users and passwords in URLs and without anything that looks
+like a PEM block.
 """
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from errno import ECONNREFUSED
+from itertools import chain
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
@@ -45,7 +47,7 @@ from coreflow.domain.snapshots import (
 
 from . import contents
 from . import methods as m
-from .shapes import endpoints, message, texts, variables
+from .shapes import endpoints, message, secrets_in, texts, variables
 
 T = TypeVar("T")
 
@@ -104,6 +106,8 @@ class Corestore:
         self._stall = stall
         self._unhealthy_seconds = unhealthy_seconds
         self._unhealthy_until = -float("inf")
+        self._given: dict[tuple[ServiceId, str], frozenset[str]] = {}
+        """The secrets of every service's credentials that we know."""
 
     # --- bindings
 
@@ -122,11 +126,12 @@ class Corestore:
         except _NotFound:
             raise self._too_old(what, self._api.provision) from None
         try:
-            return Provisioned(
-                values=variables(answer, spec.capability), endpoints=endpoints(answer, spec.capability)
-            )
+            values = variables(answer, spec.capability)
+            found = Provisioned(values=values, endpoints=endpoints(answer, spec.capability))
         except Refused as exc:
             raise Refused(f"{what}: {self._redacted(str(exc))}") from None
+        self._given[spec.service_id, spec.capability] = frozenset(secrets_in(values))
+        return found
 
     async def deprovision(self, spec: BindingSpec) -> None:
         """Give it back, with its data. Gone already is success."""
@@ -456,7 +461,8 @@ class Corestore:
     def _redacted(self, text: str, secrets: Iterable[str] = ()) -> str:
         """A text of the far side, fit for a log."""
         text = _printable(_PEM.sub("…", text[:_READ_LIMIT]))
-        longest_first = sorted({s for s in secrets if len(s) >= _SECRET_LENGTH}, key=len, reverse=True)
+        known = {*secrets, *chain.from_iterable(self._given.values())}
+        longest_first = sorted({s for s in known if len(s) >= _SECRET_LENGTH}, key=len, reverse=True)
         for secret in (self._token, *longest_first):
             for spelling in _spellings(secret):
                 text = without(text, spelling)

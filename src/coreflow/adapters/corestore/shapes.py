@@ -7,7 +7,7 @@ looked at: one that cannot be understood is left out, and so is everything in it
 import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from coreflow.adapters.names import Member
 from coreflow.domain.bindings import CAPABILITIES, Endpoint
@@ -20,6 +20,7 @@ NAME_LIMIT = 100
 _HOST = re.compile(r"[a-z0-9_][a-z0-9_.-]*", re.IGNORECASE)
 _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9 ._-]{0,99}", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"secret|key|pass|pw|token|credential", re.IGNORECASE)
 _SAFE_INTEGER = 2**53
 
 
@@ -60,6 +61,17 @@ def texts(raw: object) -> Iterator[str]:
     elif isinstance(raw, (list, tuple)):
         for value in raw:
             yield from texts(value)
+
+
+def secrets_in(values: Mapping[str, str]) -> Iterator[str]:
+    """What of variables must not be seen anywhere else: keys and the like, by their names, and the passwords of URLs."""
+    for name, value in values.items():
+        if _SECRET_NAME.search(name):
+            yield value
+        password = value.partition("://")[2].rpartition("@")[0].partition(":")[2]
+        if password:
+            yield password
+            yield unquote(password)
 
 
 def _places(body: object, capability: str) -> Iterator[object]:

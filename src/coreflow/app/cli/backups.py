@@ -31,7 +31,7 @@ from coreflow.app.cli.deploy import Flag, Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
-from coreflow.domain.backup import BackupRequest, Part, Replication, RestoreRequest
+from coreflow.domain.backup import ID_LIMIT, BackupRequest, Part, Replication, RestoreRequest, is_id
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import Owner
 from coreflow.domain.records import ServiceRecord
@@ -72,9 +72,10 @@ def backup(
 
     async def command() -> int:
         async with _at_work(records, format) as work:
+            name = _checked(id or f"{datetime.fromtimestamp(time.time(), UTC):%Y%m%d-%H%M%S}")  # noqa: TID251 - the edge
             record = await work.find(service)
             request = BackupRequest(
-                backup_id=id or f"{datetime.fromtimestamp(time.time(), UTC):%Y%m%d-%H%M%S}",  # noqa: TID251 - the edge
+                backup_id=name,
                 service_id=record.id,
                 replicate=replicate,
                 include_volumes=not no_volumes,
@@ -111,7 +112,9 @@ def restore(
                 found = await (await facts_of(work.tools, record.id)).snapshots()
                 snapshots = [snapshot for of_site in found.values() for snapshot in of_site]
                 return work.list_backups(record, snapshots, await work.copied(record))
-            request = RestoreRequest(backup_id=backup, service_id=record.id, pull_missing=not no_pull)
+            request = RestoreRequest(
+                backup_id=_checked(backup), service_id=record.id, pull_missing=not no_pull
+            )
             result = await work.operations.restore(request)
             runs = await work.runs_again(record)
         parts = (*result.volumes_restored, *result.resources_restored)
@@ -123,6 +126,15 @@ def restore(
 
 
 # --- what both share
+
+
+def _checked(backup_id: str) -> str:
+    """The name of a backup. Raises Refused for one that Cloudly could not ask for."""
+    if not is_id(backup_id):
+        raise Refused(
+            f"no name of a backup: it has at most {ID_LIMIT} characters, and all of them are printable"
+        )
+    return backup_id
 
 
 @frozen(kw_only=True)

@@ -118,7 +118,9 @@ def _ended_by(exc: BaseException, output: Format) -> int:
         case KeyboardInterrupt():
             say("stopped by SIGINT; run it again to go on")
             return 128 + signal.SIGINT
-        case BrokenPipeError() | SystemExit():  # (the latter is rich's way to say the former) whoever read our output has gone: nothing is left to say
+        case (
+            BrokenPipeError() | SystemExit()
+        ):  # (the latter is rich's way to say the former) whoever read our output has gone: nothing is left to say
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
         case _:

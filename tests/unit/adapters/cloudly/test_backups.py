@@ -256,9 +256,18 @@ async def test_a_bad_request(
 async def test_many_problems(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """Some of them are told."""
     far, _ = await connected(nursery, Scripted())
-    text = await refused(far, RESTORE, {**ASKED, "volumes": [{}] * 10_000})
+    text = await refused(far, RESTORE, {**ASKED, "volumes": [{}] * 1000})
     assert len(text) <= 500
     assert "$.volumes[0]" in text
+
+
+async def test_monstrous_references(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Too many, or too long: neither gets any further, and nothing of it is told."""
+    far, _ = await connected(nursery, Scripted())
+    many = await refused(far, RESTORE, {**ASKED, "resources": [{"capability": "database"}] * 1001})
+    assert many == f"{RESTORE}: has more than 1000 entries @ $.resources"
+    long = await refused(far, RESTORE, {**ASKED, "volumes": [{"snapshotId": "x" * 4097}]})
+    assert long == f"{RESTORE}: has a text of more than 4096 characters @ $.volumes[0]"
 
 
 # --- whoever carries it out
