@@ -92,6 +92,8 @@ class Facts:
     observed: Observed
     service: ServiceRecord
     live: ObservedService | None
+    others: tuple[ObservedService, ...]
+    """Further services of the same record, while it is being renamed."""
     bindings: tuple[BindingSpec, ...]
     sites: Sites
     homes: tuple[Site, ...]
@@ -118,8 +120,11 @@ async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
     live = next((s for s in owned if s.name == service.name), owned[0] if owned else None)
     tools.bindings.look(records, observed)  # it has to know where its Corestores are
     sites = tools.corestores.sites(observed, cluster)
-    homes = sites.of(nodes_of_service(observed, live.id)) if live is not None else ()
-    if not homes:
+    nodes = nodes_of_service(observed, live.id) if live is not None else ()
+    homes = sites.of(nodes)
+    if sites.shared is None and len(homes) < len(nodes):
+        raise Refused("no Corestore is known on a node where it runs")
+    if not homes and not nodes:
         alone = site_of_service(sites, observed, cluster, service_id)
         homes = (alone,) if alone is not None else ()
     if not homes:
@@ -129,6 +134,7 @@ async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
         observed=observed,
         service=service,
         live=live,
+        others=tuple(s for s in owned if s is not live),
         bindings=tools.bindings.wishes(records).wanted.get(service_id, ()),
         sites=sites,
         homes=homes,
@@ -157,16 +163,34 @@ async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:
             part = evolve(take.part, error=problem) if problem else await _taken(tools, facts, take)
             parts.append((take.site, part))
         replication = await _replicated(tools, facts, request, parts) if request.replicate else None
+        error = await _tainted(tools, facts)
+        if request.include_resources and not facts.records.unreadable_bindings.isdisjoint(
+            {facts.service.id, None}
+        ):
+            error = error or "a binding cannot be read: what the service is bound to may be missing"
     except CoreflowError as exc:
         return evolve(result, finished_ms=tools.now_ms(), error=str(exc))
     all_parts = tuple(part for _, part in parts)
+    status = status_of(all_parts, replication)
     return evolve(
         result,
-        status=status_of(all_parts, replication),
+        status="partial" if error and status == "completed" else status,
+        error=error,
         finished_ms=tools.now_ms(),
         parts=all_parts,
         replication=replication,
     )
+
+
+async def _tainted(tools: Tools, facts: Facts) -> str:
+    """Whether somebody has restored the service while it was backed up, in another process."""
+    if facts.live is None:
+        return ""
+    services, _ = await tools.docker.progress()
+    now = next((s for s in services if s.id == facts.live.id), None)
+    if now is None or not now.is_stopped:
+        return ""
+    return "it was stopped for a restore meanwhile: what was saved may be of two moments"
 
 
 async def provisioned(tools: Tools, facts: Facts) -> dict[str, str]:
@@ -191,6 +215,8 @@ async def _taken(tools: Tools, facts: Facts, take: Take) -> Part:
     except PortError as exc:
         log.warning("no snapshot", part=str(take.part), reason=str(exc))
         return evolve(take.part, error=str(exc))
+    if snapshot.belongs_to not in (None, facts.service.id):
+        return evolve(take.part, error="Corestore has it as another service's: it could not be restored")
     return evolve(take.part, snapshot_id=snapshot.id, size_bytes=snapshot.size_bytes)
 
 

@@ -145,7 +145,7 @@ class Operations:
                     operation.result = await make()
                 if operation.result is not None:
                     self._ended(kind, operation.result)
-                if isinstance(operation.result, RestoreResult):
+                if isinstance(operation.result, RestoreResult) and operation.result.status != "failed":
                     _remember(self._undelivered, key, (operation.result, trio.current_time()))
         except Exception as exc:  # noqa: BLE001 - it costs one operation
             kinds, where = described(exc)
@@ -186,6 +186,7 @@ class Operations:
                     self._adopt(await self._ours(services))
             except PortError as exc:
                 log.debug("cannot look for unfinished restores", reason=str(exc))
+                self._seen.clear()  # nobody could give a sign of life meanwhile
                 self._found.set()
             await trio.sleep(LOOK_SECONDS)
             await self._found.wait()
@@ -230,8 +231,13 @@ class Operations:
     async def _finish(self, live: ObservedService) -> RestoreResult | None:
         """Finish an orphan. None: it cannot be had (yet), which is looked into again later."""
         note = read_note(live.restore_note)
-        log.warning("unfinished restore found", service=live.name)
         try:
+            services, _ = await self._tools.docker.progress()
+            if not any(
+                s.id == live.id and s.restore_note == live.restore_note and s.is_stopped for s in services
+            ):
+                return None
+            log.warning("unfinished restore found", service=live.name)
             if note is None or is_outdated(live):
                 await self._tools.docker.apply(Start(live, live.restore_note, "no restore is under way"))
                 return None

@@ -104,6 +104,8 @@ class Replicator:
             async with self._lock:
                 try:
                     await self._push(corestores, manifest, tally, meter)
+                except _GaveUp:
+                    raise
                 except Refused as exc:  # an index may have been written anew between listing and reading it
                     log.info("replication begins anew", backup=manifest.backup_id, reason=str(exc))
                     await self._push(corestores, manifest, tally, meter)
@@ -323,7 +325,7 @@ class Replicator:
             except Unavailable as exc:
                 self._slice_bytes = max(self._slice_bytes // 2, LEAST_SLICE_BYTES)
                 if trio.current_time() - since >= patience:
-                    raise Refused(f"{exc} (for {patience:g} s)") from exc
+                    raise _GaveUp(f"{exc} (for {patience:g} s)") from exc
                 if str(exc) != said:
                     log.info("replication waits", reason=str(exc))
                 said = str(exc)
@@ -336,6 +338,10 @@ class Replicator:
 
 def _worth(manifest: Manifest) -> tuple[int, int]:
     return len(manifest.parts), manifest.finished_ms
+
+
+class _GaveUp(Refused):
+    """The other side was away for too long."""
 
 
 @define

@@ -91,6 +91,10 @@ class _Work:
     """Whether somebody else is at it now."""
     is_found: bool = False
     """Whether it is known from its note only, which anybody may have written."""
+    takes_over: bool = False
+    """Whether the service was stopped already, by somebody who is no longer at it."""
+    lock: trio.Lock = field(factory=trio.Lock)
+    """Held while the note is written."""
     refused: dict[tuple[str, str, str], str] = field(factory=dict)
     """Why the snapshot of a target must not be restored."""
 
@@ -113,12 +117,17 @@ async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> Re
     """Restore. What goes wrong is in the result. Nothing is touched unless every part can be restored."""
     try:
         facts = await facts_of(tools, request.service_id)
+        if facts.others:
+            raise Refused("it is being renamed: two services of it run; wait until there is one")
+        if facts.live is None and not holder.startswith(DAEMON):
+            raise Refused("it is not deployed: apply its record first, so that nobody does meanwhile")
+        left = None
         if facts.live is not None and facts.live.is_stopped:
-            await _end_of_other(tools, facts.live, holder)
+            left = await _until_left(tools, facts.live, holder)
             facts = await facts_of(tools, request.service_id)
-            if facts.live is not None and facts.live.is_stopped:
-                raise Refused("an earlier restore of it could not be finished")
         work = await _prepared(tools, request, facts, holder)
+        if left is not None:
+            work = await _taken_over(work, left, request, facts, holder)
     except CoreflowError as exc:
         return RestoreResult(
             backup_id=request.backup_id, service_id=request.service_id, status="failed", error=str(exc)
@@ -127,26 +136,46 @@ async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> Re
     return work.result()
 
 
-async def _end_of_other(tools: Tools, live: ObservedService, holder: str) -> None:
-    """Wait for the end of a restore that is under way. One that nobody is at any more is finished."""
-    tools.step("waiting for another restore of it to end")
+async def _until_left(tools: Tools, live: ObservedService, holder: str) -> ObservedService | None:
+    """Wait until nobody is at the restore of a stopped service any more; the service then, or None: it has ended."""
+    tools.step(
+        f"waiting for another restore of it to end, or for {LEASE_SECONDS:g} s without a sign of life of it"
+    )
     since = trio.current_time()
     while live.is_stopped:
-        note = read_note(live.restore_note)
         if is_orphan(live, holder, trio.current_time() - since):
-            if note is None or is_outdated(live):
-                await tools.docker.apply(Start(live, live.restore_note, "no restore is under way"))
-            else:
-                await finish_restore(tools, live, note, holder)
-            return
+            return live
         await trio.sleep(PAUSE_SECONDS)
         services, _ = await tools.docker.progress()
         now = next((s for s in services if s.id == live.id), None)
         if now is None:
-            return
+            return None
         if now.restore_note != live.restore_note:
             since = trio.current_time()
         live = now
+    return None
+
+
+async def _taken_over(
+    work: _Work, left: ObservedService, request: RestoreRequest, facts: Facts, holder: str
+) -> _Work:
+    """Go on where somebody else has left off. What that has begun and this does not overwrite is finished first."""
+    note = read_note(left.restore_note)
+    if note is not None and not is_outdated(left) and note.has_begun:
+        covered = {(target.part.kind, target.part.name) for target in work.targets}
+        if not {(part.kind, part.name) for part in note.parts} <= covered:
+            await finish_restore(work.tools, left, note, holder)
+            facts = await facts_of(work.tools, request.service_id)
+            if facts.live is not None and facts.live.is_stopped:
+                raise Refused(
+                    "an earlier restore of it could not be finished; restore everything that it was about"
+                )
+            return await _prepared(work.tools, request, facts, holder)
+        work.note = evolve(
+            work.note, id=note.id, has_begun=True
+        )  # what was there before it has been saved under that id
+    work.live, work.takes_over = left, True
+    return work
 
 
 def is_orphan(live: ObservedService, holder: str, seconds: float, rivals: Collection[str] = ()) -> bool:
@@ -156,7 +185,7 @@ def is_orphan(live: ObservedService, holder: str, seconds: float, rivals: Collec
     """
     note = read_note(live.restore_note)
     if note is None or seconds >= LEASE_SECONDS:
-        return True
+        return seconds >= LEASE_SECONDS
     is_predecessor = note.holder.startswith(DAEMON) and note.holder not in rivals
     return is_predecessor and holder.startswith(DAEMON)
 
@@ -197,6 +226,7 @@ async def finish_restore(
         targets=() if problems else tuple(targets),
         problems=problems,
         is_found=True,
+        takes_over=True,
     )
     await _carry_out(work)
     if work.is_lost:
@@ -228,9 +258,9 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         for site, snapshots in found.items()
         for part in parts_in(snapshots, request.backup_id, request.service_id, site.node)
     ]
-    manifest = await _manifest(tools, request)
+    manifest, reason = await _manifest(tools, request)
     if manifest is not None:
-        known += [part for part in manifest.parts if part.snapshot_id not in {k.snapshot_id for k in known}]
+        known += [part for part in manifest.parts if not any(_is_same(part, one) for one in known)]
     pulled = 0
     if (
         manifest is not None and not manifest.parts
@@ -238,8 +268,12 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         pulled += await _pull(tools, facts, manifest, facts.homes)
         for site, snapshots in (await facts.snapshots()).items():
             known += parts_in(snapshots, request.backup_id, request.service_id, site.node)
-    parts = chosen_parts(request, known)
+    try:
+        parts = chosen_parts(request, known)
+    except Refused as exc:
+        raise Refused(f"{exc}; {reason}" if reason else str(exc)) from exc
     targets = aim(facts.service, facts.bindings, parts, facts.homes)
+    _refuse_shared(facts, targets)
     if manifest is not None and manifest.parts:
         pulled += await _pull(tools, facts, manifest, {target.site for target in targets})
     if manifest is not None:
@@ -270,15 +304,38 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
     )
 
 
-async def _manifest(tools: Tools, request: RestoreRequest) -> Manifest | None:
-    """What others keep of this backup. That nobody does is no fault: all may be here."""
+def _is_same(part: Part, other: Part) -> bool:
+    """Whether two parts are of one snapshot. Ids are those of a Corestore, and several may have the same ones."""
+    somewhere_else = part.node is not None and other.node is not None and part.node != other.node
+    return part.snapshot_id == other.snapshot_id and not somewhere_else
+
+
+def _refuse_shared(facts: Facts, targets: Sequence[Target]) -> None:
+    """Raises Refused for a volume that another service uses, too: that would go on while it is overwritten."""
+    for target in targets:
+        for service in facts.observed.services:
+            is_other = facts.live is None or service.id != facts.live.id
+            mounted = {mount.source for mount in service.body.mounts if mount.type == "volume"}
+            if (
+                is_other
+                and service.body.replicas != 0
+                and target.part.kind == VOLUME
+                and target.part.name in mounted
+            ):
+                raise Refused(
+                    f"{target.part} is used by the service {service.name}, too, which would go on: stop it first"
+                )
+
+
+async def _manifest(tools: Tools, request: RestoreRequest) -> tuple[Manifest | None, str]:
+    """What others keep of this backup. That nobody does is no fault, for all may be here; why, it is told."""
     if tools.replicator is None or not request.pull_missing:
-        return None
+        return None, ""
     try:
-        return await tools.replicator.manifest(request.backup_id, request.service_id)
+        return await tools.replicator.manifest(request.backup_id, request.service_id), ""
     except Refused as exc:
         log.info("nothing to pull", reason=str(exc))
-        return None
+        return None, str(exc)
 
 
 async def _pull(tools: Tools, facts: Facts, manifest: Manifest, sites: Iterable[Site]) -> int:
@@ -338,6 +395,14 @@ async def _look_again(work: _Work) -> None:
         services, _ = await work.tools.docker.progress()
         ours = (s for s in services if s.owner == Owner(work.service_id) and s.cluster == work.cluster)
         work.live = next(ours, None)
+        _refuse_taken(work)
+
+
+def _refuse_taken(work: _Work) -> None:
+    """Raises LostRace where somebody else has begun a restore of the service since it was looked at."""
+    if work.live is not None and work.live.is_stopped and not work.takes_over:
+        work.is_lost = True
+        raise LostRace("another restore of it has begun meanwhile")
 
 
 async def _stop(work: _Work) -> None:
@@ -362,12 +427,13 @@ async def _stop(work: _Work) -> None:
 
 
 async def _hold(work: _Work) -> None:
-    """Renew the note, which may have got old. Raises LostRace where somebody else has taken over."""
-    try:
-        await _renew(work)
-    except LostRace:
-        if not await _is_still_ours(work):
-            raise
+    """Have the note written as it is now. Raises LostRace where somebody else has taken over."""
+    while True:
+        try:
+            return await _renew(work)
+        except LostRace:
+            if not await _is_still_ours(work):
+                raise
 
 
 async def _wait_until_stopped(work: _Work, *, only_removed: bool = False) -> None:
@@ -393,6 +459,7 @@ async def _wait_for_roll_out(work: _Work) -> None:
     while trio.current_time() < until:
         services, _ = await work.tools.docker.progress()
         work.live = next((s for s in services if s.id == work.live.id), work.live)
+        _refuse_taken(work)
         if not work.live.in_roll_out:
             return
         await trio.sleep(POLL_SECONDS)
@@ -401,19 +468,19 @@ async def _wait_for_roll_out(work: _Work) -> None:
 
 async def _renew(work: _Work) -> None:
     """Write the note on the service."""
-    assert work.live is not None  # noqa: S101 - whoever calls has one
-    work.note = evolve(work.note, beat=work.note.beat + 1)
-    reason = f"restoring backup {work.note.backup_id}"
-    stop = Stop(work.live, work.note.label(), work.live.restore_note, reason)
-    stopped = evolve(
-        work.live, labels={naming.STOPPED: "", **work.live.labels, naming.RESTORE: work.note.label()}
-    )
-    try:
-        await work.tools.docker.apply(stop)
-    except Unavailable:
-        work.live = stopped  # it may be
-        raise
-    work.live = stopped
+    async with work.lock:
+        assert work.live is not None  # noqa: S101 - whoever calls has one
+        work.note = evolve(work.note, beat=work.note.beat + 1)
+        reason = f"restoring backup {work.note.backup_id}"
+        stop = Stop(work.live, work.note.label(), work.live.restore_note, reason)
+        labels = {naming.STOPPED: "", **work.live.labels, naming.RESTORE: work.note.label()}
+        stopped = evolve(work.live, labels=labels)
+        try:
+            await work.tools.docker.apply(stop)
+        except Unavailable:
+            work.live = stopped  # it may be
+            raise
+        work.live = stopped
 
 
 async def _beat(work: _Work, scope: trio.CancelScope) -> None:
@@ -481,8 +548,6 @@ async def _check(work: _Work) -> None:
 async def _save(work: _Work) -> None:
     """Have a snapshot of everything that will be overwritten. Raises where there is none, unless it was taken before."""
     for target in work.targets:
-        if target.part.name in work.created and target.part.kind == VOLUME:
-            continue
         if not work.note.has_begun:
             work.tools.step(f"saving {target.part} as it is")
         saved = await _patiently(partial(_saved, work, target))
@@ -508,7 +573,7 @@ async def _gracefully(work: _Work) -> None:
         try:
             await done.wait()
         except trio.Cancelled:
-            scope.deadline = trio.current_time() + GRACE_SECONDS
+            scope.deadline = trio.current_time() + (0 if work.is_lost else GRACE_SECONDS)
             raise
 
     if work.live is not None and not work.note.has_begun:
@@ -517,14 +582,13 @@ async def _gracefully(work: _Work) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_soon)
         with scope:
-            for target in work.targets:
-                await _restore(work, target)
-            work.is_done = True
+            whole = [await _restore(work, target) for target in work.targets]
+            work.is_done = all(whole)
         done.set()
 
 
-async def _restore(work: _Work, target: Target) -> None:
-    """Overwrite one part; where that fails, put back what was there.
+async def _restore(work: _Work, target: Target) -> bool:
+    """Overwrite one part; where that fails, put back what was there. Whether it is whole then, one way or the other.
 
     Raises Unavailable where neither can be done now, and LostRace where somebody else is at it.
     """
@@ -537,25 +601,36 @@ async def _restore(work: _Work, target: Target) -> None:
     except LostRace:
         raise
     except PortError as exc:
-        work.problems.append(f"{part}: {exc}; {await _undone(work, target)}")
-    else:
-        work.restored.append(part)
+        work.problems.append(f"{part}: {exc}")
+        return await _undone(work, target)
+    work.restored.append(part)
+    return True
 
 
-async def _undone(work: _Work, target: Target) -> str:
+async def _undone(work: _Work, target: Target) -> bool:
+    """Put back what was there. Whether that, or the attempt, is over."""
     saved = work.saved.get(target.key)
     if saved is None:
-        return "it was not there before"
+        work.problems.append("no snapshot of what was there before is known: it stays as it is")
+        return True  # nothing more can be done, ever
     work.tools.step(f"putting {target.part} back as it was")
     try:
         await _patiently(partial(_overwrite, work, target, saved.id))
     except Refused as exc:
-        return f"and what was there could not be put back ({exc}): it is in snapshot {saved.id}"
-    return "it is as it was before"
+        work.problems.append(
+            f"what was there before could not be put back either ({exc}): snapshot {saved.id}"
+        )
+        return False
+    work.problems[-1] += "; it is as it was before"
+    return True
 
 
 async def _overwrite(work: _Work, target: Target, snapshot_id: str) -> None:
-    if work.live is not None and await _ours_now(work) is None:
+    if work.live is None:
+        await _look_again(work)
+        if work.live is not None:
+            raise Refused("it has been deployed meanwhile: restore it again")
+    elif await _ours_now(work) is None:
         raise LostRace(LOST)  # we were asleep, and others have finished it: its data is in use
     port, part = work.ports[target.site], target.part
     if part.kind == VOLUME:
@@ -573,6 +648,7 @@ async def _put_back(work: _Work, *, ended: bool) -> None:
         return
     if work.note.has_begun and not work.is_done:
         log.error("left stopped", service=work.live.name, reason=HALF)
+        work.tools.watcher.step(f"left stopped: {HALF}")
         work.problems.append(f"left stopped: {HALF}")
         return
     seconds = START_SECONDS if ended else GRACE_SECONDS
@@ -617,5 +693,5 @@ async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
 def _ignoring_outages() -> Iterator[None]:
     try:
         yield
-    except Unavailable as exc:
+    except PortError as exc:
         log.info("waiting", reason=str(exc))

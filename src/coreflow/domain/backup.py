@@ -182,10 +182,11 @@ def plan_backup(
             _volume_part(mount) for mount in volumes_of(service) if mount.labels.get(_BACKUP) == "true"
         ]
     if request.include_resources:
+        one_each = {spec.capability: spec for spec in reversed(bindings)}  # they lead to the same data
         wanted += [
-            Part(kind=capability, name=capability, binding_id=spec.id)
-            for spec in bindings
-            for capability in _kinds(spec.capability)
+            Part(kind=kind, name=kind, binding_id=spec.id)
+            for spec in reversed(one_each.values())
+            for kind in _kinds(spec.capability)
         ]
     if not wanted:
         raise Refused("nothing to back up: it has no volume that is marked for backup, and no binding")
@@ -297,17 +298,24 @@ def parts_in(
 
 def chosen_parts(request: RestoreRequest, known: Iterable[Part]) -> tuple[Part, ...]:
     """What to restore: the parts that are named, else all that are known. Raises Refused where that is nothing."""
-    by_snapshot: dict[str, Part] = {}
+    by_snapshot: dict[tuple[NodeId | None, str], Part] = {}
     for part in known:
         if part.snapshot_id and not part.error:
-            by_snapshot.setdefault(part.snapshot_id, part)
+            by_snapshot.setdefault((part.node, part.snapshot_id), part)
     chosen: list[Part] = []
     for named, is_volume in ((request.volumes, True), (request.resources, False)):
         if named is None:
             chosen += [part for part in by_snapshot.values() if (part.kind == VOLUME) == is_volume]
             continue
         for part in named:
-            there = by_snapshot.get(part.snapshot_id)
+            there = next(
+                (
+                    one
+                    for one in by_snapshot.values()
+                    if one.snapshot_id == part.snapshot_id and part.node in (None, one.node)
+                ),
+                None,
+            )
             if not part.snapshot_id:
                 there = _same(part, by_snapshot.values())
             chosen.append(_completed(part, there))
@@ -421,8 +429,14 @@ def _is_strange(snapshot: Snapshot, part: Part) -> bool:
 
 
 def safety_tags(target: Target, note: "RestoreNote", service_id: ServiceId) -> dict[str, str]:
-    """The tags of the snapshot that is taken of what a restore is about to overwrite."""
-    tags = {RESTORE_TAG: note.id, SERVICE_TAG: service_id, PATH_TAG: target.part.mount_path}
+    """The tags of the snapshot that is taken of what a restore is about to overwrite: a backup of its own."""
+    tags = {
+        RESTORE_TAG: note.id,
+        BACKUP_TAG: f"before-{note.id[:12]}",
+        SERVICE_TAG: service_id,
+        PATH_TAG: target.part.mount_path,
+        BINDING_TAG: target.part.binding_id,
+    }
     return {name: value for name, value in tags.items() if value}
 
 

@@ -757,6 +757,135 @@ def test_nothing_starts_on_half_restored_data() -> None:
     scene_with(body)
 
 
+def test_a_restore_can_be_taken_back() -> None:
+    """What was overwritten is a backup, too."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await bench.backup()
+        bench.data = LATER
+        await bench.restore()
+        (before,) = {
+            s.tags["backupId"] for s in await bench.corestore.snapshots(SHOP) if "restoreId" in s.tags
+        }
+        result = await bench.restore(before)
+        assert (result.status, bench.data) == ("completed", LATER)
+
+    scene_with(body)
+
+
+def test_a_full_disk_keeps_the_workload_stopped_until_there_is_room() -> None:
+    """Neither the backup nor what was there fits: nothing starts on what is left."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await bench.backup()
+        bench.data = LATER
+        bench.corestore.faults_of["restore_volume"].extend([Refused("no space left")] * 6)
+
+        async def day(operations: Operations) -> None:
+            result = await operations.restore(RestoreRequest(backup_id="b1", service_id=SHOP))
+            assert result.status == "failed"
+            assert "could not be put back either (no space left)" in result.error
+            assert await bench.replicas() == 0
+            await trio.sleep(200)
+            assert await bench.is_running()
+            assert bench.data == GOOD
+
+        await bench.with_operations(day)
+
+    scene_with(body)
+
+
+def test_another_backup_is_a_way_out_of_a_restore_that_cannot_end() -> None:
+    """The archive has lost what was being restored: a restore of the same parts from elsewhere takes over."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await bench.backup("old")
+        bench.data = {"orders": b"newer"}
+        await bench.backup("new")
+        bench.data = LATER
+        bench.corestore.faults_of["restore_volume"].extend([Refused("damaged")] * 10_000)
+        assert (await bench.restore("new")).status == "failed"
+        assert await bench.replicas() == 0
+        bench.corestore.faults_of["restore_volume"].clear()
+        taken = bench.corestore.counts["restore_volume"]
+        result = await bench.restore("old")
+        assert result.status == "completed", result
+        assert bench.corestore.counts["restore_volume"] == taken + 1
+        assert bench.data == GOOD
+        assert await bench.is_running()
+
+    scene_with(body)
+
+
+def test_a_volume_that_others_use_is_not_overwritten() -> None:
+    """They would go on while it is."""
+
+    async def body(bench: Bench) -> None:
+        await bench.backup()
+        other = service("other", volumes=[{"mountPath": "/theirs", "name": DATA}])
+        bench.cloudly.set(cluster(service("shop", **bench.record), other))
+        await bench.reconciler.deploy(timeout=60)
+        writes = bench.world.engine.writes
+        result = await bench.restore()
+        assert result.status == "failed"
+        assert "is used by the service other, too" in result.error
+        assert bench.world.engine.writes == writes
+
+    scene_with(body)
+
+
+def test_a_service_that_is_being_renamed_is_not_restored() -> None:
+    """Two services of it are there, and one would go on."""
+
+    async def body(bench: Bench) -> None:
+        bench.platform = BINDINGS
+        await bench.deploy()
+        await bench.backup()
+        renamed = service("store", "bad:1", identity=SHOP, **bench.record)
+        bench.cloudly.set(cluster(renamed, platform=BINDINGS))
+        with trio.move_on_after(20):
+            await bench.reconciler.deploy(timeout=10)
+        assert await bench.world.names() == ["shop", "store"]
+        result = await bench.restore()
+        assert result.status == "failed"
+        assert "it is being renamed" in result.error
+
+    scene_with(body, volumes=[])
+
+
+def test_a_backup_that_may_lack_something_is_not_complete() -> None:
+    """A binding that cannot be read may be of a database."""
+
+    async def body(bench: Bench) -> None:
+        platform = {"bindings": [{"id": "b-db", "data": {"serviceId": SHOP, "capability": 7}}]}
+        bench.cloudly.set(cluster(service("shop", **bench.record), platform=platform))
+        result = await bench.backup()
+        assert result.status == "partial"
+        assert "a binding cannot be read" in result.error
+
+    scene_with(body)
+
+
+def test_a_command_restores_nothing_that_is_not_deployed() -> None:
+    """Nobody could keep the daemon from deploying it meanwhile. The daemon itself can."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await bench.backup()
+        live = await bench.world.live("shop")
+        await bench.world.engine.remove_service(live["ID"])
+        bench.data = LATER
+        assert "it is not deployed" in (await bench.restore(holder="command-1")).error
+        assert bench.data == LATER
+        assert (await bench.restore()).status == "completed"
+        assert bench.data == GOOD
+
+    scene_with(body)
+
+
 def test_a_roll_back_to_the_time_of_a_restore_repeats_no_restore() -> None:
     """`docker service rollback` after a restore brings the note back; what it says is over."""
 

@@ -365,7 +365,12 @@ def test_the_snapshot_that_was_taken_of_what_is_overwritten() -> None:
     """Of this restore, kind and volume; found again by its tags."""
     target = Target(part=volume(), site=STORE)
     tags = safety_tags(target, NOTE, SHOP)
-    assert tags == {"restoreId": "r1", "serviceId": SHOP, "mountPath": "/data"}
+    assert tags == {
+        "restoreId": "r1",
+        "backupId": "before-r1",
+        "serviceId": SHOP,
+        "mountPath": "/data",
+    }
     mine = snapshot("s5", tags=tags)
     others = (
         snapshot("s1"),

@@ -31,9 +31,18 @@ from coreflow.app.cli.deploy import Flag, Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
-from coreflow.domain.backup import ID_LIMIT, BackupRequest, Part, Replication, RestoreRequest, is_id
+from coreflow.domain.backup import (
+    ID_LIMIT,
+    BackupRequest,
+    Part,
+    Replication,
+    RestoreRequest,
+    is_id,
+    read_note,
+)
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import Owner
+from coreflow.domain.observed import ObservedService
 from coreflow.domain.records import ServiceRecord
 from coreflow.domain.snapshots import BACKUP_TAG, VOLUME, Snapshot
 
@@ -109,14 +118,15 @@ def restore(
         async with _at_work(records, format) as work:
             record = await work.find(service)
             if backup is None:
-                found = await (await facts_of(work.tools, record.id)).snapshots()
+                facts = await facts_of(work.tools, record.id)
+                found = await facts.snapshots()
                 snapshots = [snapshot for of_site in found.values() for snapshot in of_site]
-                return work.list_backups(record, snapshots, await work.copied(record))
+                return work.list_backups(record, snapshots, await work.copied(record), facts.live)
             request = RestoreRequest(
                 backup_id=_checked(backup), service_id=record.id, pull_missing=not no_pull
             )
             result = await work.operations.restore(request)
-            runs = await work.runs_again(record)
+            runs = await work.runs_again(record) if result.status != "failed" else ""
         parts = (*result.volumes_restored, *result.resources_restored)
         line = f"Restore of {backup}: {result.status}; restored: {', '.join(parts) or 'nothing'}."
         work.show(record, restore_document(result), f"{line} {runs}".rstrip(), result.error)
@@ -206,7 +216,13 @@ class _Work:
         except Refused:
             return ()
 
-    def list_backups(self, record: ServiceRecord, found: list[Snapshot], copied: tuple[str, ...] = ()) -> int:
+    def list_backups(
+        self,
+        record: ServiceRecord,
+        found: list[Snapshot],
+        copied: tuple[str, ...] = (),
+        live: ObservedService | None = None,
+    ) -> int:
         """Print which backups there are, here and at Cloudly."""
         backups: dict[str, list[Snapshot]] = {}
         for snapshot in sorted(found, key=lambda s: s.created_ms, reverse=True):
@@ -233,6 +249,10 @@ class _Work:
         )
         if rows:
             present.print_blocks(self.console, [present.Block(f"backups of {record.name}", rows)])
+        if live is not None and (note := read_note(live.restore_note)) is not None and live.is_stopped:
+            text = f"stopped by an unfinished restore; coreflow restore {record.name} --backup {note.backup_id} finishes it"
+            row = present.Row(mark=present.PROBLEM, kind="stopped", name=record.name, reason=text)
+            present.print_blocks(self.console, [present.Block("problems", (row,))])
         hint = "Choose one with --backup." if rows else f"There is no backup of {record.name} here."
         present.print_line(self.console, Text(hint))
         return 2
