@@ -50,8 +50,7 @@ def judge(service: ObservedService, tasks: Iterable[ObservedTask], nodes: Iterab
     """Judge one service by its own tasks."""
     tasks = list(tasks)
     if service.is_stopped:
-        before = service.labels[naming.STOPPED]
-        wanted = int(before) if before.isdecimal() else 1
+        wanted = naming.replicas_noted(service.labels[naming.STOPPED])
         return Verdict(service=service.name, running=0, wanted=wanted, detail="stopped for a restore")
     wanted = _wanted(service, tasks, nodes)
     running = sum(

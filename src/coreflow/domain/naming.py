@@ -31,6 +31,7 @@ PRODUCT = "coreflow"
 
 SERVICE_NAME_LIMIT = 63
 SECRET_NAME_LIMIT = 64
+_REPLICAS_DIGITS = 6
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9]+(?:[-_]+[a-zA-Z0-9]+)*")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -59,6 +60,11 @@ def is_service_name(name: str) -> bool:
 def is_volume_name(name: str) -> bool:
     """Whether Docker takes this as the name of a volume."""
     return _VOLUME_NAME.fullmatch(name) is not None
+
+
+def replicas_noted(label: str) -> int:
+    """How many replicas a stopped service had; 1 for a label that somebody else wrote and that says nothing."""
+    return int(label) if label.isdecimal() and label.isascii() and len(label) <= _REPLICAS_DIGITS else 1
 
 
 def slug(text: str, limit: int = 40) -> str:

@@ -148,3 +148,11 @@ def test_label_names() -> None:
         "serve.zone.failed-image",
         "serve.zone.failed-reason",
     )
+
+
+@pytest.mark.parametrize(
+    ("label", "replicas"), [("3", 3), ("0", 0), ("", 1), ("x", 1), ("-1", 1), ("٣", 1), ("9" * 5000, 1)]
+)
+def test_replicas_that_were_noted(label: str, replicas: int) -> None:
+    """Whatever stands there."""
+    assert naming.replicas_noted(label) == replicas

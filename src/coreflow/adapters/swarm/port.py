@@ -352,7 +352,7 @@ class SwarmPort:
         if replicas is not None:
             if note != expected:
                 raise LostRace(f"starting service {target.name}: somebody else is restoring it")
-            await self._scale(live, int(replicas) if replicas.isdecimal() else 1, labels)
+            await self._scale(live, naming.replicas_noted(replicas), labels)
 
     async def _scale(self, live: Document, replicas: int, labels: Mapping[str, str]) -> None:
         spec = {**live["Spec"], "Labels": labels, "Mode": {"Replicated": {"Replicas": replicas}}}
