@@ -356,7 +356,7 @@ async def test_the_internal_server_of_the_daemon(lab: Lab, cloudly: Cloudly, nur
     await tell(cloudly, lab)
     address = f"127.0.0.1:{free_port()}"
     daemon = start(lab, cloudly, COREFLOW_LISTEN=address)
-    await wait(lab, "it listens", lambda: log_of(lab, "listening"))
+    await wait(lab, "it listens", lambda: log_of(lab, "listening", what="internal server"))
     foreign = await start_coretraffic(nursery, f"http://{address}")
     await foreign.connect()
     assert log_of(lab, "tag refused", tag="coretraffic")
@@ -364,7 +364,7 @@ async def test_the_internal_server_of_the_daemon(lab: Lab, cloudly: Cloudly, nur
         await foreign.request("executeServiceBackup", {"serviceId": "x"})
     await stopped(daemon)
     daemon = start(lab, cloudly, COREFLOW_LISTEN=address, COREFLOW_CORETRAFFIC_PEERS="127.0.0.0/8")
-    await wait(lab, "it listens again", lambda: len(log_of(lab, "listening")) == 2)
+    await wait(lab, "it listens again", lambda: len(log_of(lab, "listening", what="internal server")) == 2)
     ours = await start_coretraffic(nursery, f"http://{address}", tag="coretraffic")
     await ours.connect()
     await wait(lab, "it is tagged", lambda: log_of(lab, "tagged", tag="coretraffic"))

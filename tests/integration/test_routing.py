@@ -218,7 +218,7 @@ async def test_a_gateway_in_front(lab: Lab, cloudly: Cloudly, ca: trustme.CA, nu
     daemon = start(
         lab, cloudly, COREFLOW_LISTEN=f"127.0.0.1:{port}", COREFLOW_CORETRAFFIC_PEERS="127.0.0.0/8"
     )
-    await wait(lab, "it listens", lambda: log_of(lab, "listening"))
+    await wait(lab, "it listens", lambda: log_of(lab, "listening", what="internal server"))
     proxy = await start_coretraffic(nursery, f"http://127.0.0.1:{port}")
     await proxy.connect()
     with trio.fail_after(40):
