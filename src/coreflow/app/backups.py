@@ -25,7 +25,7 @@ from coreflow.domain.observed import Observed, ObservedService
 from coreflow.domain.ports import CloudlyPort, CorestorePort, DockerPort
 from coreflow.domain.records import Records, ServiceRecord
 from coreflow.domain.replication import Manifest
-from coreflow.domain.sites import Site, Sites, nodes_of_service, site_of_service
+from coreflow.domain.sites import Site, nodes_of_service, site_of_service
 from coreflow.domain.snapshots import BACKUP_TAG, VOLUME, Snapshot, tagged
 
 from .bindings import Bindings
@@ -95,7 +95,6 @@ class Facts:
     others: tuple[ObservedService, ...]
     """Further services of the same record, while it is being renamed."""
     bindings: tuple[BindingSpec, ...]
-    sites: Sites
     homes: tuple[Site, ...]
     """The Corestores on the nodes where it runs or, where it does not, ran last."""
     ports: Mapping[Site, CorestorePort]
@@ -118,17 +117,14 @@ async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
     cluster = records.cluster.id
     owned = [s for s in observed.services if s.cluster == cluster and s.owner == Owner(service_id)]
     live = next((s for s in owned if s.name == service.name), owned[0] if owned else None)
-    tools.bindings.look(records, observed)  # it has to know where its Corestores are
+    tools.bindings.locate(records, observed)
     sites = tools.corestores.sites(observed, cluster)
     nodes = nodes_of_service(observed, live.id) if live is not None else ()
     homes = sites.of(nodes)
-    if sites.shared is None and len(homes) < len(nodes):
+    if not nodes and (alone := site_of_service(sites, observed, cluster, service_id)) is not None:
+        homes = (alone,)
+    if not homes or (sites.shared is None and len(homes) < len(nodes)):
         raise Refused("no Corestore is known on a node where it runs")
-    if not homes and not nodes:
-        alone = site_of_service(sites, observed, cluster, service_id)
-        homes = (alone,) if alone is not None else ()
-    if not homes:
-        raise Refused("no Corestore is known on the node where it runs")
     return Facts(
         records=records,
         observed=observed,
@@ -136,7 +132,6 @@ async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
         live=live,
         others=tuple(s for s in owned if s is not live),
         bindings=tools.bindings.wishes(records).wanted.get(service_id, ()),
-        sites=sites,
         homes=homes,
         ports={site: tools.corestores.at(site) for site in homes},
     )
@@ -233,7 +228,7 @@ async def take_snapshot(
         return await port.snapshot_resource(service_id, part.kind, tags)
     except PortError:
         for snapshot in tagged(await port.snapshots(service_id), tag, tags[tag]):
-            if snapshot.kind == part.kind and (part.kind != VOLUME or snapshot.name == part.name):
+            if part.is_in(snapshot):
                 return snapshot
         raise
 

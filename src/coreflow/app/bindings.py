@@ -94,8 +94,7 @@ class Bindings:
         variables: dict[ServiceId, Mapping[str, str]] = {}
         missing: dict[ServiceId, str] = {}
         homes: dict[ServiceId, NodeId] = {}
-        if wanted or wishes.unwanted:
-            self._find_sites(records, observed, wishes)
+        self.locate(records, observed)
         unreadable = records.unreadable_bindings
         missing |= {s: UNREADABLE for s in there if s in unreadable or None in unreadable}
         for service, specs in wanted.items():
@@ -132,10 +131,11 @@ class Bindings:
             variables=variables, missing=missing, homes=homes, due=tuple(due), unwanted=tuple(unwanted)
         )
 
-    def _find_sites(self, records: Records, observed: Observed, wishes: BindingWishes) -> None:
-        """The Corestore of every bound service: the one on its node or, before it has one, on ours."""
+    def locate(self, records: Records, observed: Observed) -> None:
+        """Find the Corestore of every bound service: the one on its node or, before it has one, on ours."""
         self._sites = {}
-        if self._corestores is None:
+        wishes = self.wishes(records)
+        if self._corestores is None or not (wishes.wanted or wishes.unwanted):
             return
         cluster = records.cluster.id
         sites = self._corestores.sites(observed, cluster)

@@ -37,8 +37,8 @@ KEPT_SECONDS = 600.0
 """How long a result waits for somebody who has lost the connection; later, the same request means another restore."""
 INTERRUPTED = "interrupted; what was begun is finished by the next start"
 
-Key = tuple[str, str, str, BackupRequest | RestoreRequest]
-"""What is done, the service, the backup, and how much of it: whoever wants more must not get the result of less."""
+Request = BackupRequest | RestoreRequest
+"""What is done, and how much of it: whoever wants more must not get the result of less."""
 
 
 @define
@@ -64,8 +64,9 @@ class _Operation:
 class Operations:
     """`Operator` on a cluster. `run` has to run for anything to happen.
 
-    `holder` is who we are to others that see a restore of ours: by default a daemon, of which a cluster has one. With `finish_orphans`, what others left unfinished is
-    finished at once; without, only when a restore of the same service is asked for.
+    `holder` is who we are to others that see a restore of ours: by default a daemon, of which a cluster has one. With
+    `finish_orphans`, what others left unfinished is finished at once; without, only when a restore of the same service is
+    asked for.
     """
 
     def __init__(self, tools: Tools, *, holder: str | None = None, finish_orphans: bool = True) -> None:
@@ -74,9 +75,9 @@ class Operations:
         self._holder = holder or f"{DAEMON}-{uuid.uuid4().hex[:12]}"
         self._finish_orphans = finish_orphans
         self._send, self._receive = trio.open_memory_channel[Callable[[], Awaitable[None]]](math.inf)
-        self._operations: dict[Key, _Operation] = {}
-        self._completed: OrderedDict[Key, BackupResult] = OrderedDict()
-        self._undelivered: OrderedDict[Key, tuple[RestoreResult, float]] = OrderedDict()
+        self._operations: dict[Request, _Operation] = {}
+        self._completed: OrderedDict[BackupRequest, BackupResult] = OrderedDict()
+        self._undelivered: OrderedDict[Request, tuple[RestoreResult, float]] = OrderedDict()
         """With the time at which it ended."""
         self._locks: dict[str, trio.Lock] = {}
         self._not_before: dict[str, float] = {}
@@ -101,59 +102,64 @@ class Operations:
 
     async def backup(self, request: BackupRequest) -> BackupResult:
         """Make a backup. Asked again while it is made, or once it is complete, the result is the same."""
-        key, replicated = _key(request), _key(evolve(request, replicate=True))
-        known = self._completed.get(replicated) or self._completed.get(key)
+        request = evolve(request, trigger="")  # why it is wanted makes no other backup of it
+        replicated = evolve(request, replicate=True)
+        known = self._completed.get(replicated) or self._completed.get(request)
         if known is not None:
             await trio.lowlevel.checkpoint()
             return known
         if replicated in self._operations:
-            key = replicated
-        result: BackupResult = await self._result(key, partial(make_backup, self._tools, request))
+            request = replicated
+        result: BackupResult = await self._result(request, partial(make_backup, self._tools, request))
         if result.status == "completed":
-            _remember(self._completed, key, result)
+            _remember(self._completed, request, result)
         return result
 
     async def restore(self, request: RestoreRequest) -> RestoreResult:
         """Restore. Asked again meanwhile, the result is the same; so it is a little later, where nobody has got it yet."""
-        key = _key(request)
-        if key not in self._operations and (known := self._undelivered.pop(key, None)) is not None:
+        if request not in self._operations and (known := self._undelivered.pop(request, None)) is not None:
             await trio.lowlevel.checkpoint()
             if trio.current_time() - known[1] < KEPT_SECONDS:
                 return known[0]
         make = partial(make_restore, self._tools, request, self._holder)
-        result: RestoreResult = await self._result(key, make)
-        self._undelivered.pop(key, None)
+        result: RestoreResult = await self._result(request, make)
+        self._undelivered.pop(request, None)
         return result
 
-    async def _result(self, key: Key, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def _result(self, request: Request, make: Callable[[], Awaitable[Any]]) -> Any:
         """The result of an operation that is under way already, or begins now. It goes on when we do not wait for it."""
-        operation = self._operations.get(key)
-        if operation is None:
-            operation = self._operations[key] = _Operation()
-            self._send.send_nowait(partial(self._carry_out, key, operation, make))
+        operation = self._operations.get(request) or self._begin(request, make)
         await operation.done.wait()
-        return operation.result if operation.result is not None else _failed(key, INTERRUPTED)
+        return operation.result if operation.result is not None else _failed(request, INTERRUPTED)
 
-    async def _carry_out(self, key: Key, operation: _Operation, make: Callable[[], Awaitable[Any]]) -> None:
-        kind, service, backup, _ = key
+    def _begin(self, request: Request, make: Callable[[], Awaitable[Any]]) -> _Operation:
+        operation = self._operations[request] = _Operation()
+        self._send.send_nowait(partial(self._carry_out, request, operation, make))
+        return operation
+
+    async def _carry_out(
+        self, request: Request, operation: _Operation, make: Callable[[], Awaitable[Any]]
+    ) -> None:
+        kind = "backup" if isinstance(request, BackupRequest) else "restore"
+        service = request.service_id
         self.counters.running += 1
         lock = self._locks.setdefault(service, trio.Lock())
         try:
-            with structlog.contextvars.bound_contextvars(owner=service, backup=backup):
+            with structlog.contextvars.bound_contextvars(owner=service, backup=request.backup_id):
                 async with lock:
                     log.info("operation begins", kind=kind)
                     operation.result = await make()
                 if operation.result is not None:
                     self._ended(kind, operation.result)
                 if isinstance(operation.result, RestoreResult) and operation.result.status != "failed":
-                    _remember(self._undelivered, key, (operation.result, trio.current_time()))
+                    _remember(self._undelivered, request, (operation.result, trio.current_time()))
         except Exception as exc:  # noqa: BLE001 - it costs one operation
             kinds, where = described(exc)
             log.error("unexpected error", job=kind, error=kinds, traceback=where)  # noqa: TRY400 - see `described`
-            operation.result = _failed(key, "a bug: see the log")
+            operation.result = _failed(request, "a bug: see the log")
         finally:
             self.counters.running -= 1
-            del self._operations[key]
+            del self._operations[request]
             operation.done.set()
             self._found.set()  # it may have left something behind
             if not lock.statistics().tasks_waiting and not lock.locked():
@@ -214,10 +220,9 @@ class Operations:
             if now < self._not_before.get(live.id, now):
                 continue
             self._not_before[live.id] = now + AGAIN_SECONDS
-            key = _key(_request_of(live))
-            if key not in self._operations:
-                operation = self._operations[key] = _Operation()
-                self._send.send_nowait(partial(self._carry_out, key, operation, partial(self._finish, live)))
+            request = _request_of(live)
+            if request not in self._operations:
+                self._begin(request, partial(self._finish, live))
 
     def _look_for_rivals(self, stopped: Iterable[ObservedService]) -> None:
         """Two daemons that took restores over from each other would never finish one."""
@@ -247,12 +252,6 @@ class Operations:
             return None
 
 
-def _key(request: BackupRequest | RestoreRequest) -> Key:
-    if isinstance(request, BackupRequest):
-        return "backup", request.service_id, request.backup_id, evolve(request, trigger="")
-    return "restore", request.service_id, request.backup_id, request
-
-
 def _request_of(live: ObservedService) -> RestoreRequest:
     """What somebody asked for, as the note tells. Who asks a daemon for the same gets the result, and nobody else does."""
     note = read_note(live.restore_note)
@@ -268,15 +267,14 @@ def _request_of(live: ObservedService) -> RestoreRequest:
     )
 
 
-def _failed(key: Key, error: str) -> BackupResult | RestoreResult:
+def _failed(request: Request, error: str) -> BackupResult | RestoreResult:
     """The result of an operation that came to nothing."""
-    kind, service, backup, _ = key
-    result = BackupResult if kind == "backup" else RestoreResult
-    return result(backup_id=backup, service_id=ServiceId(service), status="failed", error=error)
+    result = BackupResult if isinstance(request, BackupRequest) else RestoreResult
+    return result(backup_id=request.backup_id, service_id=request.service_id, status="failed", error=error)
 
 
-def _remember(results: OrderedDict[Key, Any], key: Key, result: object) -> None:
-    results[key] = result
+def _remember(results: OrderedDict[Any, Any], request: Request, result: object) -> None:
+    results[request] = result
     while len(results) > REMEMBERED:
         results.popitem(last=False)
 

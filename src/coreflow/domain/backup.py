@@ -7,7 +7,7 @@ everything it will overwrite is saved first, and a part that cannot be restored 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 from attrs import evolve, frozen
@@ -68,10 +68,9 @@ class Part:
     """Where its Corestore is, if that is known."""
     error: str = ""
 
-    @property
-    def key(self) -> tuple[str, str, NodeId | None]:
-        """What it is, whatever its snapshot."""
-        return self.kind, self.name, self.node
+    def is_in(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot is one of this part, if it is of the same service at all."""
+        return snapshot.kind == self.kind and (self.kind != VOLUME or snapshot.name == self.name)
 
     def __str__(self) -> str:
         return f"{'volume ' if self.kind == VOLUME else ''}{self.name}"
@@ -182,11 +181,10 @@ def plan_backup(
             _volume_part(mount) for mount in volumes_of(service) if mount.labels.get(_BACKUP) == "true"
         ]
     if request.include_resources:
-        one_each = {spec.capability: spec for spec in reversed(bindings)}  # they lead to the same data
         wanted += [
             Part(kind=kind, name=kind, binding_id=spec.id)
-            for spec in reversed(one_each.values())
-            for kind in _kinds(spec.capability)
+            for kind in RESOURCES
+            if (spec := _binding_of(kind, bindings)) is not None
         ]
     if not wanted:
         raise Refused("nothing to back up: it has no volume that is marked for backup, and no binding")
@@ -202,7 +200,7 @@ def plan_backup(
             elif part.error:
                 settled.append((site, placed))
             else:
-                steps.append(Take(site, placed, _tags(placed, request)))
+                steps.append(Take(site, placed, _tags(placed, request.service_id, request.backup_id)))
     return BackupPlan(steps=tuple(steps), settled=tuple(settled))
 
 
@@ -221,31 +219,29 @@ def _volume_part(mount: Mount) -> Part:
     return Part(kind=VOLUME, name=mount.source, mount_path=mount.target, error=error)
 
 
-def _kinds(capability: str) -> tuple[SnapshotKind, ...]:
-    return tuple(kind for kind in RESOURCES if kind == capability)
+def _binding_of(kind: SnapshotKind, bindings: Iterable[BindingSpec]) -> BindingSpec | None:
+    """The binding that leads to a database or a bucket: the first, for all of a service lead to the same one."""
+    return next((spec for spec in bindings if spec.capability == kind), None)
 
 
-def _tags(part: Part, request: BackupRequest) -> dict[str, str]:
+def _tags(part: Part, service_id: ServiceId, backup_id: str, **more: str) -> dict[str, str]:
+    """By what a snapshot of a part is found again."""
     tags = {
-        BACKUP_TAG: request.backup_id,
-        SERVICE_TAG: request.service_id,
+        BACKUP_TAG: backup_id,
+        SERVICE_TAG: service_id,
         NODE_TAG: part.node or "",
         PATH_TAG: part.mount_path,
         BINDING_TAG: part.binding_id,
+        **more,
     }
     return {name: value for name, value in tags.items() if value}
 
 
 def _of_backup(part: Part, request: BackupRequest, found: Iterable[Snapshot]) -> Snapshot | None:
     """The snapshot of a part that was taken for this backup before."""
-    taken = [
-        snapshot
-        for snapshot in tagged(found, BACKUP_TAG, request.backup_id)
-        if snapshot.kind == part.kind
-        and snapshot.belongs_to in (None, request.service_id)
-        and (part.kind != VOLUME or snapshot.name == part.name)
-    ]
-    return taken[0] if taken else None
+    taken = tagged(found, BACKUP_TAG, request.backup_id)
+    ours = (s for s in taken if part.is_in(s) and s.belongs_to in (None, request.service_id))
+    return next(ours, None)
 
 
 def status_of(parts: Iterable[Part], replication: Replication | None = None) -> Status:
@@ -382,7 +378,7 @@ def _aimed(
     site: Site,
 ) -> Target:
     if part.kind != VOLUME:
-        spec = next((b for b in bindings if b.capability == part.kind), None)
+        spec = _binding_of(part.kind, bindings)
         if spec is None:
             raise Refused(f"the service has no binding for {part}")
         return Target(part=evolve(part, name=part.kind, binding_id=spec.id), site=site)
@@ -430,23 +426,13 @@ def _is_strange(snapshot: Snapshot, part: Part) -> bool:
 
 def safety_tags(target: Target, note: "RestoreNote", service_id: ServiceId) -> dict[str, str]:
     """The tags of the snapshot that is taken of what a restore is about to overwrite: a backup of its own."""
-    tags = {
-        RESTORE_TAG: note.id,
-        BACKUP_TAG: f"before-{note.id[:12]}",
-        SERVICE_TAG: service_id,
-        PATH_TAG: target.part.mount_path,
-        BINDING_TAG: target.part.binding_id,
-    }
-    return {name: value for name, value in tags.items() if value}
+    part = evolve(target.part, node=target.site.node)
+    return _tags(part, service_id, f"before-{note.id[:12]}", **{RESTORE_TAG: note.id})
 
 
 def safety_of(target: Target, note: "RestoreNote", found: Iterable[Snapshot]) -> Snapshot | None:
     """The snapshot that this restore took of what it is about to overwrite, if it did."""
-    taken = tagged(found, RESTORE_TAG, note.id)
-    part = target.part
-    return next(
-        (s for s in taken if s.kind == part.kind and (part.kind != VOLUME or s.name == part.name)), None
-    )
+    return next((s for s in tagged(found, RESTORE_TAG, note.id) if target.part.is_in(s)), None)
 
 
 # --- what a stopped service says about itself
@@ -471,16 +457,6 @@ class RestoreNote:
 
     def label(self) -> str:
         """As the text of a label."""
-        parts = [
-            {
-                "kind": p.kind,
-                "name": p.name,
-                "snapshotId": p.snapshot_id,
-                "bindingId": p.binding_id,
-                "nodeId": p.node,
-            }
-            for p in self.parts
-        ]
         document = {
             "id": self.id,
             "backupId": self.backup_id,
@@ -488,7 +464,7 @@ class RestoreNote:
             "beat": self.beat,
             "hasBegun": self.has_begun,
             **({"isWhole": True} if self.is_whole else {}),
-            "parts": [{name: value for name, value in part.items() if value} for part in parts],
+            "parts": [part_document(evolve(p, mount_path="", size_bytes=None)) for p in self.parts],
         }
         return orjson.dumps(document).decode()
 
@@ -497,17 +473,7 @@ def read_note(label: str) -> RestoreNote | None:
     """What such a label says; None when it cannot be read."""
     try:
         raw = orjson.loads(label)
-        parts = tuple(
-            Part(
-                kind=part["kind"],
-                name=str(part["name"]),
-                snapshot_id=str(part["snapshotId"]),
-                binding_id=str(part.get("bindingId", "")),
-                node=node_in(part.get("nodeId")),
-            )
-            for part in raw["parts"]
-            if part["kind"] in (VOLUME, *RESOURCES)
-        )
+        parts = parts_of(raw["parts"])
         beat = int(raw["beat"])
         if not 0 <= beat <= _LAST_BEAT:
             return None
@@ -522,6 +488,38 @@ def read_note(label: str) -> RestoreNote | None:
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+# --- parts as JSON: names and ids, no text of an error
+
+
+def part_document(part: Part) -> dict[str, object]:
+    """A part for a label or a manifest; what is empty is left out."""
+    more = {
+        "bindingId": part.binding_id,
+        "nodeId": part.node,
+        "mountPath": part.mount_path,
+        "sizeBytes": part.size_bytes,
+    }
+    known = {name: value for name, value in more.items() if value not in (None, "")}
+    return {"kind": part.kind, "name": part.name, "snapshotId": part.snapshot_id, **known}
+
+
+def parts_of(documents: Iterable[Mapping[str, Any]]) -> tuple[Part, ...]:
+    """Parts as JSON has them; those of kinds that are not known are left out. May raise anything for nonsense."""
+    return tuple(
+        Part(
+            kind=document["kind"],
+            name=str(document["name"]),
+            mount_path=str(document.get("mountPath") or ""),
+            binding_id=str(document.get("bindingId") or ""),
+            snapshot_id=str(document["snapshotId"]),
+            size_bytes=None if document.get("sizeBytes") is None else int(document["sizeBytes"]),
+            node=node_in(document.get("nodeId")),
+        )
+        for document in documents
+        if document["kind"] in (VOLUME, *RESOURCES)
+    )
 
 
 def node_in(raw: object) -> NodeId | None:

@@ -34,12 +34,12 @@ from .records import Records, SecretBundleRecord, SecretGroupRecord, ServiceReco
 from .routes import HostClaim
 from .secrets import Layer, flatten, matches
 from .services import (
-    ON_NODE,
     WORKLOAD,
     Ingredients,
     Rendered,
     host_names,
     host_ports,
+    kept_on,
     login_hash,
     render_workload,
     replicas,
@@ -556,8 +556,7 @@ class _Work:
         nodes = {node.id for node in self._observed.nodes}
         for live in self._observed.services:
             if live.cluster == self.records.cluster.id and live.owner == Owner(service.id):
-                kept = [c.removeprefix(ON_NODE) for c in live.body.constraints if c.startswith(ON_NODE)]
-                found = {NodeId(node) for node in kept} or self._nodes_of.get(live.id, set())
+                found = set(kept_on(live.body.constraints)) or self._nodes_of.get(live.id, set())
                 return min(found) if len(found) == 1 and found <= nodes else None
         return None
 

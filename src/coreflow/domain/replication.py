@@ -13,10 +13,10 @@ from urllib.parse import quote, unquote
 import orjson
 from attrs import field, frozen
 
-from .backup import RESOURCES, Part, node_in
+from .backup import Part, node_in, part_document, parts_of
 from .errors import Refused
 from .ids import NodeId, ServiceId
-from .snapshots import VOLUME, ArchiveObject
+from .snapshots import ArchiveObject
 
 SLICE_BYTES = 768 * 1024
 """Bytes of a slice: 1 MiB as base64, which fits into any message."""
@@ -169,18 +169,7 @@ class Manifest:
             "backupId": self.backup_id,
             "serviceId": self.service_id,
             "finishedAt": self.finished_ms,
-            "parts": [
-                {
-                    "kind": p.kind,
-                    "name": p.name,
-                    "mountPath": p.mount_path,
-                    "bindingId": p.binding_id,
-                    "snapshotId": p.snapshot_id,
-                    "sizeBytes": p.size_bytes,
-                    "nodeId": p.node,
-                }
-                for p in self.parts
-            ],
+            "parts": [part_document(part) for part in self.parts],
             "archives": [
                 {
                     "nodeId": node,
@@ -203,19 +192,6 @@ def read_manifest(content: bytes) -> Manifest:
     """Decode a manifest. Raises Refused when it is none."""
     try:
         raw = orjson.loads(content)
-        parts = tuple(
-            Part(
-                kind=p["kind"],
-                name=str(p["name"]),
-                mount_path=str(p.get("mountPath") or ""),
-                binding_id=str(p.get("bindingId") or ""),
-                snapshot_id=str(p["snapshotId"]),
-                size_bytes=None if p.get("sizeBytes") is None else int(p["sizeBytes"]),
-                node=node_in(p.get("nodeId")),
-            )
-            for p in raw["parts"]
-            if p["kind"] in (VOLUME, *RESOURCES)
-        )
         objects = {
             node_in(archive.get("nodeId")): tuple(
                 ArchiveObject(path=str(o["path"]), size=int(o["size"]), sha256=str(o["sha256"]))
@@ -227,7 +203,7 @@ def read_manifest(content: bytes) -> Manifest:
             backup_id=str(raw["backupId"]),
             service_id=ServiceId(str(raw["serviceId"])),
             finished_ms=int(raw["finishedAt"]),
-            parts=parts,
+            parts=parts_of(raw["parts"]),
             objects=objects,
         )
     except (ValueError, TypeError, KeyError, AttributeError):

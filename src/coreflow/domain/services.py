@@ -6,7 +6,7 @@ the result while all ingredients are the same objects.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
@@ -75,6 +75,11 @@ class Ingredients:
 
 ON_NODE = "node.id=="
 """How a constraint begins that keeps a service on one node."""
+
+
+def kept_on(constraints: Iterable[str]) -> tuple[NodeId, ...]:
+    """The nodes that constraints keep a service on: none or one, unless somebody else made them."""
+    return tuple(NodeId(c.removeprefix(ON_NODE)) for c in constraints if c.startswith(ON_NODE))
 
 
 @frozen(kw_only=True)

@@ -8,7 +8,7 @@ from .base import CORE_CHAT, CORESTORE
 from .bindings import Provisioned
 from .ids import BASE, NodeId
 from .observed import Observed, ObservedTask
-from .services import ON_NODE, WEB_GATEWAY
+from .services import WEB_GATEWAY, kept_on
 
 CONTROL_PORT = 3000
 """Where a Corestore's control API listens (read: its readme, `CORESTORE_CONTROL_PORT`)."""
@@ -101,8 +101,7 @@ def site_of_service(sites: Sites, observed: Observed, cluster: str, owner: str) 
     nodes: tuple[NodeId, ...] = ()
     for live in observed.services:
         if live.cluster == cluster and live.owner == owner:
-            kept = [c.removeprefix(ON_NODE) for c in live.body.constraints if c.startswith(ON_NODE)]
-            nodes = tuple(map(NodeId, kept)) or nodes_of_service(observed, live.id)
+            nodes = kept_on(live.body.constraints) or nodes_of_service(observed, live.id)
     candidates = nodes or ((observed.own_node,) if observed.own_node is not None else tuple(sites.by_node))
     found = sites.of(candidates)
     return found[0] if found else None

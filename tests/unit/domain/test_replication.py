@@ -208,15 +208,7 @@ def test_errors_and_secrets_are_not_in_a_manifest() -> None:
         "serviceId": "s",
         "finishedAt": 1,
         "parts": [
-            {
-                "kind": "volume",
-                "name": "data",
-                "mountPath": "",
-                "bindingId": "",
-                "snapshotId": "s1",
-                "sizeBytes": None,
-                "nodeId": None,
-            }
+            {"kind": "volume", "name": "data", "snapshotId": "s1"},
         ],
         "archives": [{"nodeId": None, "objects": [{"path": "p", "size": 1, "sha256": A}]}],
     }
