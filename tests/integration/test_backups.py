@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -409,15 +408,6 @@ async def test_killed_at_every_step(bench: Bench) -> None:
 
 # --- the command
 
-IN_A_MINUTE = """
-from coreflow.app import restores
-from coreflow.app.cli import main
-
-restores.LEASE_SECONDS = 0.0
-main()
-"""
-"""The command, as if nobody had given a sign of life for a minute."""
-
 
 async def test_the_commands(bench: Bench) -> None:
     """From a file, without Cloudly and daemon. One that is told to end leaves a service that runs, or what the next one finishes."""
@@ -447,20 +437,10 @@ async def test_the_commands(bench: Bench) -> None:
     assert STOPPED in bench.labels()
     assert not lab.running("shop")
     await corestore.restart()
-    next_one = await in_thread(
-        partial(
-            subprocess.run,
-            [sys.executable, "-c", IN_A_MINUTE, *arguments],
-            env=lab.environment(**bench.settings),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    )
-    results.append(Result(next_one.returncode, next_one.stdout, next_one.stderr))
-    assert next_one.returncode == 0, results[-1]
-    assert "waiting for another restore of it to end" in next_one.stdout
+    next_one = await bench.command("restore", "--backup", "b1")
+    results.append(next_one)
+    assert next_one.code == 0, next_one
+    assert "waiting for another restore of it to end" in next_one.out
     await bench.runs()
     assert await bench.read() == GOOD
     told = (lab.folder / "daemon.log").read_text() + "".join(map(str, results))

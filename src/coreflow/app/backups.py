@@ -59,6 +59,31 @@ class Unwatched(NoMeter):
 
 
 @frozen(kw_only=True)
+class Pace:
+    """The times of a restore, in seconds."""
+
+    beat: float = 15.0
+    """How often whoever is at it gives a sign of life."""
+    lease: float = 60.0
+    """After so long without one, it may be finished by others."""
+    stop: float = 45.0
+    """How long a workload may take to stop: Swarm kills a container after ten. Shorter than the lease, for there is no sign
+    of life meanwhile."""
+    roll_out: float = 60.0
+    """How long it waits for a roll-out to end: stopping the service would disarm its roll-back."""
+    start: float = 60.0
+    """How long starting the workload is tried, come what may."""
+    grace: float = 8.0
+    """How long one that is told to end goes on with what would leave data half restored."""
+    let_go: float = 2.0
+    """How long it tries then to say that nobody is at it."""
+    patience: float = 120.0
+    """How long a far side may be away."""
+    poll: float = 0.3
+    """How often is looked whether Swarm has done something."""
+
+
+@frozen(kw_only=True)
 class Tools:
     """What it takes to back up and restore."""
 
@@ -71,6 +96,7 @@ class Tools:
     watcher: Watcher
     clock: Callable[[], float]
     """Seconds since 1970."""
+    pace: Pace = Pace()
     restoring: set[Owner] = field(factory=set)
     """Where it is written down for the passes of this process which services are being restored."""
 

@@ -215,7 +215,9 @@ class Operations:
             if note != live.restore_note:
                 self._seen[live.id] = (live.restore_note, now)
                 continue
-            if live.owner in self._locks or not is_orphan(live, self._holder, now - since, self._rivals):
+            if live.owner in self._locks or not is_orphan(
+                live, self._holder, now - since, self._tools.pace, self._rivals
+            ):
                 continue
             if now < self._not_before.get(live.id, now):
                 continue

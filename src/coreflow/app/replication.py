@@ -17,7 +17,6 @@ from attrs import Factory, define, evolve
 from coreflow.domain.backup import Replication, Status
 from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
 from coreflow.domain.ids import NodeId, ServiceId
-from coreflow.domain.pacing import next_delay
 from coreflow.domain.ports import CorestorePort, ReplicaPort
 from coreflow.domain.replication import (
     SLICE_BYTES,
@@ -39,6 +38,8 @@ from coreflow.domain.replication import (
 )
 from coreflow.domain.snapshots import ArchiveObject
 
+from .patience import FIRST_PAUSE, patiently
+
 log = structlog.get_logger()
 T = TypeVar("T")
 
@@ -48,7 +49,6 @@ PATIENCE_SECONDS = 300.0
 """How long the other side may be away without the transfer being given up."""
 LOOK_SECONDS = 20.0
 """The same where only is looked whether it has something."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 ATTEMPTS = 3
 """How often an object is begun anew because it did not arrive as it was sent."""
 LEAST_SLICE_BYTES = 32 * 1024
@@ -316,24 +316,17 @@ class Replicator:
     # --- waiting
 
     async def _patiently(self, call: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
-        """Call, again and again while the other side is away."""
+        """Call, again and again while the other side is away; slices get smaller with each time, and larger again."""
         patience = self._patience if patience is None else patience
-        since, pause, said = trio.current_time(), 0.0, ""
-        while True:
-            try:
-                result = await call()
-            except Unavailable as exc:
-                self._slice_bytes = max(self._slice_bytes // 2, LEAST_SLICE_BYTES)
-                if trio.current_time() - since >= patience:
-                    raise _GaveUp(f"{exc} (for {patience:g} s)") from exc
-                if str(exc) != said:
-                    log.info("replication waits", reason=str(exc))
-                said = str(exc)
-            else:
-                self._slice_bytes = min(self._slice_bytes * 2, SLICE_BYTES)
-                return result
-            pause = next_delay(pause, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
-            await trio.sleep(pause)
+        try:
+            result = await patiently(call, patience, on_failure=self._shrink)
+        except Unavailable as exc:
+            raise _GaveUp(f"{exc} (for {patience:g} s)") from exc
+        self._slice_bytes = min(self._slice_bytes * 2, SLICE_BYTES)
+        return result
+
+    def _shrink(self) -> None:
+        self._slice_bytes = max(self._slice_bytes // 2, LEAST_SLICE_BYTES)
 
 
 def _worth(manifest: Manifest) -> tuple[int, int]:

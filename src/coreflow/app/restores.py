@@ -39,33 +39,19 @@ from coreflow.domain.replication import Manifest
 from coreflow.domain.sites import Site, Sites
 from coreflow.domain.snapshots import RESTORE_TAG, VOLUME, Snapshot
 
-from .backups import Facts, Tools, facts_of, provisioned, take_snapshot
+from .backups import Facts, Pace, Tools, facts_of, provisioned, take_snapshot
+from .patience import patiently
 from .supervise import leaves
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
+NOBODY = ""
+"""The holder of a restore that was left."""
 DAEMON = "daemon"
 """What the holders of the restores of daemons begin with."""
-BEAT_SECONDS = 15.0
-"""How often whoever is at a restore gives a sign of life."""
-LEASE_SECONDS = 60.0
-"""After so long without one, a restore may be finished by others."""
-STOP_SECONDS = 45.0
-"""How long a workload may take to stop: Swarm kills a container after ten seconds. Shorter than the lease, for there is no
-sign of life meanwhile."""
-ROLL_OUT_SECONDS = 60.0
-"""How long a restore waits for a roll-out to end: stopping the service would disarm its roll-back."""
-START_SECONDS = 60.0
-"""How long starting the workload is tried, come what may."""
-GRACE_SECONDS = 8.0
-"""How long a restore that is told to end goes on with what would leave data half restored."""
-PATIENCE_SECONDS = 120.0
-"""How long a Corestore may be away in the middle of a restore."""
 HALF = "data is half restored; the next who looks finishes it, and starts the workload"
 LOST = "somebody else has stopped or started the service meanwhile"
-POLL_SECONDS = 0.3
-PAUSE_SECONDS = 2.0
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "orphaned", "remove"})
 
 
@@ -139,13 +125,13 @@ async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> Re
 async def _until_left(tools: Tools, live: ObservedService, holder: str) -> ObservedService | None:
     """Wait until nobody is at the restore of a stopped service any more; the service then, or None: it has ended."""
     tools.step(
-        f"waiting for another restore of it to end, or for {LEASE_SECONDS:g} s without a sign of life of it"
+        f"waiting for another restore of it to end, or for {tools.pace.lease:g} s without a sign of life of it"
     )
     since = trio.current_time()
     while live.is_stopped:
-        if is_orphan(live, holder, trio.current_time() - since):
+        if is_orphan(live, holder, trio.current_time() - since, tools.pace):
             return live
-        await trio.sleep(PAUSE_SECONDS)
+        await trio.sleep(tools.pace.poll)
         services, _ = await tools.docker.progress()
         now = next((s for s in services if s.id == live.id), None)
         if now is None:
@@ -178,14 +164,18 @@ async def _taken_over(
     return work
 
 
-def is_orphan(live: ObservedService, holder: str, seconds: float, rivals: Collection[str] = ()) -> bool:
+def is_orphan(
+    live: ObservedService, holder: str, seconds: float, pace: Pace, rivals: Collection[str] = ()
+) -> bool:
     """Whether nobody is at the restore of a stopped service. `seconds`: how long its note has not changed.
 
     There is one daemon for a cluster: the note of another one was left by its predecessor, unless it is a rival's.
     """
     note = read_note(live.restore_note)
-    if note is None or seconds >= LEASE_SECONDS:
-        return seconds >= LEASE_SECONDS
+    if note is None or seconds >= pace.lease:
+        return seconds >= pace.lease
+    if note.holder == NOBODY:
+        return True
     is_predecessor = note.holder.startswith(DAEMON) and note.holder not in rivals
     return is_predecessor and holder.startswith(DAEMON)
 
@@ -236,14 +226,14 @@ async def finish_restore(
 
 async def _sites_again(tools: Tools, live: ObservedService, note: RestoreNote) -> Sites:
     """Where the Corestores are; waits a while for those that the note is about."""
-    until = trio.current_time() + PATIENCE_SECONDS
+    until = trio.current_time() + tools.pace.patience
     while True:
         observed = await tools.docker.observe()
         sites = tools.corestores.sites(observed, ClusterId(live.cluster)) if tools.corestores else Sites()
         known = all(sites.of([part.node] if part.node else []) for part in note.parts)
         if known or tools.corestores is None or trio.current_time() >= until:
             return sites
-        await trio.sleep(PAUSE_SECONDS)
+        await trio.sleep(tools.pace.poll)
 
 
 # --- before anything is touched
@@ -423,7 +413,7 @@ async def _stop(work: _Work) -> None:
         work.is_lost = True
         raise
     await _wait_until_stopped(work)
-    await _patiently(partial(_hold, work))
+    await _patiently(work, partial(_hold, work))
 
 
 async def _hold(work: _Work) -> None:
@@ -438,7 +428,7 @@ async def _hold(work: _Work) -> None:
 
 async def _wait_until_stopped(work: _Work, *, only_removed: bool = False) -> None:
     """Wait for tasks to end: all, or those that are to be removed. Raises Refused where they go on."""
-    until = trio.current_time() + STOP_SECONDS
+    until = trio.current_time() + work.tools.pace.stop
     while work.live is not None:
         with _ignoring_outages():
             observed = await work.tools.docker.observe()
@@ -449,20 +439,20 @@ async def _wait_until_stopped(work: _Work, *, only_removed: bool = False) -> Non
             if all(t.state in _ENDED for t in ours if not only_removed or t.desired_state == "remove"):
                 return
         if trio.current_time() >= until:
-            raise Refused(f"the workload does not stop within {STOP_SECONDS:g} s")
-        await trio.sleep(POLL_SECONDS)
+            raise Refused(f"the workload does not stop within {work.tools.pace.stop:g} s")
+        await trio.sleep(work.tools.pace.poll)
 
 
 async def _wait_for_roll_out(work: _Work) -> None:
     assert work.live is not None  # noqa: S101 - see above
-    until = trio.current_time() + ROLL_OUT_SECONDS
+    until = trio.current_time() + work.tools.pace.roll_out
     while trio.current_time() < until:
         services, _ = await work.tools.docker.progress()
         work.live = next((s for s in services if s.id == work.live.id), work.live)
         _refuse_taken(work)
         if not work.live.in_roll_out:
             return
-        await trio.sleep(POLL_SECONDS)
+        await trio.sleep(work.tools.pace.poll)
     log.warning("stopped in the middle of a roll-out", service=work.live.name)
 
 
@@ -486,7 +476,7 @@ async def _renew(work: _Work) -> None:
 async def _beat(work: _Work, scope: trio.CancelScope) -> None:
     """Show that somebody is at it. Gives up when somebody else is."""
     while work.live is not None:
-        await trio.sleep(BEAT_SECONDS)
+        await trio.sleep(work.tools.pace.beat)
         with _ignoring_outages():
             try:
                 await _renew(work)
@@ -528,12 +518,12 @@ async def _check(work: _Work) -> None:
     for target in work.targets:
         port, part = work.ports[target.site], target.part
         if part.kind == VOLUME and part.name not in mounted:
-            volumes = await _patiently(port.volumes)
+            volumes = await _patiently(work, port.volumes)
             if not any((v.name, v.service_id) == (part.name, work.service_id) for v in volumes):
                 strange.append(f"the service has no {part}")
                 continue
         kept.append(target)
-        found = await _patiently(partial(port.snapshots, work.service_id))
+        found = await _patiently(work, partial(port.snapshots, work.service_id))
         try:
             check_snapshots(work.service_id, [target], {target.site: found})
         except Refused as exc:
@@ -550,7 +540,7 @@ async def _save(work: _Work) -> None:
     for target in work.targets:
         if not work.note.has_begun:
             work.tools.step(f"saving {target.part} as it is")
-        saved = await _patiently(partial(_saved, work, target))
+        saved = await _patiently(work, partial(_saved, work, target))
         if saved is not None:
             work.saved[target.key] = saved
 
@@ -573,12 +563,12 @@ async def _gracefully(work: _Work) -> None:
         try:
             await done.wait()
         except trio.Cancelled:
-            scope.deadline = trio.current_time() + (0 if work.is_lost else GRACE_SECONDS)
+            scope.deadline = trio.current_time() + (0 if work.is_lost else work.tools.pace.grace)
             raise
 
     if work.live is not None and not work.note.has_begun:
         work.note = evolve(work.note, has_begun=True)
-        await _patiently(partial(_hold, work))
+        await _patiently(work, partial(_hold, work))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_soon)
         with scope:
@@ -597,7 +587,7 @@ async def _restore(work: _Work, target: Target) -> bool:
     try:
         if target.key in work.refused:
             raise Refused(work.refused[target.key])
-        await _patiently(partial(_overwrite, work, target, part.snapshot_id))
+        await _patiently(work, partial(_overwrite, work, target, part.snapshot_id))
     except LostRace:
         raise
     except PortError as exc:
@@ -615,7 +605,7 @@ async def _undone(work: _Work, target: Target) -> bool:
         return True  # nothing more can be done, ever
     work.tools.step(f"putting {target.part} back as it was")
     try:
-        await _patiently(partial(_overwrite, work, target, saved.id))
+        await _patiently(work, partial(_overwrite, work, target, saved.id))
     except Refused as exc:
         work.problems.append(
             f"what was there before could not be put back either ({exc}): snapshot {saved.id}"
@@ -650,8 +640,9 @@ async def _put_back(work: _Work, *, ended: bool) -> None:
         log.error("left stopped", service=work.live.name, reason=HALF)
         work.tools.watcher.step(f"left stopped: {HALF}")
         work.problems.append(f"left stopped: {HALF}")
+        await _let_go(work)
         return
-    seconds = START_SECONDS if ended else GRACE_SECONDS
+    seconds = work.tools.pace.start if ended else work.tools.pace.grace
     with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
         work.tools.step("starting the workload")
         while True:
@@ -667,26 +658,24 @@ async def _put_back(work: _Work, *, ended: bool) -> None:
                 except Refused as exc:
                     work.problems.append(f"the workload could not be started: {exc}")
                     return
-            await trio.sleep(POLL_SECONDS)
+            await trio.sleep(work.tools.pace.poll)
     work.problems.append("the workload could not be started: the engine does not answer")
+
+
+async def _let_go(work: _Work) -> None:
+    """Say that nobody is at it any more, so that the next need not wait for a sign of life."""
+    work.note = evolve(work.note, holder=NOBODY)
+    with trio.move_on_after(work.tools.pace.let_go) as scope, _ignoring_outages():
+        scope.shield = True
+        await _renew(work)
 
 
 # --- patience
 
 
-async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+async def _patiently(work: _Work, call: Callable[[], Awaitable[T]]) -> T:
     """Call, again and again while the far side is away. Only for what may be repeated."""
-    until, said = trio.current_time() + PATIENCE_SECONDS, ""
-    while True:
-        try:
-            return await call()
-        except Unavailable as exc:
-            if trio.current_time() >= until:
-                raise
-            if str(exc) != said:
-                log.info("waiting", reason=str(exc))
-            said = str(exc)
-        await trio.sleep(PAUSE_SECONDS)
+    return await patiently(call, work.tools.pace.patience)
 
 
 @contextmanager

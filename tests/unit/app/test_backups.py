@@ -11,7 +11,7 @@ from tests.unit.app.worlds import Json, World, cluster, new_engine, play, servic
 
 from coreflow.adapters.memory import MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.backups import Tools, Unwatched
+from coreflow.app.backups import Pace, Tools, Unwatched
 from coreflow.app.bindings import Bindings
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
@@ -49,6 +49,7 @@ class Bench:
         self.corestore = MemoryCorestore()
         self.record = {"volumes": VOLUMES, "scaleFactor": 2, **record}
         self.steps: list[str] = []
+        self.pace = Pace()
         self.platform: Json | None = None
 
     async def deploy(self, **more: Any) -> None:
@@ -76,6 +77,7 @@ class Bench:
             replicator=Replicator(cloudly, patience=patience),
             watcher=_Steps(self.steps),
             clock=lambda: 1_795_000_000.0 + trio.current_time(),
+            pace=self.pace,
         )
 
     async def with_operations(
@@ -623,7 +625,7 @@ async def _killed_while(
         with trio.move_on_after(20):
             while not ready():  # noqa: ASYNC110 - counted, not announced
                 await trio.sleep(0.1)
-        bench.world.engine.crash_after = 1
+        bench.world.engine._crashed = True
         scope.cancel()
         await trio.sleep(30)
     bench.world.engine.revive()
@@ -881,6 +883,31 @@ def test_a_command_restores_nothing_that_is_not_deployed() -> None:
         assert bench.data == LATER
         assert (await bench.restore()).status == "completed"
         assert bench.data == GOOD
+
+    scene_with(body)
+
+
+def test_who_lets_go_is_not_waited_for() -> None:
+    """A command that was told to end while it overwrote says so: the next one goes on at once."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await bench.backup()
+        bench.data = LATER
+        bench.corestore.hold["restore_volume"] = trio.Event()
+
+        async def told_to_end(operations: Operations) -> None:
+            with trio.move_on_after(10):
+                await operations.restore(RestoreRequest(backup_id="b1", service_id=SHOP))
+
+        await bench.with_operations(told_to_end, holder="command-1")
+        bench.corestore.hold.clear()
+        assert await bench.replicas() == 0
+        began = trio.current_time()
+        result = await bench.restore(holder="command-2")
+        assert (result.status, bench.data) == ("completed", GOOD)
+        assert trio.current_time() - began < bench.pace.lease / 2
+        assert await bench.is_running()
 
     scene_with(body)
 

@@ -13,7 +13,7 @@ from tests.unit.app.test_backups import BINDINGS, CACHE, DATA, GOOD, LATER, SHOP
 from tests.unit.app.worlds import cluster
 
 from coreflow.adapters.memory import MemoryCloudly, MemoryCorestore
-from coreflow.app import restores
+from coreflow.app.backups import Pace
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
 from coreflow.app.restores import DAEMON
@@ -179,11 +179,11 @@ def test_another_choice_is_another_restore() -> None:
     scene_with(body)
 
 
-def test_who_was_asleep_for_long_overwrites_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_was_asleep_for_long_overwrites_nothing_more() -> None:
     """A command is suspended, and the daemon finishes its restore. When it goes on, what was written since stays."""
-    monkeypatch.setattr(restores, "BEAT_SECONDS", 10_000.0)  # asleep, it gives no sign of life
 
     async def body(bench: Bench) -> None:
+        bench.pace = Pace(beat=10_000.0)  # asleep, it gives no sign of life
         bench.record["volumes"] = [{"mountPath": path, "backup": True} for path in ("/cache", "/data")]
         await bench.deploy()
         bench.data = GOOD
