@@ -337,7 +337,7 @@ class ArchiveBench:
         await self._refuse_flipped_copy()
         target = await self.empty()
         await self.disturb(flip=self.slices // 2)
-        await self._refuse(target, "another content")
+        await self._refuse(target, "digest is another one")
         await self.disturb()
         await target.fault(kind="flip", path=self.content.large, method="PUT", times=1, after_bytes=self.half)
         await self._refuse(target, "digest")
@@ -376,7 +376,7 @@ class ArchiveBench:
         content = (self.source.archive / SNAPSHOT_PATH).read_bytes()
         name = f"{SNAPSHOT_PATH}@{hashlib.sha256(content).hexdigest()}"
         await self.cloudly.spoil(name, bytes((content[0] ^ 1,)) + content[1:])
-        await self._refuse(await self.empty(), "another content")
+        await self._refuse(await self.empty(), "digest is another one")
         await self.cloudly.spoil(name, content)
 
     async def _refuse(self, corestore: CorestoreServer, why: str) -> None:

@@ -1072,6 +1072,8 @@ async def serve_websockets(
     healthz: Callable[[], str] = always_well,
     post: Callable[[Posted], Awaitable[PostAnswer]] | None = None,
     pages: Mapping[str, Callable[[], Page]] | None = None,
+    idle_timeout: float = IDLE_SECONDS,
+    grace: float = CLOSE_SECONDS,
     tls: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -1079,7 +1081,8 @@ async def serve_websockets(
 
     Every path upgrades; `handler` has the connection as long as it runs, and learns from Closed that the peer has gone.
     `GET /healthz` tells what is wrong according to `healthz` (status 503), or that nothing is. A POST goes to `post`,
-    a GET of one of `pages` gets that.
+    a GET of one of `pages` gets that. Who asks for nothing is dropped after `idle_timeout` seconds; a handler whose peer has
+    gone has `grace` seconds to notice.
     Beyond `max_connections`, and `max_per_address` WebSockets, a connection is turned away with status 503. What a handler raises costs its own
     connection only. Raises Unavailable when it cannot listen.
     """
@@ -1087,6 +1090,8 @@ async def serve_websockets(
         handler=handler,
         post=post,
         pages=pages or {},
+        idle_seconds=idle_timeout,
+        grace=grace,
         healthz=healthz,
         max_connections=max_connections,
         max_per_address=max_per_address,
@@ -1117,6 +1122,8 @@ class _Site:
     handler: Callable[[WebSocket], Awaitable[None]]
     post: Callable[[Posted], Awaitable[PostAnswer]] | None
     pages: Mapping[str, Callable[[], Page]]
+    idle_seconds: float
+    grace: float
     healthz: Callable[[], str]
     max_connections: int
     max_per_address: int | None
@@ -1137,7 +1144,7 @@ class _Site:
         self._server = web.Server(
             self._answer,
             handler_cancellation=True,
-            keepalive_timeout=IDLE_SECONDS,
+            keepalive_timeout=self.idle_seconds,
             access_log=None,
             logger=_silent,
         )
@@ -1221,7 +1228,7 @@ class _Site:
         code = 1000
         try:
             # A peer that leaves cancels this task; its handler hears of it from Closed, like of any other end.
-            await in_trio(self._nursery, self.handler, connection, grace=CLOSE_SECONDS)
+            await in_trio(self._nursery, self.handler, connection, grace=self.grace)
         except Interrupted:
             code = GOING_AWAY
         except Exception as exc:  # noqa: BLE001 - a bug costs one connection

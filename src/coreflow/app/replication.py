@@ -262,6 +262,8 @@ class Replicator:
         async with aclosing(self._content(copy, NoMeter())) as chunks:
             async for chunk in chunks:
                 content += chunk
+        if hashlib.sha256(content).hexdigest() != copy.sha256:
+            raise Refused(f"archive object {copy.name} is not what was listed, the digest is another one")
         return read_manifest(bytes(content))
 
     async def pull(
@@ -293,22 +295,15 @@ class Replicator:
                 return
 
     async def _content(self, copy: Copy, meter: Meter) -> AsyncGenerator[bytes, None]:
-        """The content of a copy, slice by slice. The last one comes only when size and digest are right."""
-        digest, offset = hashlib.sha256(), 0
+        """The content of a copy, slice by slice, as it comes: whoever takes it compares the digest."""
+        offset = 0
         while offset < copy.size:
             found = await self._patiently(partial(self._get, copy.name, offset))
-            if found.size != copy.size or not found.data or offset + len(found.data) > copy.size:
-                raise Refused(f"archive object {copy.name} is not what was listed")
-            digest.update(found.data)
             offset += len(found.data)
-            if offset == copy.size and digest.hexdigest() != copy.sha256:
-                raise Refused(
-                    f"archive object {copy.name} arrived with another content than it was stored with"
-                )
+            if found.size != copy.size or not found.data or offset > copy.size:
+                raise Refused(f"archive object {copy.name} is not what was listed")
             meter.moved(len(found.data))
             yield found.data
-        if copy.size == 0 and digest.hexdigest() != copy.sha256:
-            raise Refused(f"archive object {copy.name} is not what was listed")
 
     async def _get(self, name: str, offset: int) -> Slice:
         return await self._replica.get_slice(name, offset, self._slice_bytes)

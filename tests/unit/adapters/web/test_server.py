@@ -173,12 +173,9 @@ async def test_bad_requests_are_not_quoted_in_the_log(serve: Serve, caplog: pyte
     assert caplog.text == ""
 
 
-async def test_a_connection_that_asks_for_nothing_is_dropped(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_connection_that_asks_for_nothing_is_dropped(serve: Serve) -> None:
     """Neither silence nor half a request keeps a connection."""
-    monkeypatch.setattr(web, "IDLE_SECONDS", 0.1)
-    server = await serve()
+    server = await serve(idle_timeout=0.1)
     for start in (b"", b"GET /heal"):
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)
         if start:
@@ -215,11 +212,8 @@ async def test_a_handler_learns_that_its_peer_has_gone(serve: Serve) -> None:
     assert sorted(told) == [(ABNORMAL, ["one", "two"]), (4001, ["one", "two"])]
 
 
-async def test_a_handler_that_does_not_notice_is_cancelled(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_handler_that_does_not_notice_is_cancelled(serve: Serve) -> None:
     """A handler that waits for something else does not outlive its connection for long."""
-    monkeypatch.setattr(web, "CLOSE_SECONDS", 0.1)
     ended = trio.Event()
 
     async def wait(_: WebSocket) -> None:
@@ -228,7 +222,7 @@ async def test_a_handler_that_does_not_notice_is_cancelled(
         finally:
             ended.set()
 
-    server = await serve(wait)
+    server = await serve(wait, grace=0.1)
     stream, _ = await upgrade(server.port)
     await stream.aclose()
     with trio.fail_after(2):
