@@ -819,7 +819,11 @@ class CorestoreServer:
 
         Calls of the plugin have the method PLUGIN.
         """
-        _, answer = await self.ask("GET", "/_test/requests")
+        return await trio.to_thread.run_sync(self.requests_now, path, abandon_on_cancel=True)
+
+    def requests_now(self, path: str = "") -> list[Json]:
+        """The same, for who does not wait in trio."""
+        _, answer = self._ask("GET", "/_test/requests", None, {})
         return [request for request in answer["requests"] if path in request["path"]]
 
     async def hanging(self, count: int = 1) -> None:
@@ -917,9 +921,11 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def running_corestore(folder: Path, *, token: str = TOKEN) -> Iterator[CorestoreServer]:
+def running_corestore(
+    folder: Path, *, token: str = TOKEN, plugin_socket: Path | None = None
+) -> Iterator[CorestoreServer]:
     """A server for many tests, one after another, which is neither killed nor started again; each begins with `wipe`."""
-    server = CorestoreServer(folder, token, None, ())
+    server = CorestoreServer(folder, token, plugin_socket, ())
     with subprocess.Popen(
         server._command(), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
     ) as process:

@@ -5,15 +5,15 @@ is not checked: `Posted` has no headers.
 """
 
 from collections import deque
-from functools import partial
 from hashlib import sha256
 from typing import Any, Literal
 
 import orjson
 import trio
 from attrs import Factory, define
+from tests.integration.http_stand_in import serve_posts, text_answer
 
-from coreflow.adapters.web import PostAnswer, Posted, WebSocket, serve_websockets
+from coreflow.adapters.web import PostAnswer, Posted
 
 Json = dict[str, Any]
 Shape = Literal["env", "environment", "nested", "resources", "inside"]
@@ -101,20 +101,8 @@ class StandIn:
         return {"S3_BUCKET": digest[:8], "AWS_SECRET_ACCESS_KEY": digest[8:48], "S3_USE_SSL": False}
 
 
-def text_answer(document: object, status: int = 200) -> PostAnswer:
-    """A document as an answer."""
-    return PostAnswer(orjson.dumps(document).decode(), status)
-
-
 async def start_stand_in(nursery: trio.Nursery, shape: Shape = "env") -> StandIn:
     """Serve on a free port until the nursery ends."""
     stand_in = StandIn(shape=shape)
-    listening = await nursery.start(
-        partial(serve_websockets, "127.0.0.1", 0, _no_websocket, post=stand_in.post)
-    )
-    stand_in.port = listening.port
+    stand_in.port = await serve_posts(nursery, stand_in.post)
     return stand_in
-
-
-async def _no_websocket(connection: WebSocket) -> None:
-    await connection.close()

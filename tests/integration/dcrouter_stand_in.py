@@ -4,14 +4,14 @@ It is written from what is known of dcrouter, not from its source; its names are
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import orjson
 import trio
 from attrs import Factory, define
+from tests.integration.http_stand_in import serve_posts
 
-from coreflow.adapters.web import PostAnswer, Posted, WebSocket, serve_websockets
+from coreflow.adapters.web import PostAnswer, Posted
 
 Json = dict[str, Any]
 Shape = Literal["new", "old", "flat"]
@@ -182,12 +182,5 @@ def _flat(identity: str, request: Json) -> Json:
 async def start_stand_in(nursery: trio.Nursery, shape: Shape = "new") -> StandIn:
     """Serve on a free port until the nursery ends."""
     stand_in = StandIn(shape=shape)
-    listening = await nursery.start(
-        partial(serve_websockets, "127.0.0.1", 0, _no_websocket, post=stand_in.post)
-    )
-    stand_in.port = listening.port
+    stand_in.port = await serve_posts(nursery, stand_in.post)
     return stand_in
-
-
-async def _no_websocket(connection: WebSocket) -> None:
-    await connection.close()

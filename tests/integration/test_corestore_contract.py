@@ -3,7 +3,6 @@
 The stand-in answers in several shapes. What only the adapter, or only memory, does stands below the suite.
 """
 
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -12,7 +11,8 @@ import pytest
 import trio
 from attrs import evolve
 from structlog.testing import capture_logs
-from tests.integration.corestore_stand_in import SHAPES, Json, StandIn, start_stand_in, text_answer
+from tests.integration.corestore_stand_in import SHAPES, Json, StandIn, start_stand_in
+from tests.integration.http_stand_in import answer_once, text_answer, traceback_of
 
 from coreflow.adapters.corestore import Corestore
 from coreflow.adapters.corestore import methods as m
@@ -518,17 +518,7 @@ async def test_a_corestore_that_comes_up_meanwhile(nursery: trio.Nursery) -> Non
         await socket.bind(("127.0.0.1", 0))
         port = Corestore(f"http://127.0.0.1:{socket.getsockname()[1]}")
 
-        async def listen_soon() -> None:
-            await trio.sleep(0.25)
-            socket.listen()
-            stream, _ = await socket.accept()
-            async with trio.SocketStream(stream) as connection:
-                data = b""
-                while b'"capabilities"' not in data:
-                    data += await connection.receive_some()
-                await connection.send_all(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"env":{"A":"b"}}')
-
-        nursery.start_soon(listen_soon)
+        nursery.start_soon(answer_once, socket, b'"capabilities"', b'{"env":{"A":"b"}}')
         assert (await port.provision(binding())).values == {"A": "b"}
 
 
@@ -601,20 +591,6 @@ async def test_a_config_that_cannot_be_sent(stand_in: StandIn) -> None:
     with pytest.raises(Refused, match="config cannot be sent") as caught:
         await Corestore(stand_in.url).provision(spec)
     assert "canary" not in traceback_of(caught.value)
-
-
-def traceback_of(exc: BaseException | None) -> str:
-    """All that an error could tell, and everything behind it, shown or not."""
-    told = ""
-    while exc is not None:
-        told += (
-            "".join(traceback.format_exception(exc, chain=False))
-            + repr(exc)
-            + repr(exc.args)
-            + repr(vars(exc))
-        )
-        exc = exc.__cause__ or exc.__context__
-    return told
 
 
 WORD = "pa/ss wörd\ncanary-of-config"

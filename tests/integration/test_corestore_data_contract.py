@@ -19,7 +19,8 @@ import trio
 from attrs import evolve
 from structlog.testing import capture_logs
 from tests.integration.corestore_server import CorestoreServer, running_corestore
-from tests.integration.test_corestore_contract import TOKEN, traceback_of
+from tests.integration.http_stand_in import answer_once, traceback_of
+from tests.integration.test_corestore_contract import TOKEN
 
 from coreflow.adapters.corestore import Corestore
 from coreflow.adapters.corestore import methods as m
@@ -870,18 +871,7 @@ async def test_a_corestore_that_comes_up_meanwhile(nursery: trio.Nursery) -> Non
         await socket.bind(("127.0.0.1", 0))
         port = Corestore(f"http://127.0.0.1:{socket.getsockname()[1]}")
 
-        async def listen_soon() -> None:
-            await trio.sleep(0.25)
-            socket.listen()
-            stream, _ = await socket.accept()
-            async with trio.SocketStream(stream) as connection:
-                data = b""
-                while b'"tags"' not in data:
-                    data += await connection.receive_some()
-                body = b'[{"id": "one"}]'
-                await connection.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + body)
-
-        nursery.start_soon(listen_soon)
+        nursery.start_soon(answer_once, socket, b'"tags"', b'[{"id": "one"}]')
         snapshot = await port.snapshot_volume("v1", TAGS)
     assert (snapshot.id, snapshot.kind, snapshot.name, snapshot.tags) == ("one", "volume", "v1", TAGS)
 

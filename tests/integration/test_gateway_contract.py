@@ -3,7 +3,6 @@
 The stand-in lists routes in several shapes. What only the adapter does stands below the suite.
 """
 
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ import trio
 from attrs import evolve
 from structlog.testing import capture_logs
 from tests.integration.dcrouter_stand_in import NO_METHOD, Json, StandIn, start_stand_in
+from tests.integration.http_stand_in import traceback_of
 
 from coreflow.adapters.dcrouter import Dcrouter
 from coreflow.adapters.dcrouter import methods as m
@@ -758,20 +758,6 @@ async def test_a_wrong_token(stand_in: StandIn) -> None:
     with pytest.raises(Refused, match="the token … is not valid") as caught:
         await port.routes()
     assert "canary" not in traceback_of(caught.value)
-
-
-def traceback_of(exc: BaseException | None) -> str:
-    """All that an error could tell, and everything behind it, shown or not."""
-    told = ""
-    while exc is not None:
-        told += (
-            "".join(traceback.format_exception(exc, chain=False))
-            + repr(exc)
-            + repr(exc.args)
-            + repr(vars(exc))
-        )
-        exc = exc.__cause__ or exc.__context__
-    return told
 
 
 TOKEN = StandIn().token

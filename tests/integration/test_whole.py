@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.corestore_server import CorestoreServer, running_corestore
 from tests.integration.engine_proxy import Trap, When, engine_proxy
 from tests.integration.lab import EXITING_IMAGE, LOCAL_IMAGE, NEWER_IMAGE, Lab, open_lab
 
@@ -28,25 +28,20 @@ def lab(engine_host: str, tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def volume_driver(lab: Lab, engine_state: Path) -> Iterator[Path]:
-    """The folder of a volume plugin named `corestore` on the first node."""
+def volume_driver(lab: Lab, engine_state: Path) -> Iterator[CorestoreServer]:
+    """A volume plugin named `corestore` on the first node."""
     socket = engine_state / "node1" / "run" / "docker" / "plugins" / "corestore.sock"
-    folder = lab.folder / "corestore"
-    program = Path(__file__).with_name("volume_plugin.py")
-    process = subprocess.Popen([sys.executable, str(program), str(socket), str(folder)])
     try:
-        lab.wait("the plugin listens", socket.exists)
-        yield folder
-        for name in lab.services():
-            lab.client.remove_service(name)
-        lab.wait(
-            "no container uses a volume", lambda: not lab.client.containers(filters={"name": lab.prefix})
-        )
-        for volume in lab.client.volumes(filters={"driver": "corestore"})["Volumes"] or ():
-            lab.wait("the volume is free", partial(_remove_volume, lab, volume["Name"]))
+        with running_corestore(lab.folder / "corestore", plugin_socket=socket) as server:
+            yield server
+            for name in lab.services():
+                lab.client.remove_service(name)
+            lab.wait(
+                "no container uses a volume", lambda: not lab.client.containers(filters={"name": lab.prefix})
+            )
+            for volume in lab.client.volumes(filters={"driver": "corestore"})["Volumes"] or ():
+                lab.wait("the volume is free", partial(_remove_volume, lab, volume["Name"]))
     finally:
-        process.kill()
-        process.wait()
         socket.unlink(missing_ok=True)
 
 
@@ -62,7 +57,7 @@ def _done(document: dict[str, Any], kind: str = "service") -> list[tuple[str, st
     return [(o["action"], o["name"], o["reason"]) for o in document["outcomes"] if o["kind"] == kind]
 
 
-def test_the_example_cluster_runs(lab: Lab, volume_driver: Path) -> None:
+def test_the_example_cluster_runs(lab: Lab, volume_driver: CorestoreServer) -> None:
     """Base networks and services, workloads with their merged secret, and volumes with driver options and labels."""
     shop = lab.service(
         "shop",
@@ -122,7 +117,7 @@ def test_the_example_cluster_runs(lab: Lab, volume_driver: Path) -> None:
     assert spec["EndpointSpec"]["Mode"] == "dnsrr"
     assert spec["TaskTemplate"]["Networks"][0]["Aliases"] == [lab.name("shop")]
     assert spec["TaskTemplate"]["Resources"]["Limits"]["MemoryBytes"] == 768_000_000
-    created = [json.loads(line) for line in (volume_driver / "created.jsonl").read_text().splitlines()]
+    created = [request["body"] for request in volume_driver.requests_now("VolumeDriver.Create")]
     assert created[0]["Opts"]["mountPath"] == "/data"
     assert created[0]["Opts"]["serviceId"] == shop["id"]
     volume = lab.client.inspect_volume(created[0]["Name"])

@@ -55,7 +55,7 @@ from aiohttp.client_exceptions import (
 )
 from attrs import define, field, frozen
 
-from coreflow.domain.errors import CoreflowError, Refused, Unavailable
+from coreflow.domain.errors import CoreflowError, Refused, Unavailable, leaves
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -1232,7 +1232,7 @@ class _Site:
         except Interrupted:
             code = GOING_AWAY
         except Exception as exc:  # noqa: BLE001 - a bug costs one connection
-            if not all(isinstance(leaf, Closed) for leaf in _leaves(exc)):
+            if not all(isinstance(leaf, Closed) for leaf in leaves(exc)):
                 code = INTERNAL_ERROR
                 _log_bug(exc, path=request.path)
         finally:
@@ -1271,16 +1271,8 @@ def _json(document: object, status: int) -> web.Response:
 
 def _log_bug(exc: Exception, **facts: str) -> None:
     """As elsewhere: with the place, without the message, which could quote a value."""
-    bugs = [bug for bug in _leaves(exc) if not isinstance(bug, Closed)]
+    bugs = [bug for bug in leaves(exc) if not isinstance(bug, Closed)]
     where = "".join(line for bug in bugs for line in traceback.format_tb(bug.__traceback__))
     log.error(
         "unexpected error", error=", ".join(type(bug).__name__ for bug in bugs), traceback=where, **facts
     )
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield exc

@@ -30,7 +30,7 @@ from coreflow.domain.backup import (
     safety_of,
     safety_tags,
 )
-from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
+from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable, leaves
 from coreflow.domain.ids import ClusterId, Owner, ServiceId
 from coreflow.domain.observed import ROLLED_BACK, ObservedService
 from coreflow.domain.plan import Start, Stop
@@ -41,7 +41,6 @@ from coreflow.domain.snapshots import RESTORE_TAG, VOLUME, Snapshot
 
 from .backups import Facts, Pace, Tools, facts_of, provisioned, take_snapshot
 from .patience import patiently
-from .supervise import leaves
 
 log = structlog.get_logger()
 T = TypeVar("T")

@@ -1,12 +1,12 @@
 """Run a job again while its far side is away."""
 
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
 
-from coreflow.domain.errors import CoreflowError, PortError
+from coreflow.domain.errors import CoreflowError, PortError, leaves
 from coreflow.domain.pacing import next_delay
 
 log = structlog.get_logger()
@@ -56,12 +56,3 @@ def described(exc: BaseException) -> tuple[str, str]:
     bugs = list(leaves(exc))
     kinds = ", ".join(sorted({type(bug).__name__ for bug in bugs}))
     return kinds, "".join(line for bug in bugs for line in traceback.format_tb(bug.__traceback__))
-
-
-def leaves(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions inside the groups that nurseries put around them."""
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from leaves(inner)
-    else:
-        yield exc

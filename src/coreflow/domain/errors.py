@@ -3,11 +3,22 @@
 Texts name records and paths, never values: a value may be a secret.
 """
 
+from collections.abc import Iterator
+
 from attrs import frozen
 
 
 class CoreflowError(Exception):
     """Base of every error that coreflow raises on purpose."""
+
+
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions inside the groups that nurseries put around them."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from leaves(inner)
+    else:
+        yield exc
 
 
 @frozen
