@@ -354,47 +354,78 @@ def trap(proxy: EngineProxy, step: Step, lab: Lab) -> None:
     proxy.trap = Trap(1, step.write, lab.kill_last)
 
 
-async def test_killed_at_every_step(bench: Bench) -> None:
-    """One restore, and `kill -9` wherever it gets to. Before the workload is stopped, nothing happens to it, and the restore
-    is asked for again; afterwards nobody needs to ask: it goes on by itself, and everything is as the backup has it."""
+async def killed(bench: Bench, proxy: EngineProxy, step: Step, *, has_begun: bool = False) -> bool:
+    """Have a restore go on to a step, asked for unless it `has_begun`, and `kill -9` there; whether it is stopped then."""
     lab, corestore = bench.lab, bench.corestore
+    before = version_index(lab, "shop")
+    if step.hangs:
+        await corestore.fault(kind="hang", **step.hangs)
+    if bench.daemon is None:
+        await bench.start(DOCKER_HOST=proxy.url)
+    if not step.hangs:
+        trap(proxy, step, lab)
+    if not has_begun:
+        await bench.begin_restore()
+    if step.hangs:
+        await corestore.hanging()
+        assert not (has_begun and lab.client.containers(filters={"name": lab.prefix})), step
+    if step.hangs and step.write:
+        trap(proxy, step, lab)
+        await corestore.release()
+    if step.write:
+        await bench.gone()
+        proxy.trap = None
+    else:
+        await bench.kill()
+        await (corestore.release() if step.is_carried_out else corestore.restart())
+    is_stopped = STOPPED in bench.labels()
+    assert is_stopped is step.is_stopped, step
+    assert is_stopped or version_index(lab, "shop") == before, step
+    return is_stopped
+
+
+async def ready(bench: Bench, proxy: EngineProxy) -> None:
+    """A service that runs, and was backed up and replicated."""
     await bench.tell()
-    with engine_proxy(lab.host, lab.folder) as proxy:
-        through = {"DOCKER_HOST": proxy.url}
-        await bench.start(**through)
-        await bench.runs()
-        await bench.write(GOOD)
-        assert (await bench.backup(replicate=True))["status"] == "completed"
-        await bench.write(LATER)
-        bench.lose_archive()
-        await bench.lose_volume()
-        before = version_index(lab, "shop")
-        has_begun = False
+    await bench.start(DOCKER_HOST=proxy.url)
+    await bench.runs()
+    await bench.write(GOOD)
+    assert (await bench.backup(replicate=True))["status"] == "completed"
+
+
+async def destroyed(bench: Bench) -> None:
+    """Nothing of it is left but the copies at Cloudly."""
+    await bench.write(LATER)
+    bench.lose_archive()
+    await bench.lose_volume()
+
+
+async def test_killed_at_each_step(bench: Bench) -> None:
+    """After each kill one more start: what had begun goes on without being asked, else it is asked for. All is whole, always."""
+    with engine_proxy(bench.lab.host, bench.lab.folder) as proxy:
+        await ready(bench, proxy)
         for step in STEPS:
-            if step.hangs:
-                await corestore.fault(kind="hang", **step.hangs)
-            if bench.daemon is None:
-                await bench.start(**through)
-            if not step.hangs:
-                trap(proxy, step, lab)
-            if not has_begun:
-                await bench.begin_restore()
-            if step.hangs:
-                await corestore.hanging()
-                assert not (has_begun and lab.client.containers(filters={"name": lab.prefix})), step
-            if step.hangs and step.write:
-                trap(proxy, step, lab)
-                await corestore.release()
-            if step.write:
-                await bench.gone()
-                proxy.trap = None
-            else:
-                await bench.kill()
-                await (corestore.release() if step.is_carried_out else corestore.restart())
-            has_begun = STOPPED in bench.labels()
-            assert has_begun is step.is_stopped, step
-            assert has_begun or version_index(lab, "shop") == before, step
-        await bench.start(**through)
+            await destroyed(bench)
+            has_begun = await killed(bench, proxy, step)
+            await bench.start(DOCKER_HOST=proxy.url)
+            if has_begun:
+                await bench.runs()
+                assert await bench.read() == GOOD, step
+            result = await bench.restore()  # the result waits for whoever asks
+            assert result["status"] == "completed", (step, result)
+            await bench.runs()
+            assert await bench.read() == GOOD, step
+
+
+async def test_killed_at_every_step(bench: Bench) -> None:
+    """One restore, killed again and again, wherever it gets to. It ends where nobody kills it any more."""
+    corestore, has_begun = bench.corestore, False
+    with engine_proxy(bench.lab.host, bench.lab.folder) as proxy:
+        await ready(bench, proxy)
+        await destroyed(bench)
+        for step in STEPS:
+            has_begun = await killed(bench, proxy, step, has_begun=has_begun)
+        await bench.start(DOCKER_HOST=proxy.url)
         await bench.runs()
         assert await bench.read() == GOOD
         result = await bench.restore()
