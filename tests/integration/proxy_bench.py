@@ -126,7 +126,7 @@ async def get(
         raise NoAnswer(str(error.__cause__ or error) or type(error).__name__) from error
 
 
-async def serving(port: int, host: str, ca: trustme.CA, count: int, *, seconds: float = 20) -> None:
+async def serving(port: int, host: str, ca: trustme.CA, count: int, *, seconds: float = 60) -> None:
     """Wait until so many tasks answer for `host`: Swarm says that a task runs before its server listens."""
     names: set[str] = set()
     with trio.fail_after(seconds):
