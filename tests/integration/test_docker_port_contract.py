@@ -156,6 +156,11 @@ class Port(SwarmPort):
         return found
 
 
+def in_upper_case(name: str) -> str:
+    """The same name to the engine: only the last letter differs, so that it is cleaned up with the others."""
+    return name[:-1] + name[-1].upper()
+
+
 @pytest.fixture
 def port(bench: Bench) -> Port:
     """The port, on one engine after the other."""
@@ -568,8 +573,56 @@ async def test_what_is_there_already_is_a_lost_race(port: Port) -> None:
     """Somebody made the object in between: look again."""
     for spec in (port.idle(), port.secret(), port.network()):
         await port.make(spec)
-        with pytest.raises(LostRace, match="exist"):
+        with pytest.raises(LostRace, match="somebody else made one of this name"):
             await port.make(spec)
+
+
+async def test_a_name_that_was_seen_is_taken_for_good(port: Port) -> None:
+    """What was there when we looked is no race: the engine compares names without case, and the refusal shows the other."""
+    specs: dict[str, ServiceSpec | SecretSpec | NetworkSpec] = {
+        "service": port.idle(),
+        "secret": port.secret(),
+        "network": port.network(),
+    }
+    for kind, spec in specs.items():
+        await port.make(spec)
+        await port.observe()
+        with pytest.raises(
+            Refused, match=f"creating {kind} {spec.name}: there is another {kind} of this name"
+        ):
+            await port.make(spec)
+        other = evolve(spec, name=in_upper_case(spec.name))
+        with pytest.raises(Refused, match=f"{kind} {spec.name}, and Swarm compares names without case"):
+            await port.make(other)
+
+
+async def test_a_name_that_is_taken_unseen_is_refused_the_second_time(port: Port) -> None:
+    """A conflict with something that no look shows is a lost race once, and then a refusal."""
+    specs: tuple[ServiceSpec | SecretSpec | NetworkSpec, ...] = (port.idle(), port.secret(), port.network())
+    for spec in specs:
+        await port.make(spec)
+        with pytest.raises(LostRace):
+            await port.make(spec)
+        with pytest.raises(Refused, match="taken, by something that the engine does not list"):
+            await port.make(spec)
+
+
+async def test_a_name_is_free_again_once_its_object_is_removed(port: Port) -> None:
+    """A service that is renamed in case only is made after the old one went."""
+    await port.make(port.idle())
+    old = await port.service()
+    await port.apply(Remove(old, STAGE, "unwanted"))
+    await port.make(evolve(port.idle(), name=in_upper_case(old.name)))
+    assert (await port.service("A")).name == in_upper_case(old.name)
+
+
+async def test_a_secret_that_vanished_before_its_service_was_made_is_a_lost_race(port: Port) -> None:
+    """The engine calls it an invalid argument; it was there when we looked."""
+    await port.make(port.secret())
+    secret = await port.seen_secret()
+    await port.bench.engine.remove_secret(secret.id)
+    with pytest.raises(LostRace, match="secret not found"):
+        await port.make(port.idle(secrets=(SecretFile(port.bench.name("s")),)))
 
 
 async def test_what_is_gone_is_a_lost_race(port: Port) -> None:

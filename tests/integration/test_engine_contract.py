@@ -98,6 +98,19 @@ async def test_a_network_name_is_taken_once(bench: Bench) -> None:
         await bench.engine.create_network(config)
 
 
+async def test_names_are_compared_without_case(bench: Bench) -> None:
+    """A name that differs in case only is taken; of a network that is said with 500."""
+    await bench.create(idle(bench, "a"))
+    with refused(409, "name conflicts with an existing object"):
+        await bench.create(idle(bench, "A"))
+    await secret(bench, "s")
+    with refused(409, "already exists"):
+        await secret(bench, "S")
+    await bench.engine.create_network({"Name": bench.name("n"), "Driver": "overlay"})
+    with refused(500, "name conflicts with an existing object"):
+        await bench.engine.create_network({"Name": bench.name("N"), "Driver": "overlay"})
+
+
 async def test_a_service_keeps_its_mode(bench: Bench) -> None:
     """A replicated service cannot become a global one."""
     identity = await bench.create(idle(bench))

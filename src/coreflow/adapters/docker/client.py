@@ -324,8 +324,9 @@ def _raise_for_status(answer: requests.Response) -> None:
         try:
             message = str(answer.json()["message"])
         except (ValueError, KeyError, TypeError):
-            message = answer.text.strip() or answer.reason
-        raise EngineError(answer.status_code, message)
+            text = answer.text.strip()
+            message = f"{answer.reason} (a page, not an engine's answer)" if text[:1] == "<" else text
+        raise EngineError(answer.status_code, message or answer.reason)
 
 
 def _loaded(text: str) -> Iterator[str]:

@@ -502,7 +502,7 @@ class MemoryEngine:
 
     def _create_service(self, spec: Mapping[str, Any], auth: str | None) -> str:
         stored = self._checked(spec)
-        if any(document["Spec"]["Name"] == stored["Name"] for document in self._services.values()):
+        if any(_same_name(document["Spec"]["Name"], stored["Name"]) for document in self._services.values()):
             raise EngineError(
                 409,
                 f"rpc error: code = AlreadyExists desc = name conflicts with an existing object: service {stored['Name']} already exists",
@@ -1029,7 +1029,7 @@ class MemoryEngine:
         data = base64.b64decode(spec.get("Data") or "")
         echo.check_secret(spec, len(data))
         name = spec["Name"]
-        if any(document["Spec"]["Name"] == name for document, _ in self._secrets.values()):
+        if any(_same_name(document["Spec"]["Name"], name) for document, _ in self._secrets.values()):
             raise EngineError(409, f"rpc error: code = AlreadyExists desc = secret {name} already exists")
         identity = self._new_id("secret")
         document: Document = {
@@ -1059,6 +1059,9 @@ class MemoryEngine:
         name = config["Name"]
         if any(document["Name"] == name for document in self._networks.values()):
             raise EngineError(409, f"network with name {name} already exists")
+        swarm_wide = [d["Name"] for d in self._networks.values() if d["Scope"] == "swarm"]
+        if config.get("Driver") == "overlay" and any(_same_name(other, name) for other in swarm_wide):
+            raise EngineError(500, "rpc error: code = Unknown desc = name conflicts with an existing object")
         wanted = ((config.get("IPAM") or {}).get("Config") or [{}])[0].get("Subnet")
         taken = [
             ipaddress.ip_network(s, strict=False)
@@ -1186,6 +1189,11 @@ class MemoryEngine:
 
 def _digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _same_name(one: str, other: str) -> bool:
+    """SwarmKit compares names without case (measured on 20.10 and 26.1)."""
+    return one.lower() == other.lower()
 
 
 def _subnets(network: Document) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """The Docker port over any engine: lists in, one write per action out, the engine's errors translated at the door."""
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar, assert_never
@@ -28,17 +27,11 @@ from coreflow.domain.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpe
 
 from . import wire
 from .engine import Document, Engine, EngineError, EngineUnreachable
+from .errors import is_conflict, translated
+from .names import Kind, Names
 
 T = TypeVar("T")
 
-NOT_A_MANAGER = "this engine is not a Swarm manager (docker swarm init, or ask a manager)"
-_OUT_OF_SEQUENCE = "update out of sequence"
-_BUSY = (
-    "rpc error: code = Unavailable",
-    "rpc error: code = DeadlineExceeded",
-    "context deadline exceeded",
-    "does not have a leader",
-)
 _NO_LOGIN = (
     "unauthorized",
     "authentication required",
@@ -47,8 +40,6 @@ _NO_LOGIN = (
     "incorrect username or password",
 )
 _NO_IMAGE = ("not found", "manifest unknown", "name unknown", "name invalid", "no such image")
-_GONE = re.compile(r"(network|secret) .*not found")
-"""What a service needs was there when we looked."""
 _REASON_LIMIT = 200
 """Characters of an error that a label keeps."""
 
@@ -64,20 +55,6 @@ def _translated(what: str) -> Iterator[None]:
         raise translated(exc, what) from exc
 
 
-def translated(exc: EngineError, what: str) -> PortError:
-    """The port error for an engine error: by status where the status tells, else by text."""
-    text = exc.message
-    if _OUT_OF_SEQUENCE in text:
-        return LostRace(f"{what}: it changed in between")
-    if exc.status == 503 or "not a swarm manager" in text:
-        return Unavailable(f"{what}: {NOT_A_MANAGER}")
-    if exc.status == 409 or (_GONE.search(text) and exc.status in {404, 500}):
-        return LostRace(f"{what}: {text}")
-    if exc.status >= 500 and any(sign in text for sign in _BUSY):
-        return Unavailable(f"{what}: {text}")
-    return Refused(f"{what}: {text}")
-
-
 class SwarmPort:
     """`DockerPort` on any engine.
 
@@ -90,6 +67,7 @@ class SwarmPort:
         self._services: dict[str, tuple[int, ObservedService]] = {}
         self._network_names: dict[str, str] = {}
         self._secret_ids: dict[str, str] = {}
+        self._names = Names()
         self._own_node: NodeId | None = None
         self._plugins: frozenset[str] = frozenset()
 
@@ -121,6 +99,9 @@ class SwarmPort:
             self._own_node = NodeId(info["Swarm"]["NodeID"])
         self._plugins = frozenset().union(*(node.volume_plugins for node in observed_nodes))
         observed = self._read_services(services)
+        self._names.saw("service", (service.name for service in observed))
+        self._names.saw("secret", self._secret_ids)
+        self._names.saw("network", names.values())
         return Observed(
             services=observed,
             tasks=self._read_tasks(tasks, services, observed),
@@ -262,13 +243,26 @@ class SwarmPort:
             case _:
                 assert_never(action)
 
+    @contextmanager
+    def _creating(self, kind: Kind, name: str) -> Iterator[None]:
+        """Translate errors, and find out what a name that is taken means."""
+        what = f"creating {kind} {name}"
+        with _translated(what):
+            try:
+                yield
+            except EngineError as exc:
+                if is_conflict(exc):
+                    raise self._names.conflict(kind, name, what) from exc
+                raise
+        self._names.made(kind, name)
+
     async def _make(self, spec: Spec) -> None:
         match spec:
             case NetworkSpec():
-                with _translated(f"creating network {spec.name}"):
+                with self._creating("network", spec.name):
                     await self._engine.create_network(wire.network_document(spec))
             case SecretSpec():
-                with _translated(f"creating secret {spec.name}"):
+                with self._creating("secret", spec.name):
                     document = wire.secret_document(spec)
                     self._secret_ids[spec.name] = await self._engine.create_secret(document)
             case ServiceSpec():
@@ -280,7 +274,7 @@ class SwarmPort:
 
     async def _create(self, spec: ServiceSpec, old: ObservedService | None = None) -> None:
         await self._wake_volume_plugins(spec)
-        with _translated(f"creating service {spec.name}"):
+        with self._creating("service", spec.name):
             document = wire.service_document(
                 spec,
                 secret_ids=self._ids_of(spec),
@@ -370,17 +364,18 @@ class SwarmPort:
             except EngineError as exc:
                 if exc.status != 404:
                     raise
+        self._names.removed("service", target.name)
 
     async def _remove_secret(self, target: ObservedSecret) -> None:
         with _translated(f"removing secret {target.name}"):
             try:
                 await self._engine.remove_secret(target.id)
             except EngineError as exc:
-                if exc.status == 404:
-                    return
                 if "is in use" in exc.message:
                     raise LostRace(f"removing secret {target.name}: a service mounts it") from exc
-                raise
+                if exc.status != 404:
+                    raise
+        self._names.removed("secret", target.name)
 
     def _ids_of(self, spec: ServiceSpec) -> Mapping[str, str]:
         missing = [file.secret_name for file in spec.body.secrets if file.secret_name not in self._secret_ids]

@@ -1,0 +1,142 @@
+"""What an engine's error means for us: one table for the texts of SwarmKit, gRPC, the daemon and what stands before it.
+
+Three answers are possible: the same request may succeed later (`Unavailable`), somebody was faster, so look again
+(`LostRace`), or repeating the request is pointless (`Refused`). The first rule that matches decides. Where none does, the
+HTTP status does: 5xx is the engine's fault and is tried again, 4xx is the request's.
+
+Sources: SwarmKit's `manager/state/raft`, `manager/state/store` and `manager/controlapi`, gRPC's status codes and moby's
+`api/server/httpstatus`, which maps them: AlreadyExists to 409, NotFound to 404, InvalidArgument and FailedPrecondition to
+400, Unavailable to 503, Unimplemented to 501, all others to 500. The texts stand in the daemons of 20.10 and 26.1 alike,
+unless a rule says otherwise.
+"""
+
+import re
+from collections.abc import Iterable
+
+from attrs import field, frozen
+
+from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
+
+from .engine import EngineError
+
+NOT_A_MANAGER = "this engine is not a Swarm manager (docker swarm init, or ask a manager)"
+GOT_READY = "this engine is a manager that is not ready yet, or cannot reach the other managers"
+CHANGED = "it changed in between"
+TEXT_LIMIT = 600
+"""Characters of an engine's text that a message keeps."""
+
+_GRPC = r"^rpc error: code = (?:{}) desc = "
+
+
+def _compiled(text: str) -> re.Pattern[str]:
+    return re.compile(text)
+
+
+def _set(statuses: Iterable[int]) -> frozenset[int]:
+    return frozenset(statuses)
+
+
+@frozen
+class Rule:
+    """An error that is known: by its text, in some statuses or in any."""
+
+    kind: type[PortError]
+    text: re.Pattern[str] = field(converter=_compiled)
+    statuses: frozenset[int] = field(default=(), converter=_set)
+    says: str = ""
+    """What we say instead of the engine's text."""
+
+    def matches(self, exc: EngineError) -> bool:
+        """Whether this is the error."""
+        return (not self.statuses or exc.status in self.statuses) and bool(self.text.search(exc.message))
+
+
+_ANY = r"rpc error: code = \w+ desc = "
+_FAULTS = frozenset(range(500, 600))
+_SHORT_OF_SPACE = (
+    r"no space left on device|too many open files|cannot allocate memory|disk quota exceeded"
+    r"|resource temporarily unavailable|input/output error|read-only file system"
+)
+_CUT_OFF = (
+    r"connection (?:refused|reset by peer|timed out)|broken pipe|i/o timeout|no route to host"
+    r"|network is unreachable|unexpected EOF|: EOF$|^EOF$"
+)
+_NOT_OURS = "Unavailable|DeadlineExceeded|Canceled|Aborted|ResourceExhausted|Internal|DataLoss"
+
+RULES: tuple[Rule, ...] = (
+    # somebody was faster
+    Rule(LostRace, r"update out of sequence", _FAULTS, says=CHANGED),
+    Rule(LostRace, rf"^(?:{_ANY})?object does not exist$", _FAULTS, says="it is gone"),
+    Rule(LostRace, r"\b(?:service|network|secret|config) (?:\S+ )?not found", {400, 404, 500}),
+    # too large is too large tomorrow
+    Rule(Refused, r"(?:sending|send|received) message larger than max", _FAULTS),
+    Rule(Refused, r"message is too large and can't be sent", _FAULTS),
+    # the managers have no leader, a new one, or stop
+    Rule(Unavailable, r"raft: |raft proposal dropped", _FAULTS),  # the latter since 26.1
+    Rule(Unavailable, r"node lost leader status|no elected cluster leader|node is stopped", _FAULTS),
+    Rule(Unavailable, r"redirect to leader|does not have a leader|too few managers are online", _FAULTS),
+    Rule(
+        Unavailable,
+        r"(?:manager|dispatcher|store|allocator|broker) (?:is|was) (?:stopped|closed|not running)",
+        _FAULTS,
+    ),
+    Rule(Unavailable, r"store lock (?:was )?held", _FAULTS),
+    # this engine is no manager now
+    Rule(Unavailable, r"not a swarm manager\. Manager is being prepared", says=GOT_READY),
+    Rule(Unavailable, r"not a swarm manager|not part of a swarm", says=NOT_A_MANAGER),
+    Rule(Unavailable, r"^Swarm is encrypted|^Swarm certificates have expired"),
+    # gRPC, between this engine and the leader
+    Rule(Unavailable, _GRPC.format(_NOT_OURS)),
+    Rule(
+        Unavailable,
+        r"context (?:deadline exceeded|canceled)|request canceled|Client\.Timeout exceeded",
+        _FAULTS,
+    ),
+    Rule(Unavailable, r"transport is closing|grpc: the (?:client )?connection is ", _FAULTS),
+    Rule(Unavailable, r"all SubConns are in TransientFailure|connection error: desc", _FAULTS),
+    Rule(Unavailable, _CUT_OFF, _FAULTS),
+    # the machine under the engine; a load tells of it with status 200 and a text, which reaches us as 400
+    Rule(Unavailable, _SHORT_OF_SPACE),
+    # a name that is taken: whether for good is for the port to find out
+    Rule(LostRace, r"", {409}),
+    Rule(LostRace, r"name conflicts with an existing object", _FAULTS),
+    # the request is wrong, though the status says otherwise (20.10 answers 500 to names and subnets that it cannot read)
+    Rule(Refused, rf"^(?:{_ANY})?(?:[Ii]nvalid|[Uu]nsupported|json:|cannot unmarshal)\b", _FAULTS),
+    Rule(Refused, r"", {501, 505}),
+    # the engine, or a proxy before it, has too much to do
+    Rule(Unavailable, r"", {408, 421, 423, 425, 429}),
+    Rule(Unavailable, r"", _FAULTS),
+    Rule(Refused, r""),
+)
+"""First match wins; the last one matches everything."""
+
+_TAKEN = re.compile(r"name conflicts with an existing object|already exists")
+
+
+def is_conflict(exc: EngineError) -> bool:
+    """Whether a name is taken already.
+
+    Services and secrets say it with 409, a network whose name differs in case only with 500 (measured on 20.10 and 26.1).
+    """
+    return exc.status in {409, 500} and bool(_TAKEN.search(exc.message))
+
+
+def rule_of(exc: EngineError) -> Rule:
+    """The rule that decides about an error."""
+    return next(rule for rule in RULES if rule.matches(exc))
+
+
+def said(text: str) -> str:
+    """An engine's text as it may go into a message: one line of bounded length."""
+    line = " ".join(text.split())
+    return (
+        line
+        if len(line) <= TEXT_LIMIT
+        else f"{line[:TEXT_LIMIT]}… ({len(line) - TEXT_LIMIT} more characters)"
+    )
+
+
+def translated(exc: EngineError, what: str) -> PortError:
+    """The port error for an engine error. `what` names the call for a person."""
+    rule = rule_of(exc)
+    return rule.kind(f"{what}: {rule.says or said(exc.message)}")
