@@ -8,10 +8,13 @@ twice, and leaves timestamps as the text that they are in JSON, too.
 """
 
 import hashlib
+import json
+import math
 import os
+import re
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -21,10 +24,10 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import orjson
 import trio
 import yaml
-from yaml.constructor import SafeConstructor
+from attrs import evolve
 
 from coreflow.domain.bindings import BindingStatus
-from coreflow.domain.codec import RecordDecoder
+from coreflow.domain.codec import RecordDecoder, Unclear
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
 from coreflow.domain.records import CertificateRecord, Records, certificate_in
 from coreflow.domain.specs import ImageSpec
@@ -88,8 +91,19 @@ class FileCloudly:
         digest = hashlib.sha256(data).digest()
         if self._known is None or self._known[0] != digest:
             with quiet(enabled=len(data) >= LARGE_DOCUMENT):
-                self._known = digest, self._decoder.decode(_parse(self.path, data))
+                self._known = digest, self._decode(data)
         return self._known[1]
+
+    def _decode(self, data: bytes) -> Records:
+        document, lines = _parse(self.path, data)
+        try:
+            records = self._decoder.decode(document)
+        except InvalidRecord as exc:
+            known = lines()
+            problems = (Problem(_with_line(problem.path, known), problem.text) for problem in exc.problems)
+        else:
+            return _with_lines(records, lines) if records.rejected else records
+        raise InvalidRecord(*problems)
 
     def _content(self) -> bytes:
         """The bytes of the file. Raises Unavailable when somebody wrote to it meanwhile."""
@@ -191,8 +205,16 @@ async def _differences(
 # bytes -> document
 
 
-def _parse(path: Path, data: bytes) -> object:
-    """The document in a file, as JSON or YAML by the file's suffix; without one, by looks.
+def _no_lines() -> dict[str, int]:
+    return {}
+
+
+Lines = Callable[[], Mapping[str, int]]
+"""Gives the lines of a document's values, by path; empty where that is not known."""
+
+
+def _parse(path: Path, data: bytes) -> tuple[object, Lines]:
+    """The document in a file, as JSON or YAML by the file's suffix; without one, by looks. And where its values are.
 
     Raises InvalidRecord with the line of what is wrong.
     """
@@ -201,15 +223,16 @@ def _parse(path: Path, data: bytes) -> object:
         _refuse(path, 0, "the file is empty: perhaps it is being written")
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return parse_json(path, data)
+        return parse_json(path, data), _no_lines
+    lines = partial(yaml_lines, data)
     if suffix in {".yaml", ".yml"} or not data.lstrip().startswith(b"{"):
-        return parse_yaml(path, data)
+        return parse_yaml(path, data), lines
     try:
-        return parse_json(path, data)
+        return parse_json(path, data), _no_lines
     except InvalidRecord as exc:
         problem = exc
     try:
-        return parse_yaml(path, data)
+        return parse_yaml(path, data), lines
     except InvalidRecord:
         raise problem from None
 
@@ -232,11 +255,55 @@ def _check_encoding(path: Path, data: bytes) -> None:
 def parse_json(path: Path, data: bytes) -> object:
     """The document in JSON text. Raises InvalidRecord with the line of what is wrong; `path` is for its text."""
     try:
-        return orjson.loads(data)
+        document = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
         line, reason = exc.lineno - 1, exc.msg
+    else:
+        _check_keys(path, data)
+        return document
     _check_encoding(path, data)
     _refuse(path, line, f"this is not valid JSON ({reason})")
+
+
+class _Doubled(Exception):
+    """A key occurs twice."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    if len(dict.fromkeys(key for key, _ in pairs)) < len(pairs):
+        raise _Doubled
+
+
+def _check_keys(path: Path, data: bytes) -> None:
+    """Refuse valid JSON in which a key occurs twice in its mapping: parsers silently take the last."""
+    try:
+        json.loads(data, object_pairs_hook=_once, parse_int=str, parse_float=str)
+    except _Doubled:
+        line = _line_of_doubled(data.decode())
+    except RecursionError:
+        _refuse(path, 0, "too many mappings and lists inside each other")
+    else:
+        return
+    _refuse(path, line, "this key occurs twice in its mapping")
+
+
+_JSON_TOKEN = re.compile(r'[{}\[\]]|("(?:[^"\\]|\\.)*")(\s*:)?', re.DOTALL)
+
+
+def _line_of_doubled(text: str) -> int:
+    """The line, from 0, of the first key in valid JSON that was there before in its mapping; 0 if there is none."""
+    open_: list[set[str]] = [set()]
+    for token in _JSON_TOKEN.finditer(text):
+        if token[0] in {"{", "["}:
+            open_.append(set())
+        elif token[0] in {"}", "]"}:
+            open_.pop()
+        elif token[2] is not None:
+            key = json.loads(token[1])
+            if key in open_[-1]:
+                return text.count("\n", 0, token.start())
+            open_[-1].add(key)
+    return 0
 
 
 def parse_yaml(path: Path, data: bytes, base: type | None = None) -> object:
@@ -262,16 +329,63 @@ def parse_yaml(path: Path, data: bytes, base: type | None = None) -> object:
 _HARMLESS = ("did not find expected ", "could not find expected ")
 """How messages begin whose quotes are the parser's own words; others may quote the file."""
 _TAG = "tag:yaml.org,2002:"
-_TEXT = frozenset({f"{_TAG}str", f"{_TAG}timestamp", f"{_TAG}value"})
-_MERGE_TAG = f"{_TAG}merge"
-_SCALARS: dict[str, Callable[[Any, yaml.ScalarNode], Any]] = {
-    f"{_TAG}null": SafeConstructor.construct_yaml_null,
-    f"{_TAG}bool": SafeConstructor.construct_yaml_bool,
-    f"{_TAG}int": SafeConstructor.construct_yaml_int,
-    f"{_TAG}float": SafeConstructor.construct_yaml_float,
-}
+_TEXT = frozenset({f"{_TAG}str", f"{_TAG}timestamp", f"{_TAG}value", "!"})
 _MERGE = object()
 """Stands for the key `<<`."""
+_WORDS: dict[str, object] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **{f"{sign}{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")},
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+    "<<": _MERGE,
+}
+"""Plain scalars that are not text, besides numbers (source: YAML 1.2.2, 10.3.2, and merge keys of YAML 1.1)."""
+_NUMBER = re.compile(
+    r"(?P<zero>[-+]?0[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)|(?P<int>[-+]?[0-9]+)|0o(?P<oct>[0-7]+)|0x(?P<hex>[0-9a-fA-F]+)"
+    r"|(?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
+)
+_NUMBERS: dict[str | None, Callable[[str], object]] = {
+    "int": int,
+    "oct": partial(int, base=8),
+    "hex": partial(int, base=16),
+    "float": float,
+}
+_STARTS = frozenset({*"0123456789+-.", *(word[:1] for word in _WORDS)})
+"""What a plain scalar begins with that may be something else than text."""
+_LEADING_ZERO = Unclear(
+    "a number does not begin with 0: leave the 0 out, or put quotes around it if it is text"
+)
+_TOO_LONG = Unclear("this number has too many digits: put quotes around it if it is text")
+_FITS: dict[str, Callable[[object], bool]] = {
+    f"{_TAG}null": lambda value: value is None,
+    f"{_TAG}bool": lambda value: type(value) is bool,
+    f"{_TAG}int": lambda value: type(value) is int or type(value) is Unclear,
+    f"{_TAG}float": lambda value: type(value) in {int, float, Unclear},
+    f"{_TAG}merge": lambda value: value is _MERGE,
+}
+"""What a tag allows."""
+
+
+def _meaning(text: str) -> object:
+    """What a plain scalar is: the core schema of YAML 1.2, except that a number with a leading zero is unclear.
+
+    Such a number is octal in YAML 1.1 and decimal in 1.2, and its author may have meant text.
+    """
+    if text[:1] not in _STARTS:
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return text
+    kind = match.lastgroup
+    if kind == "zero":
+        return _LEADING_ZERO
+    try:
+        return _NUMBERS[kind](match[kind or 0])
+    except ValueError:  # Python has a limit of digits
+        return _TOO_LONG
 
 
 class _YamlReader:
@@ -357,17 +471,79 @@ class _YamlReader:
     def _plain(self, event: Any) -> object:
         text: str = event.value
         tag = event.tag
-        if tag in {None, "!"}:
-            if not event.implicit[0]:  # in quotes
-                return text
-            tag = self._loader.resolve(yaml.ScalarNode, text, event.implicit)
+        if tag is None:
+            return _meaning(text) if event.implicit[0] else text  # in quotes it is text
         if tag in _TEXT:
             return text
-        if tag == _MERGE_TAG:
-            return _MERGE
-        construct = _SCALARS.get(tag)
-        if construct is None:
+        fits = _FITS.get(tag)
+        if fits is None:
             self._wrong(event, "this tag is not understood")
-        with suppress(ValueError, KeyError, IndexError):
-            return construct(self._loader, yaml.ScalarNode(tag, text))
-        return self._wrong(event, "this value does not fit its tag")
+        value = _meaning(text)
+        if not fits(value):
+            self._wrong(event, "this value does not fit its tag")
+        return float(value) if tag == f"{_TAG}float" and type(value) is int else value
+
+
+# paths -> lines
+
+
+def yaml_lines(data: bytes) -> dict[str, int]:
+    """The line of every value of a YAML document that can be read, by its path as problems name it (`$.a[0].b`)."""
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(data)
+    lines: dict[str, int] = {}
+    open_: list[_Collection] = [_Collection("", is_mapping=False)]
+    while type(event := loader.get_event()) is not yaml.StreamEndEvent:
+        if isinstance(event, yaml.CollectionEndEvent):
+            open_.pop()
+        elif isinstance(event, yaml.NodeEvent):
+            path = open_[-1].path_of(event)
+            if path is not None:
+                lines.setdefault(path, open_[-1].line)
+            if isinstance(event, yaml.CollectionStartEvent):
+                open_.append(_Collection(path or "", is_mapping=isinstance(event, yaml.MappingStartEvent)))
+    return lines
+
+
+class _Collection:
+    """A mapping or a list whose values are being counted; the outermost one holds the document alone."""
+
+    def __init__(self, path: str, *, is_mapping: bool) -> None:
+        self._path, self._is_mapping = path, is_mapping
+        self._key: str | None = None
+        self._index = 0
+        self.line = 0
+        """That of the value whose path was given last, or of its key."""
+
+    def path_of(self, event: Any) -> str | None:
+        """The path of the next value, or None for a key."""
+        if not self._is_mapping:
+            self.line = event.start_mark.line + 1
+            self._index += 1
+            return f"{self._path}[{self._index - 1}]" if self._path else "$"
+        if self._key is None:
+            self._key, self.line = str(getattr(event, "value", "")), event.start_mark.line + 1
+            return None
+        key, self._key = self._key, None
+        return f"{self._path}.{key}"
+
+
+_LAST_STEP = re.compile(r"(?:\.[^.\[]*|\[[0-9]*\]| \(key\))$")
+
+
+def _with_lines(records: Records, lines: Lines) -> Records:
+    known = lines()
+    rejected = (
+        evolve(one, reasons=tuple(_with_line(reason, known) for reason in one.reasons))
+        for one in records.rejected
+    )
+    return evolve(records, rejected=tuple(rejected))
+
+
+def _with_line(reason: str, lines: Mapping[str, int]) -> str:
+    """A problem's text with the line of its path, or of what is nearest above it."""
+    path = reason.rpartition(" @ ")[2]
+    while path not in lines:
+        path, before = _LAST_STEP.sub("", path), path
+        if path == before:
+            return reason
+    return reason if path == "$" else f"{reason} (line {lines[path]})"

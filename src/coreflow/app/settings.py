@@ -38,7 +38,8 @@ HOURLY = "0 0 * * * *"
 _PREFIX = "COREFLOW_"
 _NOT_SETTINGS = ("COREFLOW_TEST_", "COREFLOW_ENGINE_", "COREFLOW_REQUIRE_")
 """Variables of the project's own test engine."""
-_NULL = "tag:yaml.org,2002:null"
+_NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
+_COUNT = re.compile(r"[0-9]{1,7}")
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):(?P<port>[0-9]{1,5})")
 _DOTENV_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)\s*=\s*(?P<value>.*?)\s*")
@@ -227,7 +228,7 @@ def _seconds(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+    if _COUNT.fullmatch(text) is None or not 1 <= int(text) <= 1_000_000:
         raise _Wrong("must be a whole number, 1 or more")
     return int(text)
 
@@ -797,6 +798,8 @@ def _mapping_scalars(node: yaml.Node | None) -> dict[str, str | None]:
         if name is None or name in seen:
             what = "has a name that is not text" if name is None else "has a name twice"
             raise _Wrong(f"{what} in line {key.start_mark.line + 1}")
+        if key.tag == _MERGE:
+            raise _Wrong(f"has << in line {key.start_mark.line + 1}: write what it brings in")
         seen.add(name)
         if value.tag != _NULL:
             values[name] = value.value if isinstance(value, yaml.ScalarNode) else None

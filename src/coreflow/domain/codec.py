@@ -82,6 +82,22 @@ _PLAIN_JSON = (
 """Only what JSON itself has: a date is not its text."""
 
 
+@attrs.frozen
+class Unclear:
+    """Stands in a document for a value that its reader will not guess: the record that uses it is rejected.
+
+    `text` says what to write instead, and nothing of the value.
+    """
+
+    text: str
+
+
+_NUMBERS = (int, float)
+_BEYOND_WHOLE = 2**63
+_BEYOND_FLOATS = 2**1023
+"""A whole number that some float cannot hold."""
+
+
 class _Wrong(ValueError):
     """A value of the wrong type; `path` leads from the field to the culprit."""
 
@@ -90,8 +106,24 @@ class _Wrong(ValueError):
         self.path = path
 
 
+_HINTS: dict[tuple[type, type], str] = {
+    (str, int): ": put quotes around it",
+    (str, float): ": put quotes around it",
+    (str, bool): ": put quotes around it",
+    (bool, str): ": write true or false, without quotes",
+    (int, str): ": write digits, without quotes",
+    (float, str): ": write digits, without quotes",
+}
+"""What to write instead, by what is expected and what is there."""
+
+
 def _expected(kind: type, value: object) -> str:
-    return f"expected {_TYPE_NAMES[kind]}, got {_TYPE_NAMES.get(type(value), type(value).__name__)}"
+    got = type(value)
+    if isinstance(value, Unclear):
+        return value.text
+    return (
+        f"expected {_TYPE_NAMES[kind]}, got {_TYPE_NAMES.get(got, got.__name__)}{_HINTS.get((kind, got), '')}"
+    )
 
 
 def _text(value: Any, _: Any = None) -> str:
@@ -122,9 +154,15 @@ def _whole(value: Any, _: Any) -> int:
 
 
 def _number(value: Any, _: Any) -> float:
-    if (type(value) is int or type(value) is float) and math.isfinite(value):
+    if type(value) is int and abs(value) < _BEYOND_FLOATS:
         return float(value)
-    raise _Wrong(_expected(float, value))
+    if type(value) is float and math.isfinite(value):
+        return value
+    raise _Wrong(
+        "expected a number that can be written in digits"
+        if type(value) in _NUMBERS
+        else _expected(float, value)
+    )
 
 
 def _text_map(value: Any, _: Any = None) -> dict[str, str]:
@@ -132,27 +170,54 @@ def _text_map(value: Any, _: Any = None) -> dict[str, str]:
         raise _Wrong(_expected(dict, value))
     for key, item in value.items():
         if type(key) is not str or type(item) is not str or not (key.isascii() and item.isascii()):
-            _check_entries(value)  # in the common case there is nothing to look at closely
-            break
+            return _entries(value)  # in the common case there is nothing to look at closely
     return dict(value)
 
 
-def _check_entries(value: Mapping[Any, Any]) -> None:
+def _entries(value: Mapping[Any, Any]) -> dict[str, str]:
+    """The entries that are there: one whose value is null counts as left out."""
     problems: list[Problem] = []
     for key, item in value.items():
-        for part, where in ((key, " (key)"), (item, "")):
+        for part, where in ((key, " (key)"), ("" if item is None else item, "")):
             try:
                 _text(part)
             except _Wrong as exc:
                 problems.append(Problem(f".{_printable(str(key))}{where}", str(exc)))
     if problems:
         raise InvalidRecord(*problems)
+    return {key: item for key, item in value.items() if item is not None}
 
 
 def _object_map(value: Any, _: Any) -> dict[str, object]:
     if type(value) is not dict:
         raise _Wrong(_expected(dict, value))
+    if problems := list(_not_plain(value, "")):
+        raise InvalidRecord(*problems)
     return dict(value)
+
+
+def _not_plain(value: object, path: str) -> Iterator[Problem]:
+    """What a value has in it that JSON has no word for: another JSON text could not be made of it."""
+    if type(value) is dict:
+        for key, item in value.items():
+            here = f"{path}.{_printable(str(key))}"
+            if not _is_text(key):
+                yield Problem(f"{here} (key)", "expected Unicode text")
+            yield from _not_plain(item, here)
+    elif type(value) is list:
+        for index, item in enumerate(value):
+            yield from _not_plain(item, f"{path}[{index}]")
+    elif type(value) is str:
+        if not _is_text(value):
+            yield Problem(path, "expected Unicode text, got half a surrogate pair")
+    elif type(value) is float:
+        if not math.isfinite(value):
+            yield Problem(path, "expected a number that can be written in digits")
+    elif type(value) is int:
+        if not -_BEYOND_WHOLE <= value < _BEYOND_WHOLE:
+            yield Problem(path, "expected a number that 64 bits can hold")
+    elif value is not None and type(value) is not bool:
+        yield Problem(path, _expected(dict, value))
 
 
 def _wire_name(name: str) -> str:
@@ -191,8 +256,10 @@ def _map_of(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
         decoded: dict[str, Any] = {}
         problems: list[Problem] = []
         for key, element in value.items():
+            if element is None:
+                continue
             try:
-                decoded[str(key)] = handler(element, item)
+                decoded[_text(key)] = handler(element, item)
             except Exception as exc:  # noqa: BLE001 - collected, not swallowed: raised below
                 problems.extend(_problems(exc, f".{_printable(str(key))}"))
         if problems:
@@ -200,6 +267,12 @@ def _map_of(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
         return decoded
 
     return structure
+
+
+def _port_text(value: Any) -> Any:
+    """A port as the text that it is on the wire."""
+    is_whole = type(value) is int or (type(value) is float and value.is_integer())
+    return str(int(value)) if is_whole else value
 
 
 def _respell(kind: type, raw: Any) -> Any:
@@ -218,7 +291,7 @@ def _respell(kind: type, raw: Any) -> Any:
         if raw.get("id") is None and type(raw.get("name")) is str:  # records of 2022 have no id
             raw = {**raw, "id": raw["name"]}
     elif kind is Ports and type(raw.get("custom")) is dict:
-        raw = {**raw, "custom": {k: str(v) if type(v) is int else v for k, v in raw["custom"].items()}}
+        raw = {**raw, "custom": {k: _port_text(v) for k, v in raw["custom"].items()}}
     elif kind is HealthCheckRecord and type(raw.get("command")) is str:
         raw = {**raw, "command": ["CMD-SHELL", raw["command"]]}
     if None in raw.values():
@@ -562,6 +635,8 @@ def _certificates(raw: object, rejected: list[RejectedRecord]) -> dict[str, Cert
         return {}
     decoded: dict[str, CertificateRecord] = {}
     for host, item in raw.items():
+        if item is None:
+            continue
         try:
             decoded[str(host)] = decode(item, CertificateRecord, f"$.certificates.{_printable(str(host))}")
         except InvalidRecord as exc:

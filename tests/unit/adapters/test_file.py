@@ -3,7 +3,9 @@
 import gc
 import io
 import json
+import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -23,7 +25,9 @@ from coreflow.adapters.file import (
     _differences,
     parse_json,
     parse_yaml,
+    yaml_lines,
 )
+from coreflow.domain.codec import Unclear
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.specs import ImageSpec, Stage
@@ -52,7 +56,7 @@ def problem_of(call: Callable[[], object]) -> str:
     [
         ("a: text", {"a": "text"}),
         ("a: 'it''s'\nb: \"x\\ty\"\nc: |\n  two\n  lines\n", {"a": "it's", "b": "x\ty", "c": "two\nlines\n"}),
-        ("[1, -2, 0x10, 1.5, true, no, ~, null, '']", [1, -2, 16, 1.5, True, False, None, None, ""]),
+        ("[1, -2, 0x10, 1.5, true, no, ~, null, '']", [1, -2, 16, 1.5, True, "no", None, None, ""]),
         ("['1', \"true\", 'null', !!str 1]", ["1", "true", "null", "1"]),
         (
             "[2026-11-23, 2026-11-23 09:00:00, !!timestamp 2026-11-23]",
@@ -89,7 +93,8 @@ def test_yaml_becomes_a_document(loader: type, text: str, document: object) -> N
         ("a: 1\n'a': canary", 2, "this key occurs twice in its mapping"),
         ("a: &a {x: 1}\nb:\n  <<: *a\n  y: 1\n  y: 2", 5, "this key occurs twice in its mapping"),
         ("a: 1\n2: canary", 2, "this key is not text: put quotes around it"),
-        ("on: canary", 1, "this key is not text: put quotes around it"),
+        ("true: canary", 1, "this key is not text: put quotes around it"),
+        ("080: canary", 1, "this key is not text: put quotes around it"),
         ("~: canary", 1, "this key is not text: put quotes around it"),
         ("? [canary]\n: 1", 1, "this key is not text: put quotes around it"),
         ("a: 1\nb: *canary", 2, "this alias has no anchor before it"),
@@ -102,7 +107,11 @@ def test_yaml_becomes_a_document(loader: type, text: str, document: object) -> N
         ("a: !!int canary", 1, "this value does not fit its tag"),
         ("a: !!int ''", 1, "this value does not fit its tag"),
         ("a: !!bool canary", 1, "this value does not fit its tag"),
-        ("a: " + "9" * 5000, 1, "this value does not fit its tag"),
+        ("a: !!int 1_0", 1, "this value does not fit its tag"),
+        ("a: !!int 1:30", 1, "this value does not fit its tag"),
+        ("a: !!bool yes", 1, "this value does not fit its tag"),
+        ("a: !!null canary", 1, "this value does not fit its tag"),
+        ("a: !!float canary", 1, "this value does not fit its tag"),
         ("<<: canary", 1, "<< takes a mapping, or a list of mappings"),
         ("<<: [{}, canary]", 1, "<< takes a mapping, or a list of mappings"),
         ("a: 1\n---\nb: canary", 2, "a second document begins here: one file holds one"),
@@ -128,6 +137,156 @@ def test_broken_yaml_is_refused_with_a_line(
     assert place.startswith("cluster.yaml:")
     if line is not None:
         assert place == f"cluster.yaml:{line}"
+
+
+ZERO = Unclear("a number does not begin with 0: leave the 0 out, or put quotes around it if it is text")
+LONG = Unclear("this number has too many digits: put quotes around it if it is text")
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        (None, ["", "~", "null", "Null", "NULL"]),
+        (True, ["true", "True", "TRUE", "!!bool true"]),
+        (False, ["false", "False", "FALSE"]),
+        (0, ["0", "-0", "+0", "0x0", "0o0"]),
+        (443, ["443", "+443", "0x1BB", "0x1bb", "0o673", "!!int 443"]),
+        (-5, ["-5"]),
+        (2**70, [str(2**70)]),
+        (0.5, ["0.5", ".5", "+.5", "5e-1", "5E-1", "0.05e1", "!!float .5"]),
+        (-0.5, ["-.5", "-0.5"]),
+        (1000.0, ["1e3", "1e+3", "1000.", "1.0e3", "!!float 1000"]),
+        (math.inf, [".inf", ".Inf", ".INF", "+.inf", "1e999"]),
+        (-math.inf, ["-.inf"]),
+        (ZERO, ["0443", "010", "-017", "+08", "08080", "00", "010.5", "00.5", "01e5", "!!int 010"]),
+        (LONG, ["9" * 5000, "0x" + "f" * 5000] if sys.int_info.default_max_str_digits else []),
+    ],
+)  # fmt: skip
+def test_plain_scalars_have_one_meaning(loader: type, value: object, texts: list[str]) -> None:
+    """A plain scalar means what it does in YAML 1.2, and a number with a leading zero means nothing."""
+    for text in texts:
+        if value == LONG and text.startswith("0x"):
+            continue
+        found = parse_yaml(NAME, f"a: {text}".encode(), loader)
+        assert found == {"a": value}, text
+        assert isinstance(found, dict)
+        assert type(found["a"]) is type(value), text
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "on", "off", "yes", "no", "y", "n", "NO", "On", "nULL", "tRUE", "nil",
+        "22:22", "1:30", "12:30:45", "190:20:30.15", "2026-01-02", "2026-01-02T10:00:00Z", "01-02-2026", "010.0.0.1",
+        "1_000", "1_0.5", "-0x1F", "0X1F", "0o8", "-0o17", "0b11", "0x", "0x_1", "1,000", "1 000", "1.2.3", "1e", "e3", "+", "-x",
+        "inf", "nan", ".infinity", "-.nan", ".", "..", "1.e", "=", "٣", "１２", "½", "0.5.", "--5", "1-2", "0-1",
+    ],
+)  # fmt: skip
+def test_everything_else_is_text(loader: type, text: str) -> None:
+    """What YAML 1.1 took for numbers of base 60, with underscores, for dates and for booleans is the text that it is."""
+    assert parse_yaml(NAME, f"a: {text}\nb: !!str {text}\nc: ! {text}".encode(), loader) == {
+        "a": text, "b": text, "c": text,
+    }  # fmt: skip
+    assert parse_yaml(NAME, f"- '{text}'\n- {text}".encode(), loader) == [text, text]
+
+
+def test_a_number_that_is_not_one_in_yaml_1_2_is_no_number() -> None:
+    """`.nan` is one, though it cannot be compared."""
+    found = parse_yaml(NAME, b"[.nan, .NaN, .NAN]")
+    assert isinstance(found, list)
+    assert all(math.isnan(value) for value in found)
+
+
+@pytest.mark.parametrize("key", ["on", "y", "22:22", "1_000", "2026-01-02"])
+def test_keys_are_text_as_values_are(key: str) -> None:
+    """A variable may be called `on`."""
+    assert parse_yaml(NAME, f"{key}: x".encode()) == {key: "x"}
+
+
+UNCLEAR_RECORDS = """\
+configData: {id: c1}
+services:
+  - id: octal
+    data:
+      name: octal
+      ports:
+        web: 0443
+        custom: {a.example.com: 010}
+      resources: {cpuLimit: 1:30}
+      environment:
+        A: 0x1F
+        with.dot: 1.10
+        B: on
+  - id: good
+    data:
+      name: good
+      environment: {EMPTY: , NULL_: null, TILDE: ~, ON: on, DATE: 2026-01-02, TIME: 12:30:45}
+  - {id: nameless}
+images: [{id: i1}]
+"""
+
+
+@pytest.mark.parametrize("name", ["c.yaml", "c.conf", "c"])
+async def test_a_record_with_an_unclear_value_is_rejected_alone_with_its_line(
+    name: str, tmp_path: Path
+) -> None:
+    """Every wrong value is named with its path and its line, and says what to write instead; the rest is read."""
+    path = tmp_path / name
+    path.write_text(UNCLEAR_RECORDS)
+    records = await FileCloudly(path).records()
+    octal, nameless, image = records.rejected
+    assert sorted(octal.reasons) == sorted([
+        f"{ZERO.text} @ $.services[0].data.ports.web (line 7)",
+        f"{ZERO.text} @ $.services[0].data.ports.custom.a.example.com (line 8)",
+        "expected a number, got text: write digits, without quotes @ $.services[0].data.resources.cpuLimit (line 9)",
+        "expected text, got a whole number: put quotes around it @ $.services[0].data.environment.A (line 11)",
+        "expected text, got a number: put quotes around it @ $.services[0].data.environment.with.dot (line 12)",
+    ])  # fmt: skip
+    assert nameless.reasons == ("is missing @ $.services[2].name (line 18)",)
+    assert image.reasons == ("is missing @ $.images[0].location (line 19)",)
+    (good,) = records.services
+    assert good.environment == {"ON": "on", "DATE": "2026-01-02", "TIME": "12:30:45"}
+
+
+async def test_a_document_that_cannot_be_used_has_lines_too(tmp_path: Path) -> None:
+    """Problems of the whole document name their line, unless they are about what is not there at all."""
+    path = tmp_path / "c.yaml"
+    path.write_text("\nconfigData: 5\nimages: {}\n")
+    with pytest.raises(InvalidRecord) as caught:
+        await FileCloudly(path).records()
+    assert [str(problem) for problem in caught.value.problems] == [
+        "expected a mapping, got a whole number @ $.configData (line 2)",
+        "is missing: write an empty list if there shall be no services @ $.services",
+        "expected a list, got a mapping @ $.images (line 3)",
+    ]
+
+
+def test_lines_of_merged_and_aliased_values_are_where_they_are_used() -> None:
+    """A path leads to the line of the key, of the list's element, or of the alias that brings it in."""
+    text = "a: &a\n  x: [1,\n    2]\nb:\n  <<: *a\nc: *a\nd:\n- e\n-\n  f: g\n'h.i': j\n"
+    assert yaml_lines(text.encode()) == {
+        "$": 1, "$.a": 1, "$.a.x": 2, "$.a.x[0]": 2, "$.a.x[1]": 3, "$.b": 4, "$.b.<<": 5, "$.c": 6,
+        "$.d": 7, "$.d[0]": 8, "$.d[1]": 10, "$.d[1].f": 10, "$.h.i": 11,
+    }  # fmt: skip
+
+
+@given(st.data())
+def test_every_value_has_a_line(data: st.DataObject) -> None:
+    """Whatever a document is, every value that was read has a line in it."""
+    document = data.draw(VALUES)
+    text = yaml.safe_dump(document, allow_unicode=True)
+    lines = yaml_lines(text.encode())
+
+    def check(value: object, path: str) -> None:
+        assert 1 <= lines[path] <= text.count("\n") + 1
+        for key, item in value.items() if isinstance(value, dict) else ():
+            check(item, f"{path}.{key}")
+        for index, item in enumerate(value) if isinstance(value, list) else ():
+            check(item, f"{path}[{index}]")
+
+    check(document, "$")
 
 
 def test_the_deepest_nesting_is_read() -> None:
@@ -191,6 +350,13 @@ def test_no_damage_shows_content(data: st.DataObject) -> None:
 # JSON, and which is which
 
 
+@given(VALUES)
+def test_keys_that_occur_once_are_no_problem(document: object) -> None:
+    """The same key in different mappings, and text that looks like a key, is fine."""
+    wrapped = {"a": document, "b": [document, {"a": '{"a": 1}'}]}
+    assert parse_json(NAME, orjson.dumps(wrapped)) == wrapped
+
+
 @pytest.mark.parametrize(
     ("data", "line", "reason"),
     [
@@ -198,6 +364,15 @@ def test_no_damage_shows_content(data: st.DataObject) -> None:
         (b'{"a": 1', 1, "this is not valid JSON ("),
         (b'{\n\n"a": "\xff canary"}', 3, "this is not text in UTF-8"),
         (b"[" * 100_000, 1, "this is not valid JSON ("),
+        (
+            b'{"a": 1,\n"b": {"c": 1,\n"canary": [{"c": 2}],\n"c": 3}}',
+            4,
+            "this key occurs twice in its mapping",
+        ),
+        (b'{"a":"\\"}",\n"\\u0061" : "canary"}', 2, "this key occurs twice in its mapping"),
+        (b'{"a": NaN}', 1, "this is not valid JSON ("),
+        (b'{"a": 0443}', 1, "this is not valid JSON ("),
+        (b'{"a": "\\ud800 canary"}', 1, "this is not valid JSON ("),
     ],
 )
 def test_broken_json_is_refused_with_a_line(data: bytes, line: int, reason: str) -> None:
