@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from attrs import Factory, field, frozen
 
@@ -14,6 +15,14 @@ from .specs import Fingerprint, Fingerprints, ServiceBody, seal
 UPDATING = frozenset({"updating", "rollback_started"})
 """Update states in which Swarm is still replacing tasks."""
 ROLLED_BACK = frozenset({"rollback_started", "rollback_completed", "rollback_paused"})
+
+
+def seconds_of(stamp: str) -> float:
+    """A time of the engine (RFC 3339) in seconds since the epoch; 0 for what is none."""
+    try:
+        return datetime.fromisoformat(stamp).timestamp()
+    except ValueError:
+        return 0.0
 
 
 @frozen(kw_only=True)
@@ -38,6 +47,8 @@ class ObservedService:
     update_message: str = ""
     update_started: str = ""
     """When the roll-out began, also while and after it is rolled back (RFC 3339)."""
+    updated_at: str = ""
+    """When it was last written, by somebody or by Swarm's own updates (RFC 3339)."""
     owner: Owner = field(init=False)
     """Whose it is, by its label; empty for a service that is not ours."""
     intent: Fingerprint = field(init=False)
@@ -105,6 +116,10 @@ class ObservedTask:
     error: str = ""
     message: str = ""
     created_at: str = ""
+    updated_at: str = ""
+    """When a manager last heard something new of it: of one that runs, when it began to (RFC 3339)."""
+    exit_code: int | None = None
+    """Of a container that has ended."""
     image: str = ""
     addresses: Mapping[str, str] = Factory(dict)
     """Network name to address, without the prefix length."""
@@ -122,6 +137,8 @@ class ObservedSecret:
     name: str
     version: int = 0
     labels: Mapping[str, str] = Factory(dict)
+    created_at: str = ""
+    """RFC 3339."""
 
     @property
     def owner(self) -> Owner:
@@ -166,5 +183,7 @@ class Observed:
     secrets: tuple[ObservedSecret, ...] = ()
     networks: tuple[ObservedNetwork, ...] = ()
     nodes: tuple[ObservedNode, ...] = ()
+    time: float = 0.0
+    """When this was so, by the engine's clock, in seconds since the epoch."""
     own_node: NodeId | None = None
     """The node whose engine we talk to: where an archive is loaded. Known only when there are several nodes."""

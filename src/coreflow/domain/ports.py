@@ -25,6 +25,10 @@ from .specs import ImageSpec
 class DockerPort(Protocol):
     """A Swarm manager."""
 
+    def clock(self) -> float:
+        """Its wall clock, in seconds since the epoch, as of its last answer: times of its objects are by this clock."""
+        ...
+
     async def version(self) -> tuple[str, str]:
         """The engine's version, and that of its API."""
         ...

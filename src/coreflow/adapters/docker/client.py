@@ -11,8 +11,10 @@ with one pool mends that. Its client also helps itself to what lies around on th
 
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -31,6 +33,30 @@ CALLS = 4
 """Calls at once: more do not go faster (measured: the engine and the interpreter lock are the limit)."""
 CALL_SECONDS = 60
 LOAD_SECONDS = 3600
+
+
+CLOCK_STEP_SECONDS = 2.0
+"""An answer whose date differs by more from what we make of earlier ones means that the engine's clock was set."""
+
+
+class _Clock:
+    """An engine's clock, by the dates of its answers. They have whole seconds, so the latest beginning of one tells most."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()  # noqa: TID251 - until the engine has said what time it is
+        self._heard = False
+
+    def read(self) -> float:
+        """Seconds since the epoch."""
+        return time.monotonic() + self._offset
+
+    def hear(self, date: str | None) -> None:
+        """Take the `Date` of an answer that has just arrived. One without tells nothing."""
+        with suppress(TypeError, ValueError, OverflowError):
+            offset = parsedate_to_datetime(date or "").timestamp() - time.monotonic()
+            known = self._heard and abs(offset - self._offset) < CLOCK_STEP_SECONDS
+            self._offset = max(offset, self._offset) if known else offset
+            self._heard = True
 
 
 class _OnePool(UnixHTTPAdapter):
@@ -99,6 +125,11 @@ class DockerEngine:
         self._opening = trio.Lock()
         self._calls = trio.CapacityLimiter(CALLS)
         self._streams = trio.CapacityLimiter(CALLS)
+        self._clock = _Clock()
+
+    def clock(self) -> float:
+        """The engine's wall clock."""
+        return self._clock.read()
 
     async def _connected(self) -> docker.APIClient:
         """The client; the first use asks the engine for its version."""
@@ -140,6 +171,7 @@ class DockerEngine:
                 answer = client.request(
                     method, url, json=body, params=query, headers=headers, timeout=seconds
                 )
+                self._clock.hear(answer.headers.get("Date"))
                 _raise_for_status(answer)
                 return answer.json() if answer.content else None
 

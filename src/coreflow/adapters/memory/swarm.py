@@ -21,10 +21,12 @@ import io
 import ipaddress
 import itertools
 import json
+import re
 import tarfile
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import trio
@@ -34,13 +36,15 @@ from coreflow.adapters.memory import echo
 from coreflow.adapters.swarm.engine import Document, EngineError, EngineUnreachable
 
 HISTORY = 5
-"""How many ended tasks Swarm keeps per slot."""
+"""How many ended tasks Swarm keeps per slot, unless told otherwise (`docker swarm update --task-history-limit`)."""
 MONITOR = 5.0
 RESTART_DELAY = 5.0
 NANO = 1_000_000_000
 SETTLE_LIMIT = 3600.0
+_EXIT = re.compile(r"non-zero exit \((\d+)\)")
 _ENDED = frozenset({"complete", "failed", "rejected", "shutdown", "orphaned", "remove"})
-_EPOCH = "2026-01-01T{:02d}:{:02d}:{:02d}.{:09d}Z"
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+"""When its clock says 0."""
 
 
 @frozen(kw_only=True)
@@ -159,6 +163,8 @@ class MemoryEngine:
         self.crash_after: int | None = None
         """Crash after so many more writes: that write's answer is lost, and nothing answers until `revive`."""
         self.is_manager = True
+        self.history = HISTORY
+        """How many ended tasks are kept per slot."""
         self._crashed = False
         self._clock, self._offset, self._now = clock, 0.0, 0.0
         self._start, self._stop = start_seconds, stop_seconds
@@ -302,6 +308,10 @@ class MemoryEngine:
 
         found: Sequence[Document] = await self._call(method, answer)
         return found
+
+    def clock(self) -> float:
+        """Its wall clock, in seconds since the epoch."""
+        return _EPOCH.timestamp() + self._time()
 
     async def version(self) -> Document:
         """`GET /version`."""
@@ -449,9 +459,8 @@ class MemoryEngine:
 
     def _stamp(self) -> str:
         seconds, fraction = divmod(self._now, 1)
-        minutes, second = divmod(int(seconds), 60)
-        hours, minute = divmod(minutes, 60)
-        return _EPOCH.format(hours % 24, minute, second, int(fraction * NANO))
+        moment = _EPOCH + timedelta(seconds=int(seconds))
+        return f"{moment:%Y-%m-%dT%H:%M:%S}.{int(fraction * NANO):09d}Z"
 
     def _new_id(self, kind: str) -> str:
         return f"{kind}{next(self._ids):06d}"
@@ -659,13 +668,16 @@ class MemoryEngine:
 
     def _trim_history(self, service: str, slot: object) -> None:
         ended = [task for task in self._tasks_of(service) if task.slot == slot and not task.is_active]
-        for task in ended[: max(len(ended) - HISTORY + 1, 0)]:
+        for task in ended[: max(len(ended) - max(self.history - 1, 0), 0)]:
             del self._tasks[task.document["ID"]]
 
     def _set(self, task: _Task, state: str, message: str, error: str = "") -> None:
         status: Document = {"State": state, "Timestamp": self._stamp(), "Message": message}
         if error:
             status["Err"] = error
+        if state in {"running", "complete", "failed"}:
+            exited = _EXIT.search(error)
+            status["ContainerStatus"] = {"ExitCode": int(exited[1]) if exited else 0}
         task.document["Status"] = status
         self._touch(task.document)
         if state in _ENDED:

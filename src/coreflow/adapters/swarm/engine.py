@@ -30,6 +30,10 @@ class EngineUnreachable(Exception):
 class Engine(Protocol):
     """An engine that is a Swarm manager. Every method may raise EngineError or EngineUnreachable."""
 
+    def clock(self) -> float:
+        """The engine's wall clock, in seconds since the epoch, as far as its answers have told."""
+        ...
+
     async def version(self) -> Document:
         """`GET /version`: at least `Version`, `ApiVersion`."""
         ...

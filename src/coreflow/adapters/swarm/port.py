@@ -71,6 +71,10 @@ class SwarmPort:
         self._own_node: NodeId | None = None
         self._plugins: frozenset[str] = frozenset()
 
+    def clock(self) -> float:
+        """The engine's wall clock."""
+        return self._engine.clock()
+
     async def version(self) -> tuple[str, str]:
         """The engine's version, and that of its API."""
         with _translated("asking for the version"):
@@ -108,6 +112,7 @@ class SwarmPort:
             secrets=observed_secrets,
             networks=observed_networks,
             nodes=observed_nodes,
+            time=self._engine.clock(),
             own_node=self._own_node if len(observed_nodes) > 1 else None,
         )
 

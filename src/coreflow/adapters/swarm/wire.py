@@ -257,6 +257,7 @@ def observed_service(document: Json, network_names: Mapping[str, str]) -> Observ
         update_state=status.get("State") or "",
         update_message=status.get("Message") or "",
         update_started=status.get("StartedAt") or "",
+        updated_at=document.get("UpdatedAt") or "",
     )
 
 
@@ -449,6 +450,7 @@ def observed_task(
     to their present task templates.
     """
     status = document.get("Status") or {}
+    state = status.get("State") or ""
     spec = document.get("Spec") or {}
     service_id = document.get("ServiceID") or ""
     names = templates.get(service_id)
@@ -457,11 +459,13 @@ def observed_task(
         service_id=service_id,
         node_id=NodeId(document["NodeID"]) if document.get("NodeID") else None,
         slot=document.get("Slot"),
-        state=status.get("State") or "",
+        state=state,
         desired_state=document.get("DesiredState") or "",
         error=status.get("Err") or "",
         message=status.get("Message") or "",
         created_at=document.get("CreatedAt") or "",
+        updated_at=document.get("UpdatedAt") or "",
+        exit_code=(status.get("ContainerStatus") or {}).get("ExitCode") if state in _EXITED else None,
         image=(spec.get("ContainerSpec") or {}).get("Image") or "",
         addresses=_addresses(document.get("NetworksAttachments") or ()),
         is_current=current is None or service_id not in current or _same_template(spec, current[service_id]),
@@ -469,6 +473,7 @@ def observed_task(
     )
 
 
+_EXITED = frozenset({"complete", "failed"})
 _NOT_OF_A_TASK = {"Runtime", "Placement"}
 """Members of a template that a task's own copy lacks, or that may differ: Swarm keeps a task whose node meets a changed
 placement, with the placement it was made from."""
@@ -498,6 +503,7 @@ def observed_secret(document: Json) -> ObservedSecret:
         name=spec.get("Name") or "",
         version=document["Version"]["Index"],
         labels=spec.get("Labels") or {},
+        created_at=document.get("CreatedAt") or "",
     )
 
 
