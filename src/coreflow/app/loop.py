@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 import trio
+from attrs import frozen
 from croniter import croniter
 
 from coreflow.domain.convergence import Verdict
@@ -41,14 +42,16 @@ class Kicks:
 
     def __init__(self) -> None:
         self._event, self._urgent = trio.Event(), trio.Event()
-        self._refresh = False
+        self._asked = Asked()
 
-    def kick(self, *, refresh: bool = False, urgent: bool = False) -> None:
+    def kick(self, *, refresh: bool = False, retry_failed: bool = False, urgent: bool = False) -> None:
         """Ask for a pass; with `refresh`, for one that looks up every image again.
 
-        An `urgent` one does not wait for companions, nor for the end of a back-off.
+        With `retry_failed`, for one that tries again what was rolled back. An `urgent` one does not wait for companions,
+        nor for the end of a back-off.
         """
-        self._refresh = self._refresh or refresh
+        asked = self._asked
+        self._asked = Asked(refresh=asked.refresh or refresh, retry_failed=asked.retry_failed or retry_failed)
         self._event.set()
         if urgent:
             self._urgent.set()
@@ -61,11 +64,21 @@ class Kicks:
         """Until the next urgent kick."""
         await self._urgent.wait()
 
-    def take(self) -> bool:
-        """Forget the kicks so far; whether one of them asked for a refresh."""
-        refresh, self._refresh = self._refresh, False
+    def take(self) -> "Asked":
+        """Forget the kicks so far; what they asked for."""
+        asked, self._asked = self._asked, Asked()
         self._event, self._urgent = trio.Event(), trio.Event()
-        return refresh
+        return asked
+
+
+@frozen(kw_only=True)
+class Asked:
+    """What somebody wants of the next pass, beyond the usual."""
+
+    refresh: bool = False
+    """Look up every image again."""
+    retry_failed: bool = False
+    """Try again what was rolled back."""
 
 
 class Kickable(Protocol):
@@ -103,18 +116,22 @@ class Loop:
             self._started = True
         while True:
             began = trio.current_time()
-            refresh = self._kicks.take()
+            asked = self._kicks.take()
+            if asked.retry_failed:
+                self._reconciler.try_again()
             self._number += 1
             with structlog.contextvars.bound_contextvars(pass_id=self._number):
                 try:
-                    settlement = await self._reconciler.settle(refresh=refresh)
+                    settlement = await self._reconciler.settle(
+                        refresh=asked.refresh, retry_failed=asked.retry_failed
+                    )
                 except BaseException:
-                    if refresh:  # not done yet
-                        self._kicks.kick(refresh=True)
+                    if asked != Asked():  # not done yet
+                        self._kicks.kick(refresh=asked.refresh, retry_failed=asked.retry_failed)
                     raise
                 self._problems.report(settlement, trio.current_time())
             if self._on_settled is not None:
-                self._on_settled(settlement, refresh)
+                self._on_settled(settlement, asked.refresh)
             if any(outcome.retry for outcome in settlement.troubles):
                 raise Unavailable("; ".join(sorted({o.detail for o in settlement.troubles if o.retry})))
             await self._pause(settlement, began)
@@ -123,7 +140,9 @@ class Loop:
         under_way = bool(settlement.last.plan.waits) or not all(
             verdict.done or verdict.failed for verdict in settlement.verdicts.values()
         )
-        seconds = min(SETTLING_SECONDS, self._relist_seconds) if under_way else self._relist_seconds
+        idle = settlement.idle_seconds
+        soon = SETTLING_SECONDS if idle is None else max(idle, BURST_SECONDS)
+        seconds = min(soon, self._relist_seconds) if under_way else self._relist_seconds
         with trio.move_on_after(seconds):
             await self._kicks.wait()
             with trio.move_on_after(BURST_SECONDS):
@@ -181,6 +200,8 @@ class ActionLog:
         }
         if outcome.status == "applied":
             log.info(verb_of(action), reason=action.reason, **facts)
+        elif outcome.status == "overtaken":  # no failure: the next pass sees what became of it
+            log.debug(outcome.status, action=verb_of(action), reason=outcome.detail, **facts)
         else:
             log.warning(outcome.status, action=verb_of(action), reason=outcome.detail, **facts)
 
@@ -204,9 +225,11 @@ class Problems:
             if self._known.get(key) != text:
                 kind, _, name = key.partition(" ")
                 log.warning(kind, name=name, reason=text)
+        wrong = {key.partition(" ")[2] for key in found}
         for key in self._known.keys() - found.keys():
             kind, _, name = key.partition(" ")
-            log.info("resolved", name=name, was=kind)
+            if name not in wrong:  # else it is only called something else now
+                log.info("resolved", name=name, was=kind)
         self._known = found
 
     def _unfinished(self, verdicts: Mapping[str, Verdict], now: float) -> Iterator[tuple[str, str]]:
@@ -219,6 +242,9 @@ class Problems:
             if verdict.done or not verdict.detail:
                 continue
             since = self._moving.setdefault(name, now)
+            if verdict.is_crash_looping:
+                yield f"crash-looping {name}", f"its tasks end again and again: {verdict.error}"
+                continue
             if verdict.has_error or now - since >= PATIENCE_SECONDS:
                 text = f"{verdict.running} of {verdict.wanted} running: {verdict.detail}"
                 yield f"unfinished {name}", text
@@ -236,6 +262,7 @@ def _problems(settlement: Settlement) -> list[tuple[str, str]]:
     plan = settlement.last.plan
     found = [(f"{'held' if r.held else 'rejected'} {r.name}", "; ".join(r.reasons)) for r in plan.rejections]
     found += [(f"failed {failure.name}", failure.reason) for failure in plan.failures]
+    found += [(f"contested {contest.name}", contest.reason) for contest in plan.contests]
     found += [(f"note {note.name}", note.text) for note in plan.notes]
     if plan.refusal is not None:
         names = ", ".join(plan.refusal.names)

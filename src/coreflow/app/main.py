@@ -6,7 +6,9 @@ in reverse, which the nesting of context managers and nurseries gives for free.
 
 import ipaddress
 import math
+import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
@@ -92,7 +94,7 @@ async def open_docker(settings: Settings) -> AsyncIterator[DockerPort]:
     from coreflow.adapters.swarm.port import SwarmPort
 
     async with open_engine(settings.docker_host) as engine:
-        yield SwarmPort(engine)
+        yield SwarmPort(engine, writer=f"{socket.gethostname()}:{os.getpid()}")
 
 
 @asynccontextmanager
@@ -183,6 +185,10 @@ class Coreflow:
     def kick(self) -> None:
         """Ask for a pass now."""
         self._kicks.kick(urgent=True)
+
+    def retry_failed(self) -> None:
+        """Ask for a pass now that tries again what was rolled back."""
+        self._kicks.kick(retry_failed=True, urgent=True)
 
     async def settled(self) -> Settlement:
         """Wait for the end of the next series of passes."""
@@ -344,6 +350,7 @@ async def _running(
         render=settings.render_options,
         plan=settings.plan_options,
         listener=listener or ActionLog(),
+        settle_seconds=settings.settle_seconds,
     )
     loop = Loop(
         reconciler,
@@ -435,13 +442,16 @@ def make_dcrouter(record: GatewayRecord, cluster: ClusterId) -> GatewayPort:
 
 
 async def run_daemon(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT; SIGHUP asks for a pass."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    """Run until SIGTERM or SIGINT; SIGHUP asks for a pass, SIGUSR1 for one that tries again what was rolled back."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
         async with running(settings) as engine:
             log.info("started", records=settings.cloudly_url, engine=settings.docker_host)
             async for number in signals:
                 if number == signal.SIGHUP:
                     engine.kick()
+                elif number == signal.SIGUSR1:
+                    log.info("trying again what was rolled back")
+                    engine.retry_failed()
                 else:
                     log.info("stopping", signal=signal.Signals(number).name)
                     break

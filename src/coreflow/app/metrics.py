@@ -40,13 +40,15 @@ class Metrics:
         )
         if self._last is not None:
             plan = self._last.last.plan
+            loops = sum(verdict.is_crash_looping for verdict in self._last.verdicts.values())
             yield Metric(
                 name="services",
                 meaning="Services at the end of the last pass, by how they are.",
                 kind="gauge",
                 labels=("state",),
                 values={
-                    ("as_desired",): plan.kept,
+                    ("as_desired",): max(plan.kept - loops, 0),
+                    ("crash_looping",): loops,
                     ("waiting",): len(plan.waits),
                     ("rejected",): len(plan.rejections),
                     ("failed",): len(plan.failures),

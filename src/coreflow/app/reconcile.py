@@ -4,28 +4,44 @@ A pass reads everything, plans, applies, and reports. What one pass cannot do (a
 race, a secret that is still in use) a later one will: nothing waits inside a pass.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
 import trio
-from attrs import Factory, frozen
+from attrs import Factory, define, evolve, frozen
 
-from coreflow.domain.convergence import Verdict, judge_all
-from coreflow.domain.desired import Renderer, RenderOptions, unit_of
+from coreflow.domain.contention import NOTHING_WRITTEN
+from coreflow.domain.convergence import (
+    NO_HISTORY,
+    SETTLE_SECONDS,
+    Settling,
+    TaskHistory,
+    Verdict,
+    judge_all,
+)
+from coreflow.domain.desired import Desired, Renderer, RenderOptions, unit_of
 from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution
-from coreflow.domain.observed import Observed
+from coreflow.domain.observed import Observed, ObservedService
 from coreflow.domain.plan import (
+    Action,
     Create,
     Deprovision,
     Plan,
     PlanOptions,
     Provision,
+    Recreate,
     Remove,
     Step,
+    Update,
+    kind_of,
     make_plan,
+    name_of,
     stage_of,
     subject_of,
 )
@@ -43,6 +59,12 @@ PASS_LIMIT = 12
 """Passes in a row before a settling gives up: more means that something changes as fast as we put it right."""
 CONCURRENCY = 8
 """Units that are worked on at once; the engine serialises its writes anyway."""
+LONGEST_SLEEP_SECONDS = 5.0
+"""Records may change while an apply waits for something that is not due yet."""
+DEFERENCE_SECONDS = (0.5, 2.0)
+"""How long to wait, at least and at most, before looking again where somebody else does the same as we."""
+DEFERRING_SECONDS = 600.0
+"""For how long that is assumed after the last sign of it."""
 POLL_SECONDS = 0.5
 """How often to look whether roll-outs have ended: two lists, whatever the number of services."""
 
@@ -108,8 +130,25 @@ class Settlement:
     @property
     def is_waiting(self) -> bool:
         """Whether something is left to do that a later pass may be able to."""
-        retry = any(outcome.retry for report in self.reports[-1:] for outcome in report.troubles)
-        return bool(self.last.plan.waits) or retry
+        return bool(self.last.plan.waits) or self._may_retry
+
+    @property
+    def _may_retry(self) -> bool:
+        return any(outcome.retry for report in self.reports[-1:] for outcome in report.troubles)
+
+    def waits_for(self, seconds: float) -> bool:
+        """Whether a later pass within so many seconds of the last may be able to do what is left to do."""
+        limit = self.last.observed.time + seconds
+        return self._may_retry or any(w.until is None or w.until <= limit for w in self.last.plan.waits)
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """For how long nothing can be done about what is left, where that is known of all of it."""
+        times = [wait.until for wait in self.last.plan.waits]
+        if not times or self._may_retry or self.pending:
+            return None
+        known = [time for time in times if time is not None]
+        return max(min(known) - self.last.observed.time, 0.0) if len(known) == len(times) else None
 
     @property
     def is_settled(self) -> bool:
@@ -131,7 +170,10 @@ class Reconciler:
         render: RenderOptions | None = None,
         plan: PlanOptions | None = None,
         listener: Listener | None = None,
+        settle_seconds: float = SETTLE_SECONDS,
+        jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
+        """`settle_seconds` is how long tasks must have run for a service to count as done."""
         self._cloudly, self._docker = cloudly, docker
         self.bindings = Bindings(corestores, cloudly)
         self.restoring: set[Owner] = set()
@@ -139,11 +181,21 @@ class Reconciler:
         self._renderer = Renderer(render or RenderOptions())
         self._options = plan or PlanOptions()
         self._listener = listener or Quiet()
+        self._settle_seconds, self._jitter = settle_seconds, jitter
+        self._history: TaskHistory = NO_HISTORY
+        self._log = NOTHING_WRITTEN
+        self._deferring_until = -math.inf
+        """While somebody else does the same as we, it goes first."""
 
-    async def look(self, *, refresh: bool = False) -> Situation:
+    def try_again(self) -> None:
+        """Forget what this process has tried: what failed may be tried once more."""
+        self._log = self._log.forget_attempts()
+
+    async def look(self, *, refresh: bool = False, retry_failed: bool = False) -> Situation:
         """Observe, render and plan; nothing is written.
 
-        With `refresh`, every image reference is looked up again, so that a tag that moved is noticed. Raises
+        With `refresh`, every image reference is looked up again, so that a tag that moved is noticed. With
+        `retry_failed`, what was rolled back is tried again, once by this process. Raises
         InvalidRecord when the records as a whole cannot be used, and Unavailable when a far side is away.
         """
         records, observed = await self._fetch()
@@ -153,8 +205,29 @@ class Reconciler:
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             bound = self.bindings.look(records, observed)
             desired = self._renderer.render(records, observed, images, bound, refresh=refresh)
-            plan = make_plan(desired, observed, self._options, restoring=self.restoring)
-        return Situation(records=records, observed=observed, desired=desired, plan=plan)
+            self._remember(desired, observed)
+            options = evolve(self._options, retry_failed=retry_failed or self._options.retry_failed)
+            plan = make_plan(desired, observed, options, restoring=self.restoring, log=self._log)
+        return Situation(
+            records=records,
+            observed=observed,
+            desired=desired,
+            plan=plan,
+            settling=self._settling(observed.time),
+        )
+
+    def _remember(self, desired: Desired, observed: Observed) -> None:
+        """Take what a look found into what this process knows of the past."""
+        self._history = self._history.after(observed.services, observed.tasks, observed.time)
+        untouchable = {
+            service.name
+            for service in observed.services
+            if service.is_stopped or service.owner in self.restoring
+        }
+        self._log = self._log.seen(desired.services, observed, desired.cluster, untouchable)
+
+    def _settling(self, now: float) -> Settling:
+        return Settling(history=self._history, now=now, seconds=self._settle_seconds)
 
     async def _fetch(self) -> tuple[Records, Observed]:
         """Records and observation at the same time. Where both fail, what is wrong with the records is the news."""
@@ -199,46 +272,58 @@ class Reconciler:
                 nursery.start_soon(one, request)
         return answers
 
-    async def run_pass(self, *, refresh: bool = False) -> tuple[Situation, Report]:
+    async def run_pass(
+        self, *, refresh: bool = False, retry_failed: bool = False
+    ) -> tuple[Situation, Report]:
         """Look once, and apply what was planned."""
-        situation = await self.look(refresh=refresh)
+        situation = await self.look(refresh=refresh, retry_failed=retry_failed)
+        if situation.plan.steps and trio.current_time() < self._deferring_until:
+            await trio.sleep(self._jitter(*DEFERENCE_SECONDS))
+            situation = await self.look(refresh=refresh, retry_failed=retry_failed)
         self._listener.planned(situation.plan)
         outcomes = await self._apply(situation.plan)
         return situation, Report(plan=situation.plan, outcomes=outcomes)
 
-    async def settle(self, *, refresh: bool = False) -> Settlement:
+    async def settle(self, *, refresh: bool = False, retry_failed: bool = False) -> Settlement:
         """Passes until there is nothing to do, or nothing that can be done now."""
         if refresh:
             self.bindings.expire()
         reports: list[Report] = []
+        overtaken: tuple[Step, ...] = ()
         for _ in range(PASS_LIMIT):
-            situation, report = await self.run_pass(refresh=refresh)
+            situation, report = await self.run_pass(refresh=refresh, retry_failed=retry_failed)
             reports.append(report)
+            if overtaken and not _still_wanted(overtaken, situation.plan):
+                self._deferring_until = trio.current_time() + DEFERRING_SECONDS
+            overtaken = tuple(o.step for o in report.outcomes if o.status == "overtaken")
             progress = report.applied or any(outcome.at_once for outcome in report.troubles)
             if not report.outcomes or not progress:
                 break
         await self.bindings.report(situation)
         return Settlement(last=situation, reports=tuple(reports), verdicts=situation.verdicts)
 
-    async def deploy(self, *, timeout: float, refresh: bool = False) -> Settlement:
+    async def deploy(
+        self, *, timeout: float, refresh: bool = False, retry_failed: bool = False
+    ) -> Settlement:
         """Settle, wait until Swarm has done what it was told, and settle again, for at most `timeout` seconds.
 
-        The deadline ends the waiting, never a write.
+        The deadline ends the waiting, never a write. What is not due before it is not waited for.
         """
         deadline = trio.current_time() + timeout
         reports: tuple[Report, ...] = ()
         while True:
-            settlement = await self.settle(refresh=refresh)
+            settlement = await self.settle(refresh=refresh, retry_failed=retry_failed)
             refresh = False
             reports += settlement.reports
             self._listener.progressed(settlement.verdicts)
             pending = settlement.pending
-            if not (pending or settlement.is_waiting) or trio.current_time() >= deadline:
+            left = deadline - trio.current_time()
+            if not (pending or settlement.waits_for(left)) or left <= 0:
                 break
             if pending:
                 await self._wait(settlement.last, pending, deadline)
             else:
-                await self._sleep(deadline)
+                await self._sleep(deadline, settlement.idle_seconds)
         return Settlement(last=settlement.last, reports=reports, verdicts=settlement.verdicts)
 
     async def _wait(self, situation: Situation, pending: frozenset[str], deadline: float) -> None:
@@ -250,43 +335,45 @@ class Reconciler:
                 services, tasks = await self._docker.progress()
             except Unavailable:
                 continue
-            verdicts = judge_all(names, services, tasks, situation.observed.nodes)
+            now = self._docker.clock()
+            self._history = self._history.after(services, tasks, now)
+            verdicts = judge_all(names, services, tasks, situation.observed.nodes, self._settling(now))
             self._listener.progressed(verdicts)
             if all(verdicts[name].done or verdicts[name].failed for name in pending):
                 return
 
     @staticmethod
-    async def _sleep(deadline: float) -> None:
-        await trio.sleep(min(POLL_SECONDS, max(deadline - trio.current_time(), 0)))
+    async def _sleep(deadline: float, seconds: float | None = None) -> None:
+        """Until the next look; `seconds` is for how long nothing can be done, if that is known."""
+        wanted = max(POLL_SECONDS, min(seconds or 0.0, LONGEST_SLEEP_SECONDS))
+        await trio.sleep(min(wanted, max(deadline - trio.current_time(), 0)))
 
     # applying
 
     async def _apply(self, plan: Plan) -> tuple[Outcome, ...]:
-        """Apply stage by stage; within a stage each unit in order, the units concurrently."""
-        broken: set[str] = set()
-        outcomes: list[Outcome] = []
-        limiter = trio.CapacityLimiter(CONCURRENCY)
+        """Apply stage by stage; within a stage each unit in order, the units concurrently.
+
+        The first step goes alone, and no further unit is begun once somebody else was faster: two that do the same would
+        otherwise each write everything.
+        """
+        work = _Application()
         for batch in _batches(plan.steps):
             async with trio.open_nursery() as nursery:
                 for steps in batch.values():
-                    nursery.start_soon(partial(self._apply_unit, steps, limiter, broken, outcomes))
-        return tuple(outcomes)
+                    nursery.start_soon(partial(self._apply_unit, steps, work))
+        return tuple(work.outcomes)
 
-    async def _apply_unit(
-        self, steps: list[Step], limiter: trio.CapacityLimiter, broken: set[str], outcomes: list[Outcome]
-    ) -> None:
+    async def _apply_unit(self, steps: list[Step], work: "_Application") -> None:
         """The steps of one unit. One that fails blocks the rest."""
-        async with limiter:
-            failed = False
+        async with work.limiter:
+            last: Outcome | None = None
             for step in steps:
-                outcome = _blocked(step, failed=failed, broken=broken) or await self._apply_step(step)
-                if outcome.status != "applied":
-                    failed = True
-                    subject = subject_of(step.action)
-                    if isinstance(subject, NetworkSpec):
-                        broken.add(subject.name)
-                outcomes.append(outcome)
-                self._listener.applied(outcome)
+                async with work.turn(step):
+                    if last is None and work.is_overtaken:
+                        return
+                    last = _blocked(step, last, work.broken) or await self._apply_step(step)
+                work.take(last)
+                self._listener.applied(last)
 
     async def _apply_step(self, step: Step) -> Outcome:
         try:
@@ -299,14 +386,80 @@ class Reconciler:
                     await self.bindings.deprovision(spec)
                 case action:
                     await self._docker.apply(action)
+        except LostRace as exc:
+            return Outcome(step, "overtaken", str(exc), retry=True, at_once=True)
         except PortError as exc:
-            lost = isinstance(exc, LostRace)
-            return Outcome(step, "failed", str(exc), retry=not isinstance(exc, Refused), at_once=lost)
+            is_final = isinstance(exc, Refused)
+            if not is_final and isinstance(step.action, Update):
+                self._note(step.action)  # it may have arrived
+            return Outcome(step, "failed", str(exc), retry=not is_final)
+        self._note(step.action)
         return Outcome(step, "applied")
 
+    def _note(self, action: Action) -> None:
+        """Remember what was written."""
+        now = self._docker.clock()
+        match action:
+            case Create(ServiceSpec() as spec, _):
+                self._log = self._log.wrote(spec, now)
+            case Update(spec, target, _) | Recreate(spec, target, _):
+                self._log = self._log.wrote(spec, now, target.version)
+            case Remove(ObservedService() as target, _, _):
+                self._log = self._log.removed(target.name, now)
+            case _:
+                pass
 
-def _blocked(step: Step, *, failed: bool, broken: set[str]) -> Outcome | None:
-    if failed:
+
+@define
+class _Application:
+    """One plan while it is applied."""
+
+    outcomes: list[Outcome] = Factory(list)
+    broken: set[str] = Factory(set)
+    """Networks that could not be created."""
+    limiter: trio.CapacityLimiter = Factory(lambda: trio.CapacityLimiter(CONCURRENCY))
+    is_overtaken: bool = False
+    """Whether somebody else changed something first."""
+    _leader: Step | None = None
+    _led: trio.Event = Factory(trio.Event)
+
+    @asynccontextmanager
+    async def turn(self, step: Step) -> AsyncIterator[None]:
+        """The first step goes alone, unless it takes long."""
+        if self._leader is None:
+            self._leader = step
+            if kind_of(step.action) in _SLOW_KINDS:
+                self._led.set()
+        if self._leader is not step:
+            await self._led.wait()
+        try:
+            yield
+        finally:
+            self._led.set()
+
+    def take(self, outcome: Outcome) -> None:
+        """One step has ended."""
+        self.outcomes.append(outcome)
+        self.is_overtaken = self.is_overtaken or outcome.status == "overtaken"
+        subject = subject_of(outcome.step.action)
+        if outcome.status != "applied" and isinstance(subject, NetworkSpec):
+            self.broken.add(subject.name)
+
+
+_SLOW_KINDS = frozenset({"image", "binding"})
+
+
+def _still_wanted(steps: Iterable[Step], plan: Plan) -> bool:
+    """Whether a plan still wants to do something about what these steps were about."""
+    objects = {(kind_of(step.action), name_of(step.action)) for step in steps}
+    return any((kind_of(action), name_of(action)) in objects for action in plan.actions)
+
+
+def _blocked(step: Step, last: Outcome | None, broken: set[str]) -> Outcome | None:
+    """What becomes of a step that cannot be carried out; `last` is how the one before it in its unit went."""
+    if last is not None and last.status == "overtaken":
+        return Outcome(step, "overtaken", last.detail, retry=True, at_once=True)
+    if last is not None and last.status != "applied":
         return Outcome(step, "blocked", "an earlier step failed")
     subject = subject_of(step.action)
     if isinstance(subject, ServiceSpec) and not isinstance(step.action, Remove):

@@ -35,6 +35,7 @@ SECRETS_FOLDER = Path("/run/secrets")
 SECRET_DOCUMENT = "secret.json"
 """Files below the secrets folder with this in their name hold several settings."""
 HOURLY = "0 0 * * * *"
+MOST_SETTLE_SECONDS = 3600.0
 _PREFIX = "COREFLOW_"
 _NOT_SETTINGS = ("COREFLOW_TEST_", "COREFLOW_ENGINE_", "COREFLOW_REQUIRE_")
 """Variables of the project's own test engine."""
@@ -105,6 +106,7 @@ class Settings:
     """A cron expression of six fields, seconds first."""
     relist_seconds: float
     """Infinite when only kicks and the schedule shall start a pass."""
+    settle_seconds: float
     secret_environment: str
     base_services: tuple[str, ...]
     coretraffic_image: str
@@ -243,6 +245,13 @@ def _file(text: str) -> Path:
 def _interval(text: str) -> float:
     """Seconds between two looks; 0 stands for never, since looking all the time helps nobody."""
     return _seconds(text) or math.inf
+
+
+def _settle_seconds(text: str) -> float:
+    value = _seconds(text)
+    if value > MOST_SETTLE_SECONDS:
+        raise _Wrong(f"must be at most {MOST_SETTLE_SECONDS:g} seconds")
+    return value
 
 
 def _address(text: str) -> Address:
@@ -461,6 +470,13 @@ SETTINGS: tuple[Setting, ...] = (
         default="60",
         parse=_interval,
         meaning="Seconds after which everything is looked at even though nothing was announced; `0` is never.",
+    ),
+    Setting(
+        name="COREFLOW_SETTLE_SECONDS",
+        default="5",
+        parse=_settle_seconds,
+        meaning="Seconds that the tasks of a service must have run without interruption before it counts as running. "
+        "0 takes the first look for the truth; 3600 at most.",
     ),
     Setting(
         name="COREFLOW_SECRET_ENVIRONMENT",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from coreflow.domain.convergence import Verdict, judge_all
+from coreflow.domain.convergence import AT_ONCE, Settling, Verdict, judge_all
 from coreflow.domain.desired import Desired
 from coreflow.domain.ids import BASE, Owner
 from coreflow.domain.observed import Observed
@@ -20,12 +20,20 @@ class Situation:
     observed: Observed
     desired: Desired
     plan: Plan
+    settling: Settling = AT_ONCE
+    """What tells a task that has just begun to run from one that runs."""
+
+    @property
+    def crash_loops(self) -> tuple[Verdict, ...]:
+        """The wanted services whose tasks end by themselves again and again."""
+        return tuple(verdict for verdict in self.verdicts.values() if verdict.is_crash_looping)
 
     @property
     def verdicts(self) -> Mapping[str, Verdict]:
         """How far each wanted service is."""
         observed = self.observed
-        return judge_all(sorted(self.desired.services), observed.services, observed.tasks, observed.nodes)
+        names = sorted(self.desired.services)
+        return judge_all(names, observed.services, observed.tasks, observed.nodes, self.settling)
 
     @property
     def strays(self) -> frozenset[str]:

@@ -6,7 +6,9 @@ The rules:
   fingerprint (did the intent change?), and the live fingerprint against the desired one (did somebody interfere?).
 * A service whose tasks Swarm is replacing is left alone unless the intent changed since: a second write would disarm
   the roll-back of the first.
-* A spec that was rolled back is remembered in a label and not tried again until the record changes.
+* A spec that was rolled back is remembered in a label and not tried again until the record changes, if its image was to
+  blame; otherwise it is tried again with growing pauses, a few times.
+* What somebody else undoes is put right at once the first time, and with growing pauses when it is undone again.
 * An update goes in place. Only where Swarm refuses that (another mode), or where the operator chose so, the service is
   made anew.
 * A secret is made before the service that mounts it and removed when no spec and no previous spec names it, and never
@@ -25,12 +27,16 @@ from attrs import Factory, evolve, field, frozen
 
 from . import naming
 from .bindings import BindingSpec
+from .contention import ABSENT, NOTHING_WRITTEN, WriteLog
 from .desired import Desired, Note, Rejection, Unit, unit_of
+from .failures import Cause
 from .ids import BASE, Owner
 from .images import unpinned
-from .observed import ROLLED_BACK, Observed, ObservedNetwork, ObservedSecret, ObservedService, ObservedTask
+from .observed import Observed, ObservedNetwork, ObservedSecret, ObservedService, ObservedTask, seconds_of
+from .rollback import MOST_ATTEMPTS, FailedAttempt, failed_attempt
 from .specs import (
     Aspect,
+    Fingerprint,
     PublishedPort,
     ServiceBody,
     ServiceSpec,
@@ -42,9 +48,8 @@ from .specs import (
 REMOVAL_ALLOWANCE = 3
 """So many services may be removed in one pass without a confirmation, as long as others remain."""
 STOPPED = "being restored; left alone until that has ended"
-_FAILED_STATES = frozenset({"failed", "rejected", "complete"})
-"""How a task ends by itself: Swarm also rolls back for a container that ends too soon and says that all is well."""
-_ENDED = "its container ended (exit code 0)"
+SECRET_GRACE_SECONDS = 60.0
+"""A secret younger than this stays: somebody may just have made it for a service that is about to be written."""
 
 
 @frozen
@@ -80,6 +85,9 @@ class MarkFailed:
     spec: ServiceSpec
     target: ObservedService
     reason: str
+    cause: Cause = Cause.IMAGE
+    times: int = 1
+    """How often that has happened."""
 
 
 @frozen
@@ -213,6 +221,8 @@ class Wait:
     unit: Unit
     name: str
     reason: str
+    until: float | None = None
+    """When it is due, by the engine's clock, where that is known."""
 
 
 @frozen
@@ -222,6 +232,21 @@ class Failure:
     unit: Unit
     name: str
     reason: str
+
+
+@frozen
+class Contest:
+    """A service that somebody else changes again and again: who, and how often."""
+
+    unit: Unit
+    name: str
+    by: str
+    times: int
+
+    @property
+    def reason(self) -> str:
+        """What goes on, without what changes while it does."""
+        return f"{self.by}, again and again: put right with growing pauses"
 
 
 @frozen
@@ -245,6 +270,7 @@ class Plan:
     """Services that are as desired."""
     waits: tuple[Wait, ...] = ()
     failures: tuple[Failure, ...] = ()
+    contests: tuple[Contest, ...] = ()
     rejections: tuple[Rejection, ...] = ()
     notes: tuple[Note, ...] = ()
     refusal: Refusal | None = None
@@ -280,12 +306,14 @@ def make_plan(
     options: PlanOptions | None = None,
     *,
     restoring: Collection[Owner] = (),
+    log: WriteLog = NOTHING_WRITTEN,
 ) -> Plan:
     """Say what turns `observed` into `desired`. Planning has no effect.
 
     `restoring` are the owners of services that are being restored: those, and services that are stopped, are left alone.
+    `log` is what the process that plans wrote before.
     """
-    work = _Planning(desired, observed, options or PlanOptions())
+    work = _Planning(desired, observed, options or PlanOptions(), log)
     work.stopped(restoring)
     work.networks()
     work.services()
@@ -307,8 +335,8 @@ class _Seen:
 class _Planning:
     """One planning in progress."""
 
-    def __init__(self, desired: Desired, observed: Observed, options: PlanOptions) -> None:
-        self.desired, self.observed, self.options = desired, observed, options
+    def __init__(self, desired: Desired, observed: Observed, options: PlanOptions, log: WriteLog) -> None:
+        self.desired, self.observed, self.options, self.log = desired, observed, options, log
         cluster = desired.cluster
         self.seen = _Seen(
             owned={s.name: s for s in observed.services if s.cluster == cluster},
@@ -342,10 +370,31 @@ class _Planning:
             kept=self.kept,
             waits=tuple(self.waits),
             failures=tuple(self.failures),
+            contests=tuple(self._contests()),
             rejections=tuple(self.rejections),
             notes=tuple(self.notes),
             refusal=self.refusal,
         )
+
+    # quarrels
+
+    def _contests(self) -> Iterator[Contest]:
+        """Services that somebody else writes again and again."""
+        for name, entry in sorted(self.log.entries.items()):
+            if entry.is_contested:
+                yield Contest(self._unit_of_name(name), name, entry.by, entry.times)
+
+    def _unit_of_name(self, name: str) -> Unit:
+        subject = self.desired.services.get(name) or self.seen.owned.get(name)
+        return unit_of(subject.owner, name) if subject is not None else name
+
+    def _must_pause(self, unit: Unit, name: str, intent: Fingerprint = ABSENT) -> bool:
+        """Whether somebody undid our last write of this, and the next is not due yet."""
+        entry = self.log.entry(name, intent)
+        if entry is None or not entry.is_contested or self.observed.time >= entry.due:
+            return False
+        self.waits.append(Wait(unit, name, f"{entry.by}; put right again after a pause", entry.due))
+        return True
 
     # restores
 
@@ -385,9 +434,8 @@ class _Planning:
                 if secret is not None and secret.name in secrets:
                     clash = not naming.is_ours(secrets[secret.name].labels, self.desired.cluster)
                     if clash:
-                        self._reject(
-                            spec, f"a secret named {secret.name} exists already and was not made by coreflow"
-                        )
+                        whose = _whose(secrets[secret.name].labels)
+                        self._reject(spec, f"a secret named {secret.name} exists already and {whose}")
                         continue
                 target = self.base if spec.owner == BASE else self.builds
                 target.extend(Step(unit_of(spec.owner, spec.name), action) for action in steps)
@@ -399,6 +447,8 @@ class _Planning:
             if shortage:
                 self._reject(spec, shortage)
                 return []
+            if self._must_pause(unit, spec.name, spec.fingerprints.whole):
+                return []
             return self._with_parts(spec, self._make(spec))
         if spec.owner != live.owner:
             self._reject(spec, f"a service named {spec.name} belongs to {live.owner or 'nobody we know'}")
@@ -408,6 +458,8 @@ class _Planning:
             return [action] if action else []
         if shortage:
             self._reject(spec, shortage)
+            return []
+        if self._must_pause(unit, spec.name, spec.fingerprints.whole):
             return []
         if isinstance(action, Update) and room.lacks_a_spare(spec, live):
             self.waits.append(Wait(unit, spec.name, "no free address for the additional task of a roll-out"))
@@ -429,16 +481,34 @@ class _Planning:
         wanted = spec.fingerprints.whole
         if live.intent == wanted:
             return self._repair(spec, live, unit)
-        if not self.options.retry_failed:
-            if live.labels.get(naming.FAILED) == wanted:
-                reason = live.labels.get(naming.FAILED_REASON) or "rolled back"
-                self.failures.append(
-                    Failure(unit, spec.name, f"{_intent(spec, live)}: {reason}; not tried again")
-                )
-                return None
-            if self._was_rolled_back(spec, live):
-                return self._give_up(spec, live, unit)
+        entry = self.log.entry(spec.name, wanted)
+        if not self.options.retry_failed or (entry is not None and entry.tried):
+            attempt = failed_attempt(spec, live, self.tasks_of(live), self.log)
+            if attempt is not None:
+                return self._after_failure(spec, live, unit, attempt)
         return self._write(spec, live, _intent(spec, live))
+
+    def _after_failure(
+        self, spec: ServiceSpec, live: ObservedService, unit: Unit, attempt: FailedAttempt
+    ) -> Action | None:
+        """What to do about a spec that was rolled back: note it, wait, try it again, or leave it."""
+        intent = _intent(spec, live)
+        why = f"{intent}: {attempt.reason}"
+        if live.in_roll_out:
+            self.waits.append(Wait(unit, spec.name, f"is being rolled back: {why}"))
+            return None
+        must_note = not attempt.is_noted and not attempt.is_stuck
+        if attempt.is_final:
+            times = f" {attempt.times} times" if attempt.times > 1 else ""
+            self.failures.append(Failure(unit, spec.name, f"{why}{times}; not tried again"))
+        elif not must_note and self.observed.time >= attempt.due:
+            again = f"tried again ({attempt.times + 1} of {MOST_ATTEMPTS})"
+            return self._write(spec, live, f"{intent}; {again} after: {attempt.reason}")
+        else:
+            self.waits.append(Wait(unit, spec.name, f"{why}; tried again after a pause", attempt.due))
+        # while a roll-back is stuck a write would start yet another roll-out, and the evidence stays
+        note = attempt.reason if attempt.is_final else f"{attempt.reason}; tried again after a pause"
+        return MarkFailed(spec, live, note, attempt.cause, attempt.times) if must_note else None
 
     def _repair(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
         """The record is the same and the service is not as it was written: somebody interfered, or the login changed."""
@@ -450,46 +520,6 @@ class _Planning:
             )
             return None
         return self._write(spec, live, reason) if drift else Update(spec, live, reason)
-
-    def _was_rolled_back(self, spec: ServiceSpec, live: ObservedService) -> bool:
-        """Whether the spec that Swarm just rolled back, or an operator did, is the one we still want."""
-        if live.update_state not in ROLLED_BACK:
-            return False
-        if live.previous_intent == spec.fingerprints.whole:
-            return True
-        return bool(self._failed_attempts(spec, live))
-
-    def _failed_attempts(self, spec: ServiceSpec, live: ObservedService) -> list[ObservedTask]:
-        """Tasks of the last roll-out that were made from this spec and failed, in their order."""
-        template = template_fingerprint(spec.body)
-        return sorted(
-            (
-                task
-                for task in self.tasks_of(live)
-                if task.template == template
-                and task.state in _FAILED_STATES
-                and task.created_at >= live.update_started
-            ),
-            key=lambda task: task.created_at,
-        )
-
-    def _give_up(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
-        why = f"{_intent(spec, live)}: {self._cause(spec, live)}"
-        if live.in_roll_out:
-            self.waits.append(Wait(unit, spec.name, f"is being rolled back: {why}"))
-            return None
-        self.failures.append(Failure(unit, spec.name, f"{why}; not tried again"))
-        if live.update_state == "rollback_paused":
-            return None  # a write now would start yet another roll-out; the evidence stays while it is paused
-        return MarkFailed(spec, live, self._cause(spec, live))
-
-    def _cause(self, spec: ServiceSpec, live: ObservedService) -> str:
-        errors = [
-            task.error or (_ENDED if task.state == "complete" else task.message)
-            for task in self._failed_attempts(spec, live)
-        ]
-        how = "roll-back stuck" if live.update_state == "rollback_paused" else "rolled back"
-        return f"{how}: {errors[-1]}" if errors else f"{how} by hand" if live.previous_intent else how
 
     def tasks_of(self, service: ObservedService) -> list[ObservedTask]:
         if self._tasks is None:
@@ -597,6 +627,8 @@ class _Planning:
             self.waits.append(Wait(unit, service.name, f"runs until {successor.name} does (renamed)"))
 
     def _remove(self, service: ObservedService, reason: str) -> None:
+        if self._must_pause(unit_of(service.owner, service.name), service.name):
+            return
         stage = Stage.BASE if service.owner == BASE else Stage.WORKLOADS
         self.removed.add(service.name)
         self.removals.append(Step(unit_of(service.owner, service.name), Remove(service, stage, reason)))
@@ -629,6 +661,7 @@ class _Planning:
         if not unwanted:
             return
         candidates = {secret.name for secret in unwanted}
+        quarrels = {contest.unit for contest in self._contests()}
         needed: set[str] = set()
         rolling: set[Owner] = set()
         for service in self.observed.services:
@@ -645,6 +678,8 @@ class _Planning:
             }
         for secret in sorted(unwanted, key=lambda s: s.name):
             left_alone = secret.owner in self.held or secret.owner in rolling or not self.desired.prune
+            if unit_of(secret.owner, secret.name) in quarrels or self._is_young(secret):
+                continue  # another writer may be about to use it
             if secret.name in needed or left_alone or (self.refusal and secret.owner in owners):
                 continue
             stage = Stage.BASE if secret.owner == BASE else Stage.WORKLOADS
@@ -652,10 +687,21 @@ class _Planning:
                 Step(unit_of(secret.owner, secret.name), Remove(secret, stage, "no spec names it"))
             )
 
+    def _is_young(self, secret: ObservedSecret) -> bool:
+        made = seconds_of(secret.created_at)
+        return bool(made) and 0 <= self.observed.time - made < SECRET_GRACE_SECONDS
+
 
 def removal_token(ids: Iterable[str]) -> str:
     """A short word for exactly this set of services."""
     return hashlib.sha256("\0".join(sorted(ids)).encode()).hexdigest()[:8]
+
+
+def _whose(labels: Mapping[str, str]) -> str:
+    """Who made an object that is not ours."""
+    if labels.get(naming.MANAGED_BY) == naming.PRODUCT:
+        return f"belongs to the coreflow cluster {labels.get(naming.CLUSTER, '')}"
+    return "was not made by coreflow"
 
 
 # reasons

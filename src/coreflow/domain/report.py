@@ -7,12 +7,15 @@ from attrs import Factory, frozen
 
 from .plan import Plan, Step
 
-Status = Literal["applied", "failed", "blocked"]
+Status = Literal["applied", "failed", "blocked", "overtaken"]
 
 
 @frozen
 class Outcome:
-    """How one action went. Blocked: an earlier action of its unit failed, or what it needs is missing."""
+    """How one action went. Blocked: an earlier action of its unit failed, or what it needs is missing.
+
+    Overtaken: somebody else changed the object first, which is no failure; the next pass sees what became of it.
+    """
 
     step: Step
     status: Status

@@ -534,7 +534,9 @@ def test_notes_and_waits_have_blocks_of_their_own() -> None:
         console = _console(200)
         deploy.show_plan(situation, Format.TEXT, console)
         document = present.plan_json(situation)
-        assert document["waits"] == [{"name": "b", "unit": unit, "reason": "runs until a does (renamed)"}]
+        assert document["waits"] == [
+            {"name": "b", "unit": unit, "reason": "runs until a does (renamed)", "until": None}
+        ]
         assert document["notes"][0]["name"] == "a"
         return console.export_text(), deploy.plan_status(situation, detailed=False)
 

@@ -14,7 +14,7 @@ from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, pla
 
 from coreflow.adapters.memory import Fault
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.loop import ActionLog, Kicks, Loop, Problems, kick_on_changes, kick_on_schedule
+from coreflow.app.loop import ActionLog, Asked, Kicks, Loop, Problems, kick_on_changes, kick_on_schedule
 from coreflow.app.main import Ports, running
 from coreflow.app.settings import Settings, load_settings
 from coreflow.app.supervise import supervise
@@ -202,7 +202,7 @@ def test_the_schedule_has_six_fields() -> None:
             nursery.start_soon(kick_on_schedule, "15 30 * * * *", kicks, now)
             await kicks.wait()
             assert now() == datetime(2026, 1, 1, 4, 30, 15, tzinfo=UTC)
-            assert kicks.take() is True
+            assert kicks.take() == Asked(refresh=True)
             await kicks.wait()
             assert now() == datetime(2026, 1, 1, 5, 30, 15, tzinfo=UTC)
             nursery.cancel_scope.cancel()
@@ -225,7 +225,7 @@ def test_a_stream_of_changes_that_ends_is_unavailable() -> None:
 
         with pytest.raises(Unavailable, match="ended"):
             await kick_on_changes(changes, kicks)
-        assert kicks.take() is False
+        assert kicks.take() == Asked()
 
     play(scene)
 

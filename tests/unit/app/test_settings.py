@@ -150,6 +150,7 @@ GOOD: dict[str, list[tuple[str, object]]] = {
         ("0 0 0 29 2 *", "0 0 0 29 2 *"),
     ],
     "COREFLOW_RELIST_SECONDS": [("0.1", 0.1), ("0", math.inf)],
+    "COREFLOW_SETTLE_SECONDS": [("0", 0.0), ("7.5", 7.5), ("3600", 3600.0)],
     "COREFLOW_SECRET_ENVIRONMENT": [("staging two", "staging two")],
     "COREFLOW_BASE_SERVICES": [("corelog, corestore,corelog,", ("corelog", "corestore")), (",", ())],
     **{
@@ -226,6 +227,7 @@ BAD: dict[str, list[str]] = {
         "H 0 * * * *",
     ],
     "COREFLOW_RELIST_SECONDS": ["-0.5", "minute"],
+    "COREFLOW_SETTLE_SECONDS": ["-1", "3601", "long"],
     "COREFLOW_SECRET_ENVIRONMENT": ["two\nlines"],
     "COREFLOW_BASE_SERVICES": ["none", "coretraffic,other"],
     **{

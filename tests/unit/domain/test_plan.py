@@ -29,10 +29,13 @@ from tests.unit.domain.examples import (
 )
 
 from coreflow.domain import naming
+from coreflow.domain.contention import WriteLog
 from coreflow.domain.desired import Desired, Note, Rejection, unit_of
+from coreflow.domain.failures import Cause
 from coreflow.domain.ids import BASE
 from coreflow.domain.observed import Observed, ObservedService
 from coreflow.domain.plan import (
+    SECRET_GRACE_SECONDS,
     Create,
     MarkFailed,
     Plan,
@@ -50,6 +53,7 @@ from coreflow.domain.plan import (
     subject_of,
     verb_of,
 )
+from coreflow.domain.rollback import MOST_ATTEMPTS, NO_RECORD, PAUSES
 from coreflow.domain.specs import (
     HealthCheck,
     Limits,
@@ -276,8 +280,14 @@ def test_a_kept_service_may_be_rolling() -> None:
 
 def test_a_new_record_overtakes_a_roll_out() -> None:
     """A record that changed since the roll-out began is written at once."""
+    third = template_fingerprint(spec(image="app:3").body)
     for state in ("updating", "rollback_started"):
-        assert len(done(desired(NEW), observed(live(OLD, update_state=state)))) == 1
+        there = live(OLD, update_state=state)
+        tasks = (failed(there, template=third, state="shutdown"),)
+        assert len(done(desired(NEW), observed(there, tasks=tasks))) == 1
+
+
+EXIT = "task: non-zero exit (1)"
 
 
 def failed(service: ObservedService, **changes: Any) -> Any:
@@ -286,7 +296,7 @@ def failed(service: ObservedService, **changes: Any) -> Any:
         "state": "failed",
         "template": template_fingerprint(NEW.body),
         "created_at": "5",
-        "error": "exit 1",
+        "error": EXIT,
     }
     return task(service, **(given | changes))
 
@@ -299,12 +309,17 @@ CHANGE = "image app:1 → app:2"
     [
         (
             "rollback_completed",
-            ["mark failed service web: rolled back: exit 1"],
-            [f"{CHANGE}: rolled back: exit 1; not tried again"],
+            ["mark failed service web: rolled back: task: non-zero exit (1)"],
+            [f"{CHANGE}: rolled back: task: non-zero exit (1); not tried again"],
             [],
         ),
-        ("rollback_paused", [], [f"{CHANGE}: roll-back stuck: exit 1; not tried again"], []),
-        ("rollback_started", [], [], [f"is being rolled back: {CHANGE}: rolled back: exit 1"]),
+        ("rollback_paused", [], [f"{CHANGE}: roll-back stuck: task: non-zero exit (1); not tried again"], []),
+        (
+            "rollback_started",
+            [],
+            [],
+            [f"is being rolled back: {CHANGE}: rolled back: task: non-zero exit (1)"],
+        ),
         ("updating", [f"update service web: {CHANGE}"], [], []),
         ("completed", [f"update service web: {CHANGE}"], [], []),
         ("paused", [f"update service web: {CHANGE}"], [], []),
@@ -328,20 +343,121 @@ def test_a_spec_that_was_rolled_back_is_noted(
         ({}, True),
         ({"state": "rejected"}, True),
         ({"state": "complete", "error": ""}, True),
-        ({"state": "running"}, False),
-        ({"state": "shutdown"}, False),
-        ({"template": template_fingerprint(OLD.body)}, False),
-        ({"template": None}, False),
         ({"created_at": "3"}, True),
-        ({"created_at": "2"}, False),
-        ({"service_id": "another"}, False),
+        ({"template": template_fingerprint(spec(image="app:3").body)}, False),
+        ({"template": template_fingerprint(spec(image="app:3").body), "state": "shutdown"}, False),
+        # nothing tells what it was: then it was what we want
+        ({"state": "shutdown"}, True),
+        ({"template": template_fingerprint(OLD.body)}, True),
+        ({"template": None}, True),
+        ({"created_at": "2"}, True),
+        ({"service_id": "another"}, True),
     ],
 )
-def test_only_a_failed_task_of_this_roll_out_is_evidence(changes: dict[str, Any], blamed: bool) -> None:
-    """A spec is blamed for a roll-back only by a task that was made from it, in this roll-out, and failed."""
+def test_a_spec_was_rolled_back_unless_another_one_was(changes: dict[str, Any], blamed: bool) -> None:
+    """Only a task of this roll-out that was made from another spec tells that what we want was never tried."""
     there = live(OLD, update_state="rollback_completed", update_started="3")
     plan = make_plan(desired(NEW), observed(there, tasks=(failed(there, **changes),)))
     assert [verb_of(a) for a in plan.actions] == ["mark failed" if blamed else "update"]
+
+
+NOW = 1000.0
+KILLED = "task: non-zero exit (137)"
+STAMP = "1970-01-01T00:16:00Z"
+"""40 seconds before that."""
+
+
+def noted(times: int, cause: Cause = Cause.PLATFORM) -> dict[str, str]:
+    """Labels that tell of failed attempts at `NEW`."""
+    return {
+        naming.FAILED: NEW.fingerprints.whole,
+        naming.FAILED_REASON: "killed",
+        naming.FAILED_CAUSE: cause.value,
+        naming.FAILED_TIMES: str(times),
+    }
+
+
+def test_a_failure_of_the_platform_is_noted_and_tried_again() -> None:
+    """A task that was killed from outside says nothing of its image: the roll-back is noted, and is no failure yet."""
+    there = live(OLD, update_state="rollback_completed", updated_at=STAMP)
+    plan = make_plan(desired(NEW), observed(there, tasks=(failed(there, error=KILLED),), time=NOW))
+    (action,) = plan.actions
+    assert isinstance(action, MarkFailed)
+    assert (action.cause, action.times) == (Cause.PLATFORM, 1)
+    assert plan.failures == ()
+    assert [wait.until for wait in plan.waits] == [960.0 + PAUSES[0]]
+
+
+@pytest.mark.parametrize(
+    ("times", "verb"), [(1, "update"), (2, "update"), (3, "wait"), (4, "wait"), (MOST_ATTEMPTS, "failed")]
+)
+def test_attempts_are_few_and_further_and_further_apart(times: int, verb: str) -> None:
+    """40 s after the note, the second and third attempt are due, later ones are not, and then it is final."""
+    there = live(OLD, labels=noted(times), updated_at=STAMP)
+    plan = make_plan(desired(NEW), observed(there, time=NOW))
+    found = [
+        *(verb_of(a) for a in plan.actions),
+        *("wait" for _ in plan.waits),
+        *("failed" for _ in plan.failures),
+    ]
+    assert found == [verb]
+
+
+def test_an_attempt_that_fails_again_counts_on() -> None:
+    """The labels of the note come back with the roll-back: the next note has one attempt more."""
+    there = live(OLD, labels=noted(2), update_state="rollback_completed", updated_at=STAMP)
+    plan = make_plan(desired(NEW), observed(there, tasks=(failed(there, error=KILLED),), time=NOW))
+    (action,) = plan.actions
+    assert isinstance(action, MarkFailed)
+    assert (action.cause, action.times) == (Cause.PLATFORM, 3)
+
+
+def test_a_stuck_roll_back_is_written_again_where_the_platform_was_to_blame() -> None:
+    """A roll-back that stopped because somebody killed its tasks, too, does not leave the old image for ever."""
+    there = live(OLD, update_state="rollback_paused", updated_at=STAMP)
+    tasks = (failed(there, error=KILLED),)
+    assert [verb_of(a) for a in make_plan(desired(NEW), observed(there, tasks=tasks, time=NOW)).actions] == [
+        "update"
+    ]
+    early = make_plan(desired(NEW), observed(there, tasks=tasks, time=961.0))
+    assert (early.actions, len(early.waits)) == ((), 1)
+    log = WriteLog()
+    for _ in range(MOST_ATTEMPTS):
+        log = log.wrote(NEW, NOW)
+    final = make_plan(desired(NEW), observed(there, tasks=tasks, time=NOW * 9), log=log)
+    assert (final.actions, len(final.failures)) == ((), 1)
+
+
+def test_what_this_process_wrote_is_evidence() -> None:
+    """Without any task, a roll-back is that of what this process wrote last."""
+    there = live(OLD, update_state="rollback_completed")
+    third = spec(image="app:3")
+    assert [
+        verb_of(a) for a in make_plan(desired(NEW), observed(there), log=WriteLog().wrote(third, 1)).actions
+    ] == ["update"]
+    assert [
+        verb_of(a) for a in make_plan(desired(NEW), observed(there), log=WriteLog().wrote(NEW, 1)).actions
+    ] == ["mark failed"]
+
+
+def test_a_retry_is_one_attempt() -> None:
+    """Who asks for failed specs to be tried again gets one more attempt of this process, not one after the other."""
+    there = live(OLD, labels=noted(1, Cause.IMAGE))
+    options = PlanOptions(retry_failed=True)
+    plan = make_plan(desired(NEW), observed(there), options)
+    assert [verb_of(a) for a in plan.actions] == ["update"]
+    tried = WriteLog().wrote(NEW, 1)
+    assert make_plan(desired(NEW), observed(there), options, log=tried).actions == ()
+    again = make_plan(desired(NEW), observed(there), options, log=tried.forget_attempts())
+    assert [verb_of(a) for a in again.actions] == ["update"]
+
+
+def test_a_young_secret_stays() -> None:
+    """A secret that nothing names yet may be somebody's next write: it goes once it is older than the grace time."""
+    there = evolve(secret("old"), created_at=STAMP)
+    assert make_plan(desired(), observed(secrets=(there,), time=960 + SECRET_GRACE_SECONDS - 1)).actions == ()
+    late = make_plan(desired(), observed(secrets=(there,), time=960 + SECRET_GRACE_SECONDS))
+    assert [verb_of(a) for a in late.actions] == ["remove"]
 
 
 @pytest.mark.parametrize(("error", "cause"), [("", "its container ended (exit code 0)"), ("odd", "odd")])
@@ -354,16 +470,16 @@ def test_a_container_that_ends_well_too_soon_was_rolled_back(error: str, cause: 
 
 
 def test_the_last_failed_task_says_why() -> None:
-    """Of several failed tasks the newest gives the cause, its error before its message."""
+    """Of several failed tasks the newest gives the cause."""
     there = live(OLD, update_state="rollback_completed")
     tasks = [
         failed(there),
-        failed(there, created_at="7", error="", message="last"),
+        failed(there, created_at="7", error="task: non-zero exit (3)"),
         failed(there, created_at="6"),
     ]
     for order in permutations(tasks):
         (action,) = make_plan(desired(NEW), observed(there, tasks=order)).actions
-        assert action == MarkFailed(NEW, there, "rolled back: last")
+        assert action == MarkFailed(NEW, there, "rolled back: task: non-zero exit (3)")
 
 
 @pytest.mark.parametrize(
@@ -371,7 +487,7 @@ def test_the_last_failed_task_says_why() -> None:
     [
         (NEW.fingerprints.whole, "mark failed", [f"{CHANGE}: rolled back by hand; not tried again"]),
         (OLD.fingerprints.whole, "update", []),
-        (None, "update", []),
+        (None, "mark failed", [f"{CHANGE}: rolled back; {NO_RECORD}; not tried again"]),
     ],
 )
 def test_a_roll_back_by_hand_is_respected(previous: Any, verb: str, reasons: list[str]) -> None:

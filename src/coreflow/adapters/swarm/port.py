@@ -62,8 +62,9 @@ class SwarmPort:
     unchanged Swarm decodes next to nothing.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, *, writer: str = "") -> None:
+        """`writer` names this process on the services that it writes, for people who find two at work."""
+        self._engine, self._writer = engine, writer
         self._services: dict[str, tuple[int, ObservedService]] = {}
         self._network_names: dict[str, str] = {}
         self._secret_ids: dict[str, str] = {}
@@ -232,8 +233,8 @@ class SwarmPort:
             case Recreate(spec, target, _):
                 await self._remove_service(target)
                 await self._create(spec, target)
-            case MarkFailed(spec, target, reason):
-                await self._mark(spec, target, reason)
+            case MarkFailed():
+                await self._mark(action)
             case Remove(target, _, _):
                 if isinstance(target, ObservedService):
                     await self._remove_service(target)
@@ -283,7 +284,7 @@ class SwarmPort:
             document = wire.service_document(
                 spec,
                 secret_ids=self._ids_of(spec),
-                foreign_labels=_foreign(old.labels) if old is not None else None,
+                foreign_labels=self._more_labels(old.labels if old is not None else {}),
             )
             await self._engine.create_service(document, wire.registry_auth(spec.login))
 
@@ -293,10 +294,14 @@ class SwarmPort:
             spec,
             secret_ids=self._ids_of(spec),
             force_update=target.force_update,
-            foreign_labels=_foreign(target.labels),
+            foreign_labels=self._more_labels(target.labels),
         )
         auth = wire.registry_auth(spec.login)
         await self._write(spec.name, target.id, target.version, document, auth)
+
+    def _more_labels(self, live: Mapping[str, str]) -> dict[str, str]:
+        """Labels besides those of the spec: somebody else's stay, and ours says who wrote it."""
+        return {**_foreign(live), **({naming.WRITER: self._writer} if self._writer else {})}
 
     async def _write(
         self, name: str, identity: str, version: int, document: Document, auth: str | None
@@ -309,15 +314,18 @@ class SwarmPort:
                     raise LostRace(f"updating service {name}: it is gone") from exc
                 raise
 
-    async def _mark(self, spec: ServiceSpec, target: ObservedService, reason: str) -> None:
+    async def _mark(self, action: MarkFailed) -> None:
         """Add labels to the live spec, which stays as it is."""
+        spec, target = action.spec, action.target
         live = await self._live(target, "marking")
         document = dict(live["Spec"])
         document["Labels"] = {
             **(document.get("Labels") or {}),
             naming.FAILED: spec.fingerprints.whole,
             naming.FAILED_IMAGE: pinned(spec.body.image, None),
-            naming.FAILED_REASON: reason[:_REASON_LIMIT],
+            naming.FAILED_REASON: action.reason[:_REASON_LIMIT],
+            naming.FAILED_CAUSE: action.cause.value,
+            naming.FAILED_TIMES: str(action.times),
         }
         await self._write(spec.name, target.id, target.version, document, None)
 

@@ -120,6 +120,7 @@ def _reconciler(
         render=settings.render_options,
         plan=options,
         listener=listener,
+        settle_seconds=settings.settle_seconds,
     )
 
 
@@ -131,8 +132,9 @@ def show_plan(
         write_json(present.plan_json(situation))
         return
     console = console or Console(highlight=False)
-    present.print_blocks(console, present.plan_blocks(situation.plan, confirm=confirm))
-    present.print_line(console, present.plan_summary(situation.plan))
+    loops = situation.crash_loops
+    present.print_blocks(console, present.plan_blocks(situation.plan, loops, confirm=confirm))
+    present.print_line(console, present.plan_summary(situation.plan, loops))
 
 
 def show_settlement(

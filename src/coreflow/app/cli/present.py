@@ -7,6 +7,7 @@ names and reasons only.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from attrs import evolve, frozen
@@ -98,7 +99,9 @@ class Block:
 # plans
 
 
-def plan_blocks(plan: Plan, *, confirm: str = "coreflow apply") -> Iterator[Block]:
+def plan_blocks(
+    plan: Plan, crash_loops: Sequence[Verdict] = (), *, confirm: str = "coreflow apply"
+) -> Iterator[Block]:
     """The plan, grouped: the stages with their actions, then what waits, what is noteworthy, what is wrong."""
     stages: dict[str, dict[str, list[Action]]] = {}
     for step in plan.steps:
@@ -114,9 +117,14 @@ def plan_blocks(plan: Plan, *, confirm: str = "coreflow apply") -> Iterator[Bloc
             "notes",
             tuple(Row(mark=NOTE, kind="note", name=n.name, reason=n.text, dimmed=True) for n in plan.notes),
         )
-    problems = tuple(plan_problems(plan, confirm))
+    problems = (*plan_problems(plan, confirm), *map(crash_loop_row, crash_loops))
     if problems:
         yield Block("problems", problems)
+
+
+def crash_loop_row(verdict: Verdict) -> Row:
+    """A service whose tasks end again and again."""
+    return _problem("crash-looping", verdict.service, verdict.detail.removeprefix("crash-looping: "))
 
 
 def _unit_rows(actions: Sequence[Action]) -> Iterator[Row]:
@@ -147,6 +155,8 @@ def plan_problems(plan: Plan, confirm: str = "coreflow apply") -> Iterator[Row]:
         yield from _problem_rows(kind, rejection.name, rejection.reasons)
     for failure in plan.failures:
         yield _problem("failed", failure.name, failure.reason)
+    for contest in plan.contests:
+        yield _problem("contested", contest.name, f"{contest.reason} ({contest.times} times so far)")
     if plan.refusal is not None:
         yield from _problem_rows("refused", "removal", refusal_texts(plan.refusal, confirm))
 
@@ -172,19 +182,24 @@ def _problem_rows(kind: str, name: str, reasons: Sequence[str]) -> Iterator[Row]
             yield Row(mark=("", ""), kind="", name="", reason=reason)
 
 
-def plan_summary(plan: Plan) -> Text:
+def plan_summary(plan: Plan, crash_loops: Sequence[Verdict] = ()) -> Text:
     """`Plan: 3 to create, 1 to update; 12 as desired.`"""
+    kept = max(plan.kept - len(crash_loops), 0)
     if not plan.steps:
         text = Text("Nothing to do" if plan.is_clean else "Nothing else to do", style="bold")
-        text.append(f": {_services(plan.kept)} as desired", style="not bold")
+        text.append(f": {_services(kept)} as desired", style="not bold")
     else:
         text = Text("Plan: ", style="bold")
         text.append_text(_counts(((verb_of(action), 1) for action in plan.actions), _FUTURE))
-        text.append(f"; {plan.kept} as desired", style="not bold")
-    for word, number in problem_counts(plan).items():
+        text.append(f"; {kept} as desired", style="not bold")
+    for word, number in (problem_counts(plan) | _crash_loop_count(crash_loops)).items():
         text.append("; ", style="not bold")
         text.append(f"{number} {word}", style="red")
     return text.append(".", style="not bold")
+
+
+def _crash_loop_count(crash_loops: Sequence[Verdict]) -> dict[str, int]:
+    return {"crash-looping": len(crash_loops)} if crash_loops else {}
 
 
 _FUTURE: Mapping[Verb, str] = {
@@ -218,6 +233,7 @@ def problem_counts(plan: Plan) -> dict[str, int]:
         "rejected": len(plan.rejections) - held,
         "held": held,
         "failed": len(plan.failures),
+        "contested": len(plan.contests),
         "not removed without a confirmation": refused,
     }
     return {word: number for word, number in counts.items() if number}
@@ -240,7 +256,9 @@ def settlement_problems(settlement: Settlement, confirm: str = "coreflow apply")
         yield _problem(kind, name_of(outcome.step.action), f"{what}: {outcome.detail}")
     explained = explained_names(settlement)
     for name, verdict in settlement.verdicts.items():
-        if not verdict.done and name not in explained:
+        if verdict.is_crash_looping:
+            yield crash_loop_row(verdict)
+        elif not verdict.done and name not in explained:
             yield _problem("unfinished", name, state_text(verdict))
 
 
@@ -293,17 +311,20 @@ def outcome_row(outcome: Outcome) -> Row:
     return _problem(f"{word}: {verb_of(action)} {kind_of(action)}", name_of(action), outcome.detail)
 
 
-State = Literal["done", "rolled back", "failed", "waiting"]
+State = Literal["done", "rolled back", "failed", "crash-looping", "waiting"]
 _STATES: Mapping[State, tuple[str, str]] = {
     "done": ("✓", "green"),
     "rolled back": ("✗", "bold red"),
     "failed": ("✗", "bold red"),
+    "crash-looping": ("✗", "bold red"),
     "waiting": ("·", "cyan"),
 }
 
 
 def state_of(verdict: Verdict) -> State:
     """What became of a service. Only a rolled back one has something to tell although all is done."""
+    if verdict.is_crash_looping:
+        return "crash-looping"
     if verdict.failed:
         return "failed"
     if not verdict.done:
@@ -420,17 +441,37 @@ def plan_json(situation: Situation) -> Json:
         "cluster": situation.records.cluster.id,
         "actions": [_action_json(step) for step in plan.steps],
         "kept": plan.kept,
-        "waits": [{"name": wait.name, "unit": wait.unit, "reason": wait.reason} for wait in plan.waits],
+        "waits": [
+            {"name": wait.name, "unit": wait.unit, "reason": wait.reason, "until": _moment(wait.until)}
+            for wait in plan.waits
+        ],
         "failures": [{"name": f.name, "unit": f.unit, "reason": f.reason} for f in plan.failures],
         "rejected": [
             {"name": r.name, "unit": r.unit, "reasons": list(r.reasons), "held": r.held}
             for r in plan.rejections
+        ],
+        "contested": [{"name": c.name, "unit": c.unit, "by": c.by, "times": c.times} for c in plan.contests],
+        "crash_looping": [
+            {
+                "name": verdict.service,
+                "times": verdict.crashes,
+                "since": _moment(verdict.crashing_since),
+                "error": verdict.error,
+            }
+            for verdict in situation.crash_loops
         ],
         "notes": [{"name": note.name, "unit": note.unit, "text": note.text} for note in plan.notes],
         "refusal": None
         if refusal is None
         else {"names": list(refusal.names), "owned": refusal.owned, "token": refusal.token},
     }
+
+
+def _moment(seconds: float | None) -> str | None:
+    """A time in seconds since the epoch as RFC 3339."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _action_json(step: Step) -> Json:

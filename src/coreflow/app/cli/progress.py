@@ -57,7 +57,9 @@ class Lines:
         self._actions = self._layout([present.done_row(action) for action in plan.actions])
 
     def applied(self, outcome: Outcome) -> None:
-        """What was done, or why it was not."""
+        """What was done, or why it was not. Where somebody else was faster, the next pass tells what became of it."""
+        if outcome.status == "overtaken":
+            return
         self._print(present.outcome_row(outcome), self._actions)
 
     def progressed(self, verdicts: Mapping[str, Verdict]) -> None:
