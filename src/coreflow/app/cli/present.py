@@ -276,7 +276,9 @@ def settlement_summary(settlement: Settlement) -> Text:
     """`Applied: 3 created, 1 updated; 12 services as desired.`"""
     plan, applied = settlement.last.plan, settlement.applied
     explained = explained_names(settlement)
-    unfinished = sum(not v.done for name, v in settlement.verdicts.items() if name not in explained)
+    unexplained = [v for name, v in settlement.verdicts.items() if name not in explained and not v.done]
+    loops = [verdict for verdict in unexplained if verdict.is_crash_looping]
+    unfinished = len(unexplained)
     as_desired = f"{_services(max(plan.kept - unfinished, 0))} as desired"
     if applied:
         text = Text("Applied: ", style="bold")
@@ -288,7 +290,12 @@ def settlement_summary(settlement: Settlement) -> Text:
     else:
         text = Text("Nothing to do" if plan.is_clean else "Nothing else to do", style="bold")
         text.append(f": {as_desired}", style="not bold")
-    counts = problem_counts(plan) | {"not done": len(settlement.troubles), "unfinished": unfinished}
+    counts = {
+        **problem_counts(plan),
+        **_crash_loop_count(loops),
+        "not done": len(settlement.troubles),
+        "unfinished": unfinished - len(loops),
+    }
     for word, number in counts.items():
         if number:
             text.append("; ", style="not bold")
