@@ -4,16 +4,19 @@ Runs in threads of the test process. Requests are read properly (Content-Length 
 carries many; answers are passed on as they come.
 """
 
+import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import define, field
 
+UPDATE = re.compile(r"/services/[^/]+/update\?")
 READS = frozenset({"GET", "HEAD"})
 When = Literal["before", "after"]
 
@@ -35,6 +38,8 @@ class EngineProxy:
     upstream: str
     requests: list[tuple[str, str]] = field(factory=list)
     trap: Trap | None = None
+    updates: list[Any] = field(factory=list)
+    """The specs of the services that were updated, as they were sent."""
     _lock: threading.Lock = field(factory=threading.Lock)
 
     @property
@@ -55,6 +60,7 @@ class EngineProxy:
     def reset(self) -> None:
         """Forget what went through."""
         self.requests.clear()
+        self.updates.clear()
 
     def _note(self, method: str, target: str) -> int | None:
         """Count a request; for a write, which one it is."""
@@ -90,8 +96,14 @@ class EngineProxy:
                 return False
             sprung.append(trap)
         engine.sendall(head)
+        body = bytearray()
+        is_update = method == "POST" and UPDATE.search(target) is not None
         for piece in _body(head, stream):
             engine.sendall(piece)
+            if is_update:
+                body += piece
+        if is_update:
+            self.updates.append(json.loads(body))
         return True
 
 

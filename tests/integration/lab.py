@@ -241,12 +241,16 @@ class Lab:
             assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
             time.sleep(0.1)
 
-    def clean(self) -> None:
-        """Remove everything of this cluster, and end what was started."""
+    def end(self) -> None:
+        """End what was started."""
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+    def clean(self) -> None:
+        """Remove everything of this cluster, and end what was started."""
+        self.end()
         for service in self.client.services():
             labels: Mapping[str, str] = service["Spec"].get("Labels") or {}
             if labels.get("serve.zone.cluster") == self.prefix or service["Spec"]["Name"].startswith(

@@ -141,7 +141,7 @@ BODIES = st.builds(
 )  # fmt: skip
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(BODIES)
 def test_round_trip(body: ServiceBody) -> None:
     """What the engine stores reads back as exactly the body that was sent, so that nothing is ever sent twice."""

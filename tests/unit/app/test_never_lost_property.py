@@ -12,12 +12,12 @@ from typing import Any, cast
 
 import trio
 from attrs import Factory, define, frozen
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.unit.app.worlds import GOOD, NEWER, Json, World, cluster, new_engine, play, service
 
-from coreflow.adapters.memory import Fault, MemoryCorestore
+from coreflow.adapters.memory import Fault, MemoryCorestore, MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.backups import Tools, Unwatched
 from coreflow.app.bindings import Bindings
@@ -166,6 +166,33 @@ class Watched(MemoryCorestore):
         self.given.pop(spec.id, None)
 
 
+class Noted:
+    """The engine as coreflow sees it: which services coreflow writes to is noted.
+
+    A version does not tell: Swarm counts it up by itself, too, when a roll-out ends or is rolled back.
+    """
+
+    def __init__(self, engine: MemoryEngine) -> None:
+        self._engine = engine
+        self.written: list[str] = []
+        """Names of services, in the order of the calls, whether or not the engine answers them."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def update_service(self, identity: str, *arguments: Any, **options: Any) -> Any:
+        self._note(identity)
+        return await self._engine.update_service(identity, *arguments, **options)
+
+    async def remove_service(self, identity: str) -> None:
+        self._note(identity)
+        await self._engine.remove_service(identity)
+
+    def _note(self, identity: str) -> None:
+        live = self._engine._services.get(identity)
+        self.written.append(live["Spec"]["Name"] if live else identity)
+
+
 class Stage:
     """A Swarm, records and a Corestore, and what must never happen to them."""
 
@@ -180,7 +207,8 @@ class Stage:
     def restart(self) -> None:
         """A new process."""
         self.store.given.clear()
-        docker, corestores = SwarmPort(self.world.engine), Corestores.one(self.store)
+        self.engine = Noted(self.world.engine)
+        docker, corestores = SwarmPort(cast("Any", self.engine)), Corestores.one(self.store)
         self.reconciler = Reconciler(
             self.world.cloudly, docker, corestores, render=self.world.render, listener=self
         )
@@ -229,30 +257,30 @@ class Stage:
         """Nothing to see."""
 
     async def run_pass(self) -> None:
-        """A pass; what is held is the same afterwards."""
-        before = await self._held()
+        """A pass; it does not write to what is held."""
+        held = await self._held()
         seen = len(self.world.engine.calls)
+        self.engine.written.clear()
         with suppress(CoreflowError):
             await self.reconciler.run_pass()
         writes = {method for method, is_write in self.world.engine.calls[seen:] if is_write}
         assert writes <= WRITES
-        after = {live["Spec"]["Name"]: live["Version"]["Index"] for live in self._services()}
-        assert before.items() <= after.items(), "a service that is held was written to"
+        assert held.isdisjoint(self.engine.written), "a service that is held was written to"
         self.check()
 
-    async def _held(self) -> dict[str, int]:
-        """The services that a pass must not touch, with their versions: those that are stopped, and those that wait."""
+    async def _held(self) -> set[str]:
+        """The services that a pass must not touch: those that are stopped, and those that wait."""
         waiting: set[str] = set()
         try:
             records = await self.world.cloudly.records()
         except CoreflowError:
-            return {live["Spec"]["Name"]: live["Version"]["Index"] for live in self._services()}
+            return {live["Spec"]["Name"] for live in self._services()}
         wanted = self.reconciler.bindings.wishes(records).wanted
         for record in records.services:
             if any(self.store.given.get(spec.id) != spec for spec in wanted.get(record.id, ())):
                 waiting.add(record.name)
         return {
-            live["Spec"]["Name"]: live["Version"]["Index"]
+            live["Spec"]["Name"]
             for live in self._services()
             if live["Spec"]["Name"] in waiting or STOPPED in live["Spec"]["Labels"]
         }
@@ -309,8 +337,28 @@ class Stage:
                 await docker.apply(Stop(live, "a note", "", "a test"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+def _bound(image: str) -> Json:
+    """Records: a service with a database."""
+    wish = Wish(0, "a", "database", None, None)
+    return cluster(service("a", image), platform={"bindings": [wish.record()]})
+
+
+def _held_in_a_roll_out() -> list[tuple[str, Any]]:
+    """A new process gets no values for the service's binding, and Swarm ends the roll-out meanwhile."""
+    away = ("before", ("provision", Unavailable))
+    return [
+        ("time", 20.0),
+        ("records", _bound(NEWER)),
+        away,
+        away,
+        ("restart", None),
+        ("time", 15.0),
+    ]
+
+
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(first=documents(), story=st.lists(events, min_size=3, max_size=12))
+@example(first=_bound(GOOD), story=_held_in_a_roll_out())
 def test_only_what_is_disabled_is_given_back(first: Json, story: list[tuple[str, Any]]) -> None:
     """Records that come, go and are nonsense, faults, stale lists and restarts in any order."""
 
@@ -633,7 +681,7 @@ async def _live(shop: Shop, kind: str, what: Any, *, is_replicated: bool) -> Non
     shop.check()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(
     is_bound=st.booleans(),
     is_replicated=st.booleans(),

@@ -35,7 +35,7 @@ from coreflow.domain.snapshots import ArchiveObject, VolumeSpec
 SHOP = ServiceId("id-shop")
 SIZES = (0, 1, SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 2 * SLICE_BYTES, 3 * SLICE_BYTES + 7)
 NOISE = random.Random(1).randbytes(4 * SLICE_BYTES)
-FAST = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, max_examples=40)
+FAST = settings(suppress_health_check=list(HealthCheck), max_examples=40)
 UNNAMED = Manifest(backup_id="b1", service_id=SHOP, finished_ms=1, parts=())
 """A manifest without snapshots: all of an archive is pushed."""
 

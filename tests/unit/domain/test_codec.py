@@ -494,7 +494,7 @@ JSON_VALUES: Any = st.recursive(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=600)
+@settings(max_examples=600)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), JSON_VALUES), min_size=1, max_size=2))
 def test_any_mutation(mutations: list[tuple[tuple[Any, ...], Any]]) -> None:
     """Whatever a node is replaced by: an answer or InvalidRecord, UTF-8 texts, and no text with a piece of content."""

@@ -630,7 +630,7 @@ def test_one_observation_answers_both_questions() -> None:
 # any document
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(
     document=cluster_documents(), answer=st.sampled_from([ResolvedImage(NEW), ResolvedImage(None), AWAY, NO])
 )

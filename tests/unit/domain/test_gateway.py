@@ -24,7 +24,7 @@ from coreflow.domain.ids import ClusterId
 
 CLUSTER = ClusterId("c1")
 OTHER = ClusterId("c1-b")
-HYPOTHESIS = settings(max_examples=200, deadline=None, derandomize=True)
+HYPOTHESIS = settings(max_examples=200)
 
 
 def route(host: str = "a.example.com", **changes: Any) -> GatewayRoute:

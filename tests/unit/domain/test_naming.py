@@ -3,12 +3,11 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coreflow.domain import naming
 
-HYPOTHESIS = settings(derandomize=True, deadline=None)
 SWARM_SECRET = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?")
 
 
@@ -81,7 +80,6 @@ def test_volume_name_never_changes(service: str, path: str, name: str) -> None:
     assert naming.volume_name(service, path) == name
 
 
-@HYPOTHESIS
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_volume_names_fit(service: str, path: str) -> None:
     """A derived volume name is one that Docker takes."""
@@ -90,7 +88,6 @@ def test_volume_names_fit(service: str, path: str) -> None:
     assert len(name) <= 90
 
 
-@HYPOTHESIS
 @given(st.from_regex(r"[a-zA-Z0-9]+(?:[-_]+[a-zA-Z0-9]+)*", fullmatch=True).filter(naming.is_service_name))
 def test_secret_names_fit(service: str) -> None:
     """The secret's name is one that Swarm takes, whatever the service's name, and ends in the hash."""

@@ -1,7 +1,7 @@
 """When to try again."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coreflow.domain.pacing import FIRST_DELAY, LONGEST_DELAY, next_delay
@@ -24,7 +24,6 @@ def test_delays(last: float, up_for: float, expected: float) -> None:
     assert next_delay(last, up_for=up_for) == expected
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
 def test_bounds(last: float, up_for: float) -> None:
     """A delay is never shorter than the first unless the last one was, and never longer than the longest."""

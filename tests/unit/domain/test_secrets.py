@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coreflow.domain.codec import decode
@@ -87,7 +87,6 @@ def test_bytes() -> None:
     assert one.data == other.data == '{"A":"quote\\"","B":"ü"}'.encode()
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.dictionaries(st.text(), st.text(), max_size=5), st.dictionaries(st.text(), st.text(), max_size=5))
 def test_merge(mine: dict[str, str], theirs: dict[str, str]) -> None:
     """The payload is the two maps merged, for any text."""

@@ -31,9 +31,7 @@ from coreflow.adapters.typedsocket import (
 from coreflow.domain.errors import PortError
 
 EXAMPLES = int(os.environ.get("COREFLOW_FUZZ_EXAMPLES", "100"))
-fuzz = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
+fuzz = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 
 LIMITS = Limits(
     message_bytes=64 * 1024,
