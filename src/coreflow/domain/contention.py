@@ -71,9 +71,11 @@ class WriteLog:
     ) -> "WriteLog":
         """The log after one more look. `left_alone` are names of services about which nothing is said now."""
         live = {s.name: s for s in observed.services if s.cluster == cluster}
-        entries = {name: entry for name, entry in self.entries.items() if name in live or name in wanted}
-        gone = {n: e for n, e in self.entries.items() if n not in entries and e.times}
-        entries |= {n: e for n, e in gone.items() if observed.time - e.undone_at < CALM_SECONDS}
+        entries = {
+            name: entry
+            for name, entry in self.entries.items()
+            if name in live or name in wanted or observed.time - max(entry.at, entry.undone_at) < CALM_SECONDS
+        }
         for name, spec in wanted.items():
             if name not in left_alone:
                 entry = _look(self.entries.get(name), spec, live.get(name), observed.time)

@@ -1,12 +1,14 @@
 """The verdict about a service: from its tasks, its nodes and its roll-out."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from tests.unit.domain.examples import live, node, spec, task
 
-from coreflow.domain.convergence import judge, judge_all
+from coreflow.domain.convergence import NO_HISTORY, Settling, TaskHistory, Verdict, judge, judge_all
 from coreflow.domain.ids import NodeId
+from coreflow.domain.observed import ObservedTask
 
 WEB = live(spec(replicas=2))
 RUNNING: dict[str, Any] = {}
@@ -167,3 +169,116 @@ def test_every_name_gets_a_verdict_from_its_own_tasks() -> None:
         "shop": (0, 1, False, "pending"),
         "gone": (0, 1, False, "not there"),
     }
+
+
+# settling, and crash loops
+
+ONE = live(spec())
+START = 1_800_000_000.0
+
+
+def stamp(seconds: float) -> str:
+    """A time of the engine, so many seconds after `START`."""
+    return datetime.fromtimestamp(START + seconds, UTC).isoformat()
+
+
+def one(number: int, at: float, **changes: Any) -> ObservedTask:
+    """A task in the only slot, of which something was last heard at that time."""
+    given = {"slot": 1, "created_at": stamp(at - 1), "updated_at": stamp(at)}
+    return task(ONE, number, **(given | changes))
+
+
+def ended(number: int, at: float, lived: float = 1, **changes: Any) -> ObservedTask:
+    """A task that ended by itself."""
+    given = {
+        "state": "failed",
+        "error": "task: non-zero exit (1)",
+        "created_at": stamp(at - lived),
+        **STOPPING,
+    }
+    return one(number, at, **(given | changes))
+
+
+def verdict_of(
+    *tasks: ObservedTask, at: float, history: TaskHistory = NO_HISTORY, seconds: float = 5
+) -> Verdict:
+    """The verdict at a time, with these tasks in the engine's list."""
+    history = history.after([ONE], tasks, START + at)
+    return judge(ONE, tasks, [], Settling(history=history, now=START + at, seconds=seconds))
+
+
+def test_a_task_counts_once_it_has_run_for_the_settling_time() -> None:
+    """A task that has just begun to run proves nothing yet; one that has run long enough costs no waiting."""
+    young, old = verdict_of(one(1, 0), at=4.9), verdict_of(one(1, 0), at=5)
+    assert (young.done, young.running, young.detail) == (False, 1, "settling")
+    assert (old.done, old.detail) == (True, "")
+    assert verdict_of(one(1, 0), at=0, seconds=0).done
+
+
+def test_a_manager_whose_clock_is_ahead_keeps_nothing_young() -> None:
+    """What this process has seen running for the settling time has run so long, whatever the stamps say."""
+    history = NO_HISTORY.after([ONE], [one(1, 3600)], START)
+    assert not verdict_of(one(1, 3600), at=4, history=history).done
+    assert verdict_of(one(1, 3600), at=5, history=history).done
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ({}, "exits: task: non-zero exit (1)"),
+        ({"state": "complete", "error": ""}, "exits: its container ended with exit code 0"),
+        ({"error": "", "exit_code": 3}, "exits: its container ended with exit code 3"),
+        ({"error": "task: unhealthy container"}, "health check fails: task: unhealthy container"),
+        ({"state": "rejected", "error": "No such image: a"}, "image missing: No such image: a"),
+    ],
+)
+def test_tasks_that_end_again_and_again_are_a_crash_loop(how: dict[str, Any], error: str) -> None:
+    """Two ends in a row in one slot are one, with their number, the last reason and since when; three are hopeless."""
+    first = verdict_of(ended(1, 0, **how), one(2, 6), at=8)
+    assert not first.is_crash_looping
+    second = verdict_of(ended(1, 0, **how), ended(2, 8, **how), one(3, 14), at=15)
+    assert (second.crashes, second.error, second.failed) == (2, error, False)
+    assert second.crashing_since == START
+    assert second.detail == f"crash-looping: ended 2 times since 2027-01-15 08:00:00Z, last: {error}"
+    third = verdict_of(*(ended(n, n * 8, **how) for n in range(3)), one(4, 30), at=31)
+    assert (third.crashes, third.failed, third.done) == (3, True, False)
+
+
+def test_a_crash_loop_is_over_when_a_task_outlives_the_others_clearly() -> None:
+    """The next task has to run for twice as long as those before it lived, five minutes at the most."""
+    loop = [ended(1, 0, lived=20), ended(2, 30, lived=20)]
+    assert verdict_of(*loop, one(3, 40), at=79).is_crash_looping
+    assert verdict_of(*loop, one(3, 40), at=80).done
+    slow = [ended(1, 0, lived=500), ended(2, 600, lived=500)]
+    assert verdict_of(*slow, one(3, 610), at=910).done
+
+
+def test_ends_after_a_long_life_are_no_crash_loop() -> None:
+    """A service that ends once a day is restarted, and that is that."""
+    daily = [ended(n, n * 86400, lived=86000) for n in range(3)]
+    assert verdict_of(*daily, one(9, 3 * 86400), at=3 * 86400 + 5).done
+
+
+def test_ends_in_different_slots_are_not_added_up() -> None:
+    """Three replicas that each ended once, since something they need was away, are no crash loop."""
+    tasks = [ended(n, 0, slot=n) for n in (1, 2, 3)] + [one(n, 6, slot=n - 3) for n in (4, 5, 6)]
+    assert not verdict_of(*tasks, at=7).is_crash_looping
+
+
+def test_what_the_engine_forgets_this_process_remembers() -> None:
+    """With a task history of none, a task that is replaced by another one of the same spec has ended."""
+    history = NO_HISTORY
+    for number in range(4):
+        history = history.after([ONE], [one(number, number * 8)], START + number * 8)
+    verdict = verdict_of(one(3, 24), at=25, history=history)
+    assert (verdict.crashes, verdict.error) == (3, "the engine kept no record of why")
+    changed = live(spec(image="app:2"))
+    assert not judge(changed, [], [], Settling(history=history.after([changed], [], START))).is_crash_looping
+
+
+def test_an_end_that_was_seen_is_remembered_with_its_reason() -> None:
+    """The list may drop an ended task later: its reason stays known, and it is not counted twice."""
+    history = NO_HISTORY.after([ONE], [ended(1, 0), one(2, 6)], START + 6)
+    history = history.after([ONE], [ended(1, 0), ended(2, 8), one(3, 14)], START + 14)
+    verdict = verdict_of(one(3, 14), at=15, history=history)
+    assert (verdict.crashes, verdict.error) == (2, "exits: task: non-zero exit (1)")
