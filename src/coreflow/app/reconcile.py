@@ -61,6 +61,8 @@ CONCURRENCY = 8
 """Units that are worked on at once; the engine serialises its writes anyway."""
 LONGEST_SLEEP_SECONDS = 5.0
 """Records may change while an apply waits for something that is not due yet."""
+OVERTAKEN_SECONDS = (0.2, 1.0)
+"""How long to wait, at least and at most, before looking again after somebody else was faster: it may not be done yet."""
 DEFERENCE_SECONDS = (0.5, 2.0)
 """How long to wait, at least and at most, before looking again where somebody else does the same as we."""
 DEFERRING_SECONDS = 600.0
@@ -299,6 +301,8 @@ class Reconciler:
             progress = report.applied or any(outcome.at_once for outcome in report.troubles)
             if not report.outcomes or not progress:
                 break
+            if overtaken:
+                await trio.sleep(self._jitter(*OVERTAKEN_SECONDS))
         await self.bindings.report(situation)
         return Settlement(last=situation, reports=tuple(reports), verdicts=situation.verdicts)
 
@@ -405,7 +409,7 @@ class Reconciler:
             case Update(spec, target, _) | Recreate(spec, target, _):
                 self._log = self._log.wrote(spec, now, target.version)
             case Remove(ObservedService() as target, _, _):
-                self._log = self._log.removed(target.name, now)
+                self._log = self._log.removed(target, now)
             case _:
                 pass
 

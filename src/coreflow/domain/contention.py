@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from attrs import Factory, evolve, frozen
 
 from . import naming
+from .ids import Owner
 from .observed import ROLLED_BACK, Observed, ObservedService
 from .specs import Fingerprint, ServiceSpec
 
@@ -29,6 +30,7 @@ class Written:
     """One service, by name: what we want it to be, when we last wrote it, and how often somebody undid that."""
 
     intent: Fingerprint
+    owner: Owner
     at: float = 0.0
     """When we wrote it, by the engine's clock; 0 if it was as we want when we first saw it."""
     version: int = 0
@@ -91,7 +93,7 @@ class WriteLog:
     def wrote(self, spec: ServiceSpec, now: float, version: int = 0) -> "WriteLog":
         """The log with a write of this spec over that version in it."""
         old = self.entries.get(spec.name)
-        fresh = Written(intent=spec.fingerprints.whole)
+        fresh = Written(intent=spec.fingerprints.whole, owner=spec.owner)
         same = old is not None and old.intent == fresh.intent
         entry = evolve(
             old if old is not None and same else fresh, at=now, version=version, stands=True, tried=True
@@ -99,11 +101,14 @@ class WriteLog:
         entry = evolve(entry, attempts=entry.attempts + 1)
         return WriteLog(entries={**self.entries, spec.name: entry})
 
-    def removed(self, name: str, now: float) -> "WriteLog":
+    def removed(self, service: ObservedService, now: float) -> "WriteLog":
         """The log with the removal of a service in it."""
-        old = self.entries.get(name)
-        entry = old if old is not None and old.intent == ABSENT else Written(intent=ABSENT)
-        return WriteLog(entries={**self.entries, name: evolve(entry, at=now, stands=True, tried=True)})
+        old = self.entries.get(service.name)
+        is_same = old is not None and old.intent == ABSENT
+        entry = old if old is not None and is_same else Written(intent=ABSENT, owner=service.owner)
+        return WriteLog(
+            entries={**self.entries, service.name: evolve(entry, at=now, stands=True, tried=True)}
+        )
 
     def entry(self, name: str, intent: Fingerprint = ABSENT) -> Written | None:
         """What is known of a service with this intent; without one, of a service that is not wanted."""
@@ -133,7 +138,7 @@ def _look(
     is_same = entry is not None and entry.intent == intent
     if live is not None and live.seal == spec.seal:
         if entry is None or not is_same:
-            return Written(intent=intent)
+            return Written(intent=intent, owner=spec.owner)
         if entry.times and now - max(entry.undone_at, entry.at) >= CALM_SECONDS:
             return evolve(entry, times=0, by="", stands=True)
         return entry if entry.stands else evolve(entry, stands=True)

@@ -382,11 +382,7 @@ class _Planning:
         """Services that somebody else writes again and again."""
         for name, entry in sorted(self.log.entries.items()):
             if entry.is_contested:
-                yield Contest(self._unit_of_name(name), name, entry.by, entry.times)
-
-    def _unit_of_name(self, name: str) -> Unit:
-        subject = self.desired.services.get(name) or self.seen.owned.get(name)
-        return unit_of(subject.owner, name) if subject is not None else name
+                yield Contest(unit_of(entry.owner, name), name, entry.by, entry.times)
 
     def _must_pause(self, unit: Unit, name: str, intent: Fingerprint = ABSENT) -> bool:
         """Whether somebody undid our last write of this, and the next is not due yet."""

@@ -82,7 +82,7 @@ def test_removals_count_both_ways() -> None:
     """A service that vanishes was undone, and so was the removal of one that comes back."""
     log = after(after(WriteLog(), live(OURS)))
     assert (times(log), log.entries[OURS.name].by) == (1, "somebody removes it")
-    log = after(WriteLog().removed(OURS.name, 1.0), wanted={})
+    log = after(WriteLog().removed(live(OURS), 1.0), wanted={})
     log = after(log, live(OURS, labels={naming.WRITER: "host:1"}), wanted={}, at=2.0)
     assert times(log) == 1
     assert log.entries[OURS.name].by == "another coreflow with other records (host:1) makes it again"
@@ -131,7 +131,7 @@ def test_a_removal_that_is_undone_waits_too() -> None:
     """A service that another writer makes again is removed once a pause."""
     log, there = WriteLog(), live(OURS)
     for _ in range(2):
-        log = after(log.removed(OURS.name, 100.0), there, wanted={}, at=100.0)
+        log = after(log.removed(live(OURS), 100.0), there, wanted={}, at=100.0)
     assert make_plan(desired(), observed(there, time=105.0), log=log).actions == ()
     late = make_plan(desired(), observed(there, time=110.0), log=log)
     assert [verb_of(action) for action in late.actions] == ["remove"]
