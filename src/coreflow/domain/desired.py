@@ -324,6 +324,8 @@ class Renderer:
             provisioned=bound.variables.get(service.id),
             pin_to=work.pin if isinstance(source, ArchiveImage) else None,
             home=bound.homes.get(service.id) or (work.home(service) if self.options.keep_on_node else None),
+            nodes=work.nodes,
+            most_nano_cpus=work.most_nano_cpus,
             lacking=work.lacking(service),
         )
 
@@ -337,6 +339,8 @@ def _same(one: Ingredients, other: Ingredients) -> bool:
         and one.pin_to == other.pin_to
         and one.home == other.home
         and one.lacking == other.lacking
+        and one.nodes == other.nodes
+        and one.most_nano_cpus == other.most_nano_cpus
         and one.cluster == other.cluster
         and one.provisioned == other.provisioned
         and len(one.layers) == len(other.layers)
@@ -380,6 +384,8 @@ class _Work:
         self.held_names: set[str] = set()
         self.prune = True
         self.pin: NodeId | None = observed.own_node if len(observed.nodes) > 1 else None
+        self.nodes = len(observed.nodes)
+        self.most_nano_cpus = max((node.nano_cpus for node in observed.nodes), default=0)
         self._known = pinned
         self._foreign = {s.name for s in observed.services if s.cluster != records.cluster.id}
         self._hosts: dict[str, str] = {}

@@ -37,6 +37,8 @@ PRODUCT = "coreflow"
 
 SERVICE_NAME_LIMIT = 63
 SECRET_NAME_LIMIT = 64
+VOLUME_NAME_LIMIT = 255
+"""It is the name of a directory (measured: 255 work, 256 are \"file name too long\")."""
 _REPLICAS_DIGITS = 6
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9]+(?:[-_]+[a-zA-Z0-9]+)*")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -65,7 +67,7 @@ def is_service_name(name: str) -> bool:
 
 def is_volume_name(name: str) -> bool:
     """Whether Docker takes this as the name of a volume."""
-    return _VOLUME_NAME.fullmatch(name) is not None
+    return len(name) <= VOLUME_NAME_LIMIT and _VOLUME_NAME.fullmatch(name) is not None
 
 
 def replicas_noted(label: str) -> int:

@@ -172,6 +172,8 @@ class ObservedNode:
     role: str = "worker"
     address: str = ""
     volume_plugins: frozenset[str] = frozenset()
+    nano_cpus: int = 0
+    """Billionths of a CPU that it has; 0 where it does not say."""
 
 
 @frozen(kw_only=True)

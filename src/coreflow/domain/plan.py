@@ -44,6 +44,7 @@ from .specs import (
     Stage,
     template_fingerprint,
 )
+from .templates import BRACES, EXPANDED
 
 REMOVAL_ALLOWANCE = 3
 """So many services may be removed in one pass without a confirmation, as long as others remain."""
@@ -509,7 +510,11 @@ class _Planning:
     def _repair(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
         """The record is the same and the service is not as it was written: somebody interfered, or the login changed."""
         drift = live.fingerprints.whole != spec.fingerprints.whole
-        reason = f"changed by hand: {_changes(live.body, spec.body)}" if drift else "registry login changed"
+        reason = (
+            f"{_drift(live.body, spec.body)}: {_changes(live.body, spec.body)}"
+            if drift
+            else "registry login changed"
+        )
         if live.in_roll_out:
             self.waits.append(
                 Wait(unit, spec.name, f"{reason}; after the roll-out in progress ({live.update_state})")
@@ -719,6 +724,15 @@ def _intent(spec: ServiceSpec, live: ObservedService) -> str:
     if by_hand:
         texts.append(f"changed by hand: {', '.join(by_hand)}")
     return "; ".join(texts)
+
+
+def _drift(live: ServiceBody, wanted: ServiceBody) -> str:
+    """Who made the difference: somebody, or Swarm, which expanded what a coreflow of old had sent as it was."""
+    lines = set(live.env) ^ set(wanted.env)
+    marks = (*(path for path, _ in live.other), *(mount.other for mount in live.mounts))
+    if any(BRACES in line for line in lines) or any(EXPANDED in mark for mark in marks):
+        return "becomes literal text"
+    return "changed by hand"
 
 
 def _changes(live: ServiceBody, wanted: ServiceBody) -> str:

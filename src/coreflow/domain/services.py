@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from attrs import frozen
 
 from . import naming
+from .health import WORD_LIMIT, health_check, health_problems
 from .ids import ClusterId, NodeId, Owner
 from .images import ArchiveImage, RegistryImage, Rejected, pinned
-from .records import HealthCheckRecord, RegistryLogin, Resources, ServiceRecord
+from .records import RegistryLogin, Resources, ServiceRecord
 from .secrets import Layer, Payload, make_payload
 from .specs import (
     Attachment,
-    HealthCheck,
     ImageSpec,
     Limits,
     Mount,
@@ -29,7 +29,8 @@ from .specs import (
     Stage,
     fingerprints,
 )
-from .volumes import LOCAL_DRIVER, make_mounts
+from .templates import BRACES, GROWTH
+from .volumes import LOCAL_DRIVER, lacking_options, make_mounts
 
 WEB_GATEWAY = "sznwebgateway"
 """The overlay network of public workload traffic."""
@@ -39,13 +40,23 @@ MEGABYTE = 1_000_000
 LEAST_MEMORY = 6 * 1024 * 1024
 """The engine starts no container with less (source: moby's `linuxMinMemory`)."""
 NANO_CPUS = 1_000_000_000
-LEAST_NANO_CPUS = 1_000_000
+LEAST_NANO_CPUS = 10_000_000
+"""The kernel gives a container no less than 1 ms in 100 ms: with a lower limit none starts (measured on 20.10 and 26.1)."""
+LEAST_RESERVED_NANO_CPUS = 1_000_000
+LEAST_RESERVED_MEMORY = 4 * 1024 * 1024
+"""Swarm refuses to reserve less (source: swarmkit's `validateResources`)."""
+TASKS_PER_NODE = 1000
+"""Each has a port on bridges of its node, which have 1,023 (Linux's `BR_MAX_PORTS`)."""
+SPEC_LIMIT = 700_000
+"""Bytes of a service. Swarm keeps the spec and the previous one in one message of at most 1.5 MiB: a larger service can be
+made and never be changed again (measured on 20.10 and 26.1: 780,000 bytes could be changed, 800,000 not)."""
+_OVERHEAD = 6
+"""Bytes that a text takes beside its own."""
+_MOST_BYTES = 12
+"""No character takes more, counted so."""
 BEYOND = 2**63
 """The first number that the engine cannot hold."""
-LEAST_DURATION, MOST_SECONDS = 0.001, 1e9
-"""The engine refuses health checks with shorter durations (source: moby's `validateHealthCheck`)."""
 SECRET_FILE = "secret.json"
-SECOND = 1_000_000_000
 _HOST_NAME = re.compile(
     r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )
@@ -69,6 +80,10 @@ class Ingredients:
     """The only node that has the image, where the Swarm has more than one."""
     home: NodeId | None = None
     """The node that has the data of its volumes, where the Swarm has more than one."""
+    nodes: int = 0
+    """How many nodes the Swarm has; 0 where that is not known."""
+    most_nano_cpus: int = 0
+    """What the largest node has; 0 where that is not known."""
     lacking: tuple[str, ...] = ()
     """Nodes, by name, on which a volume driver that it needs is not active."""
 
@@ -100,23 +115,27 @@ def render_workload(given: Ingredients) -> Rendered:
     Raises Rejected with every reason found.
     """
     record, owner = given.service, Owner(given.service.id)
-    limit, reserved = limits(record.resources), reservations(record.resources)
     hosts = tuple(host_names(record))
     mounts, payload = _checked(
-        given, [*_record_problems(record, hosts), *_resource_problems(limit, reserved)]
+        given,
+        [
+            *_record_problems(record, hosts),
+            *_resource_problems(record.resources),
+            *_room_problems(given),
+        ],
     )
     secret = _secret(given, payload)
     order = "stop-first" if holds_node_data(mounts) else "start-first"
     body = ServiceBody(
         image=pinned(reference_of(given.source), given.digest),
-        env=tuple([f"{key}={value}" for key, value in sorted(record.environment.items())]),
+        env=environment(record),
         secrets=(SecretFile(secret.name, SECRET_FILE),) if secret is not None else (),
         mounts=mounts,
         networks=(Attachment(WEB_GATEWAY, (record.name,)),),
         replicas=replicas(record),
         endpoint_mode="dnsrr",
-        limits=limit,
-        reservations=reserved,
+        limits=limits(record.resources),
+        reservations=reservations(record.resources),
         constraints=(f"{ON_NODE}{node}",) if (node := given.pin_to or given.home) else (),
         max_per_node=1 if record.anti_affinity else 0,
         health_check=health_check(record),
@@ -157,9 +176,30 @@ def _checked(given: Ingredients, problems: list[str]) -> tuple[tuple[Mount, ...]
             problems += exc.reasons
         except TypeError:  # the encoder's complaint quotes nothing, but says nothing either
             problems.append("a secret value is not valid Unicode text")
+    if (size := _size(given.service, mounts)) > SPEC_LIMIT:
+        problems.append(
+            f"environment, volumes and healthCheck have {size} bytes in all; Swarm can change no service of more than {SPEC_LIMIT}"
+        )
     if problems:
         raise Rejected(*problems)
     return mounts, payload
+
+
+def _size(record: ServiceRecord, mounts: tuple[Mount, ...]) -> int:
+    """Roughly the bytes of what can be large in a service."""
+    check = record.health_check.command if record.health_check is not None else ()
+    texts = [*environment(record), *check]
+    for mount in mounts:
+        texts += [mount.source, mount.target, mount.driver]
+        texts += [text for pair in (*mount.options.items(), *mount.labels.items()) for text in pair]
+    if sum(map(len, texts)) * _MOST_BYTES < SPEC_LIMIT:  # the common case: nothing to look at closely
+        return 0
+    return sum(len(text.encode()) + _OVERHEAD + GROWTH * text.count(BRACES) for text in texts)
+
+
+def environment(record: ServiceRecord) -> tuple[str, ...]:
+    """The variables of a record, in the order of their names."""
+    return tuple([f"{key}={value}" for key, value in sorted(record.environment.items())])
 
 
 def reference_of(source: ArchiveImage | RegistryImage) -> str:
@@ -240,25 +280,6 @@ def reservations(resources: Resources | None) -> Limits:
     )
 
 
-def health_check(record: ServiceRecord) -> HealthCheck | None:
-    """The record's health check; without one the image's own applies."""
-    check = record.health_check
-    if check is None:
-        return None
-    test = (
-        check.command
-        if check.command[:1] in {("CMD",), ("CMD-SHELL",), ("NONE",)}
-        else ("CMD", *check.command)
-    )
-    return HealthCheck(
-        test=test,
-        interval_ns=round((check.interval_seconds or 0) * SECOND),
-        timeout_ns=round((check.timeout_seconds or 0) * SECOND),
-        start_period_ns=round((check.start_period_seconds or 0) * SECOND),
-        retries=check.retries or 0,
-    )
-
-
 def host_names(record: ServiceRecord) -> Iterator[tuple[str, str]]:
     """Every host name that leads to this service, normalised, with the field that says so."""
     for index, domain in enumerate(record.domains):
@@ -308,22 +329,10 @@ def _record_problems(record: ServiceRecord, hosts: tuple[tuple[str, str], ...]) 
             yield "environment: a variable's name is empty or contains = or a null character"
         elif "\0" in value:
             yield f"environment.{key} contains a null character"
+        elif len(key) + len(value) > WORD_LIMIT // 4 and len(f"{key}={value}".encode()) >= WORD_LIMIT:
+            yield f"environment.{key} has {WORD_LIMIT} bytes or more with its name, which no program can be started with"
     if record.health_check is not None:
-        yield from _health_problems(record.health_check)
-
-
-def _health_problems(check: HealthCheckRecord) -> Iterator[str]:
-    if not check.command or check.command == ("",):
-        yield "healthCheck.command is empty"
-    for name, seconds in (
-        ("intervalSeconds", check.interval_seconds),
-        ("timeoutSeconds", check.timeout_seconds),
-        ("startPeriodSeconds", check.start_period_seconds),
-    ):
-        if seconds is not None and seconds != 0 and not LEAST_DURATION <= seconds < MOST_SECONDS:
-            yield f"healthCheck.{name} is negative, below a millisecond or beyond all measure"
-    if check.retries is not None and not 0 <= check.retries < BEYOND:
-        yield "healthCheck.retries is negative or beyond all measure"
+        yield from health_problems(record.health_check)
 
 
 def _port_problems(record: ServiceRecord) -> Iterator[str]:
@@ -343,25 +352,66 @@ def _port_problems(record: ServiceRecord) -> Iterator[str]:
             yield f"ports.custom.{name} is not a port (1 to 65535)"
 
 
-def _resource_problems(limit: Limits, reserved: Limits) -> Iterator[str]:
+def _resource_problems(resources: Resources | None) -> Iterator[str]:
+    """Limits with which no container starts, and reservations that Swarm refuses."""
+    limit, reserved = limits(resources), reservations(resources)
+    if resources is None:
+        return
+    old = resources.memory_size_limit_mb is None and resources.memory_size_mb is not None
+    memory = "memorySizeMB" if old else "memorySizeLimitMB"
     if limit.memory_bytes < LEAST_MEMORY:
-        yield "resources: the memory limit is below 6 MiB, the least that Docker starts a container with"
-    if limit.nano_cpus < 0 or reserved.nano_cpus < 0 or reserved.memory_bytes < 0:
-        yield "resources: a limit or reservation is negative"
+        yield f"resources.{memory} is below 6 MiB, the least that Docker starts a container with"
+    for name, amount, units, least, text in (
+        (
+            "cpuLimit",
+            resources.cpu_limit,
+            limit.nano_cpus,
+            LEAST_NANO_CPUS,
+            "0.01 CPU, the least that Docker starts a container with",
+        ),
+        (
+            "cpuReservation",
+            resources.cpu_reservation,
+            reserved.nano_cpus,
+            LEAST_RESERVED_NANO_CPUS,
+            "0.001 CPU, the least that Swarm takes",
+        ),
+        (
+            "memorySizeReservationMB",
+            resources.memory_size_reservation_mb,
+            reserved.memory_bytes,
+            LEAST_RESERVED_MEMORY,
+            "4 MiB, the least that Swarm takes",
+        ),
+    ):
+        if amount is not None and amount < 0:
+            yield f"resources.{name} is negative"
+        elif amount and units < least:
+            yield f"resources.{name} is below {text}"
+        elif units >= BEYOND:
+            yield f"resources.{name} is beyond all measure"
+    if limit.memory_bytes >= BEYOND:
+        yield f"resources.{memory} is beyond all measure"
     if reserved.memory_bytes > limit.memory_bytes >= LEAST_MEMORY:
-        yield "resources: more memory is reserved than the limit allows"
-    if 0 < limit.nano_cpus < LEAST_NANO_CPUS or 0 < reserved.nano_cpus < LEAST_NANO_CPUS:
-        yield "resources: less than 0.001 CPU, the least that Swarm takes"
-    if max(limit.memory_bytes, limit.nano_cpus, reserved.nano_cpus) >= BEYOND:
-        yield "resources: a limit or reservation is beyond all measure"
-    if limit.nano_cpus and reserved.nano_cpus > limit.nano_cpus:
-        yield "resources: more CPU is reserved than the limit allows"
+        yield "resources.memorySizeReservationMB: more memory is reserved than the limit allows"
+    if limit.nano_cpus > 0 and reserved.nano_cpus > limit.nano_cpus:
+        yield "resources.cpuReservation: more CPU is reserved than the limit allows"
+
+
+def _room_problems(given: Ingredients) -> Iterator[str]:
+    """What no node of this Swarm can do."""
+    most = given.most_nano_cpus
+    if most and limits(given.service.resources).nano_cpus > most:
+        yield f"resources.cpuLimit is more than any node has ({most / NANO_CPUS:g} CPUs): Docker starts no container with it"
+    if given.nodes and replicas(given.service) > given.nodes * TASKS_PER_NODE:
+        yield f"scaleFactor asks for more tasks than the nodes can take ({TASKS_PER_NODE} each)"
 
 
 def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
     record = given.service
     if replicas(record) > 1 and any(m.type == "volume" and m.driver != LOCAL_DRIVER for m in mounts):
         yield "several replicas, but a volume's data stays on its node: each node has its own"
+    yield from lacking_options(mounts)
     for layer in given.layers:
         bundle = layer.bundle
         if bundle.type == "service" and bundle.service_id and bundle.service_id != record.id:

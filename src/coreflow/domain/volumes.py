@@ -5,7 +5,7 @@ or removed by coreflow.
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from . import naming
 from .images import Rejected
@@ -15,6 +15,18 @@ from .specs import Mount
 DEFAULT_DRIVER = "corestore"
 LOCAL_DRIVER = "local"
 """Docker's own driver refuses options it does not know, so it gets the record's options only."""
+_LOCAL_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "type": ("device",),
+    "device": ("type",),
+    "o": ("device", "type"),
+    "size": (),
+}
+"""The options of that driver, and which others each one needs (source: moby's `validateOpts`; 20.10 and 26.1)."""
+PATH_LIMIT, PART_LIMIT = 3800, 255
+"""Bytes of a path and of each part of it: Linux takes 4095, of which the engine needs some for where the container is."""
+_KERNELS = frozenset({"/proc", "/dev"})
+_FILES = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv"})
+"""With a mount there no container starts (measured on 20.10 and 26.1)."""
 
 
 def make_mounts(service: ServiceRecord) -> tuple[Mount, ...]:
@@ -56,12 +68,18 @@ def _path_problems(path: str, where: str) -> Iterator[str]:
         yield f"{where} is not an absolute path"
     elif "\0" in path:
         yield f"{where} contains a null character"
+    elif len(path.encode()) > PATH_LIMIT or any(len(part.encode()) > PART_LIMIT for part in path.split("/")):
+        yield f"{where} is longer than {PATH_LIMIT} bytes, or a part of it than {PART_LIMIT}"
 
 
 def _target_problems(path: str, where: str) -> Iterator[str]:
     yield from _path_problems(path, where)
-    if path.startswith("/") and _plain(path) == "/":
-        yield f"{where} is the root directory"
+    if path.startswith("/"):
+        plain = _plain(path)
+        if plain == "/":
+            yield f"{where} is the root directory"
+        elif plain in _KERNELS or plain.startswith("/proc/"):
+            yield f"{where} belongs to the kernel: no container starts with a mount there"
 
 
 def _bind_problems(bind: VolumeMount, where: str) -> Iterator[str]:
@@ -71,8 +89,26 @@ def _bind_problems(bind: VolumeMount, where: str) -> Iterator[str]:
 
 def _volume_problems(volume: VolumeRecord, where: str) -> Iterator[str]:
     yield from _target_problems(volume.mount_path, f"{where}.mountPath")
+    if volume.mount_path.startswith("/") and _plain(volume.mount_path) in _FILES:
+        yield f"{where}.mountPath is a file that Docker makes: no volume can be there"
     if volume.name and not naming.is_volume_name(volume.name):
-        yield f"{where}.name is not a Docker volume name (two or more of A-Z a-z 0-9 _ . -)"
+        yield f"{where}.name is not a Docker volume name (two or more of A-Z a-z 0-9 _ . -, at most {naming.VOLUME_NAME_LIMIT})"
+    if (volume.driver or DEFAULT_DRIVER) == LOCAL_DRIVER:
+        yield from _local_problems(volume.options, f"{where}.options")
+
+
+def _local_problems(options: Mapping[str, str], where: str) -> Iterator[str]:
+    for name in sorted(options.keys() - _LOCAL_OPTIONS.keys()):
+        yield f"{where}.{name} is no option of the driver {LOCAL_DRIVER} ({', '.join(sorted(_LOCAL_OPTIONS))})"
+
+
+def lacking_options(mounts: Iterable[Mount]) -> Iterator[str]:
+    """Volumes of Docker's own driver that can only be used if they exist already, and what making them would take."""
+    for mount in mounts:
+        if mount.driver == LOCAL_DRIVER:
+            needed = {other for name in mount.options for other in _LOCAL_OPTIONS.get(name, ())}
+            for name in sorted(needed - mount.options.keys()):
+                yield f"the volume at {mount.target} has to exist: without the option {name} none is made"
 
 
 def _volume_mount(service: ServiceRecord, volume: VolumeRecord) -> Mount:

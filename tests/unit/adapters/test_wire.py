@@ -9,6 +9,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coreflow.adapters.memory.containers import Context, expanded
 from coreflow.adapters.memory.echo import stored_service
 from coreflow.adapters.swarm.wire import (
     network_document,
@@ -70,13 +71,16 @@ def stored(body: ServiceBody) -> Json:
     return stored_service(json.loads(json.dumps(document)), lambda name: f"id-{name}")
 
 
-WORDS = st.text(st.sampled_from("abcÄ=/ .-_1"), min_size=1, max_size=6)
+WORDS = st.text(st.sampled_from('abcÄ=/ .-_1{}"'), min_size=1, max_size=6) | st.just('{{"{{"}}')
 TEXTS = st.lists(WORDS, max_size=3).map(tuple)
 COUNTS = st.integers(0, 3)
 NANOSECONDS = st.integers(0, 10**12)
-MAPS = st.dictionaries(WORDS, st.text("ab", max_size=3), max_size=2)
+DURATIONS = st.just(0) | st.integers(10**6, 10**12)
+MAPS = st.dictionaries(WORDS, st.text("ab{}", max_size=3), max_size=2)
 LIMITS = st.builds(
-    Limits, memory_bytes=st.just(0) | st.integers(4 * 1024 * 1024, 10**12), nano_cpus=NANOSECONDS
+    Limits,
+    memory_bytes=st.just(0) | st.integers(4 * 1024 * 1024, 10**12),
+    nano_cpus=st.just(0) | st.integers(10**6, 10**12),
 )
 ROLLS = st.builds(
     RollPolicy,
@@ -118,15 +122,15 @@ BODIES = st.builds(
     ).map(tuple),
     limits=LIMITS,
     reservations=LIMITS,
-    constraints=TEXTS,
+    constraints=st.lists(st.sampled_from(["node.id==a", "node.role!=b c"]), max_size=2).map(tuple),
     max_per_node=COUNTS,
     health_check=st.none()
     | st.builds(
         HealthCheck,
         test=TEXTS.filter(bool),
-        interval_ns=NANOSECONDS,
-        timeout_ns=NANOSECONDS,
-        start_period_ns=NANOSECONDS,
+        interval_ns=DURATIONS,
+        timeout_ns=DURATIONS,
+        start_period_ns=DURATIONS,
         retries=COUNTS,
     ),
     restart=st.builds(
@@ -148,6 +152,39 @@ def test_round_trip(body: ServiceBody) -> None:
     found = service_body(stored(body), NAMES)
     assert found == body
     assert fingerprints(found) == fingerprints(body)
+
+
+@pytest.mark.parametrize(
+    "value", ["{{.Service.Name}}", "a{{", "{{{", "{{ x }}", '{{"{{"}}', "{{{{", "{{- }}"]
+)
+def test_braces_are_sent_so_that_they_arrive(value: str) -> None:
+    """Swarm expands what is sent to the very text of the record, wherever it expands anything."""
+    mount = Mount(
+        type="volume", source="v", target=f"/{value}", driver="d", options={"o": value}, labels={"l": value}
+    )
+    bind = Mount(type="bind", source=f"/b{value}", target="/c")
+    body = ServiceBody(image="shop:1", env=(f"{value}={value}",), mounts=(mount, bind))
+    container = service_document(spec_of(body), secret_ids={})["TaskTemplate"]["ContainerSpec"]
+    there = expanded(container, Context())
+    assert there["Env"] == [f"{value}={value}"]
+    assert [m["Target"] for m in there["Mounts"]] == [f"/{value}", "/c"]
+    assert there["Mounts"][1]["Source"] == f"/b{value}"
+    options = there["Mounts"][0]["VolumeOptions"]
+    assert (options["Labels"], options["DriverConfig"]["Options"]) == ({"l": value}, {"o": value})
+    assert service_body(stored(body), NAMES) == body
+
+
+def test_what_swarm_expands_is_no_text() -> None:
+    """A template that somebody else made, or a coreflow of old, is never taken for the text of a record."""
+    body = ServiceBody(image="shop:1", env=("A={{.Service.Name}}",), mounts=(evolve(VOLUME, source="v"),))
+    document = stored(body)
+    container = document["TaskTemplate"]["ContainerSpec"]
+    container["Env"] = ["A={{.Service.Name}}"]
+    container["Mounts"][0]["VolumeOptions"] = {"Labels": {"l": "{{.Node.ID}}"}}
+    found = service_body(document, NAMES)
+    assert found.env == body.env
+    assert found.other == (("env A (a template of Swarm's)", "true"),)
+    assert found.mounts[0].other == '{" (a template of Swarm\'s)":["Labels.l"]}'
 
 
 def plain() -> Json:

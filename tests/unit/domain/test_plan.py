@@ -214,6 +214,19 @@ def test_labels_that_do_not_fit_what_runs_are_written_anew() -> None:
     assert done(desired(OLD), observed(there)) == ["update service web: changed by hand: arguments"]
 
 
+def test_what_swarm_expanded_becomes_literal() -> None:
+    """A live value that Swarm took for a template, though it was sent as recorded, is told from a change by hand."""
+    want = spec(env=("A={{.Service.Name}}",))
+    there = live(want, by_hand={"other": (("env A (a template of Swarm's)", "true"),)})
+    assert done(desired(want), observed(there)) == [
+        "update service web: becomes literal text: env A (a template of Swarm's)"
+    ]
+    escaped = live(spec(env=('A={{"{{"}}',)), by_hand={"env": ("A={{",)})
+    assert done(desired(spec(env=('A={{"{{"}}',))), observed(escaped)) == [
+        "update service web: becomes literal text: env A"
+    ]
+
+
 def test_a_changed_login_is_written() -> None:
     """The nodes must get the new login, even though the body is as desired."""
     want = spec(login="new")

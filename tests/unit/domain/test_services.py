@@ -198,12 +198,18 @@ def test_resources(
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
-        ({"memorySizeLimitMB": 6}, ("resources: the memory limit is below 6 MiB, the least that Docker starts a container with",)),
-        ({"cpuLimit": -1}, ("resources: a limit or reservation is negative", "resources: more CPU is reserved than the limit allows")),
-        ({"cpuReservation": -1}, ("resources: a limit or reservation is negative",)),
-        ({"memorySizeReservationMB": -1}, ("resources: a limit or reservation is negative",)),
-        ({"memorySizeReservationMB": 1001}, ("resources: more memory is reserved than the limit allows",)),
-        ({"cpuLimit": 1, "cpuReservation": 1.5}, ("resources: more CPU is reserved than the limit allows",)),
+        ({"memorySizeLimitMB": 6}, ("resources.memorySizeLimitMB is below 6 MiB, the least that Docker starts a container with",)),
+        ({"memorySizeMB": 0}, ("resources.memorySizeMB is below 6 MiB, the least that Docker starts a container with",)),
+        ({"cpuLimit": -1}, ("resources.cpuLimit is negative",)),
+        ({"cpuLimit": -1e-12}, ("resources.cpuLimit is negative",)),
+        ({"cpuLimit": 0.001}, ("resources.cpuLimit is below 0.01 CPU, the least that Docker starts a container with",)),
+        ({"cpuLimit": 1e-12}, ("resources.cpuLimit is below 0.01 CPU, the least that Docker starts a container with",)),
+        ({"cpuReservation": -1}, ("resources.cpuReservation is negative",)),
+        ({"cpuReservation": 0.0001}, ("resources.cpuReservation is below 0.001 CPU, the least that Swarm takes",)),
+        ({"memorySizeReservationMB": -1}, ("resources.memorySizeReservationMB is negative",)),
+        ({"memorySizeReservationMB": 4}, ("resources.memorySizeReservationMB is below 4 MiB, the least that Swarm takes",)),
+        ({"memorySizeReservationMB": 1001}, ("resources.memorySizeReservationMB: more memory is reserved than the limit allows",)),
+        ({"cpuLimit": 1, "cpuReservation": 1.5}, ("resources.cpuReservation: more CPU is reserved than the limit allows",)),
     ],
 )  # fmt: skip
 def test_bad_resources(resources: Json, expected: tuple[str, ...]) -> None:
@@ -239,6 +245,68 @@ def test_bad_resources(resources: Json, expected: tuple[str, ...]) -> None:
 def test_health_check(check: Json, expected: HealthCheck) -> None:
     """A text is for the shell, a list is a command; seconds become nanoseconds."""
     assert body({"healthCheck": check}).health_check == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ([], "healthCheck.command is empty"),
+        ("", "healthCheck.command is empty"),
+        ("  \n", "healthCheck.command is empty"),
+        (["", "true"], "healthCheck.command names no program to run"),
+        (["CMD"], "healthCheck.command names no program to run"),
+        (["CMD", " ", "x"], "healthCheck.command names no program to run"),
+        (["CMD-SHELL"], "healthCheck.command: CMD-SHELL takes one text"),
+        (["CMD-SHELL", "test", "-f"], "healthCheck.command: CMD-SHELL takes one text"),
+        (["CMD-SHELL", " "], "healthCheck.command is empty"),
+        ("# later\n\n # or never", "healthCheck.command says nothing to the shell"),
+        ("NONE", "healthCheck.command: CMD, CMD-SHELL and NONE are words of a list"),
+        ("CMD curl x", "healthCheck.command: CMD, CMD-SHELL and NONE are words of a list"),
+        (["NONE", "x"], "healthCheck.command: NONE means no check and stands alone"),
+        (["a", "b\0"], "healthCheck.command contains a null character"),
+        (["x" * 131072], "healthCheck.command has a word of 131072 bytes or more"),
+    ],
+)
+def test_health_checks_that_mean_nothing(command: object, expected: str) -> None:
+    """What the engine would not run, or run without a meaning, is rejected with the path."""
+    (reason,) = reasons({"healthCheck": {"command": command}})
+    assert reason.startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["intervalSeconds", "timeoutSeconds", "startPeriodSeconds", "retries"])
+def test_no_check_has_no_times(name: str) -> None:
+    """Times and retries beside NONE are a misunderstanding."""
+    assert reasons({"healthCheck": {"command": ["NONE"], name: 1}}) == (
+        f"healthCheck.{name} means nothing with NONE",
+    )
+    assert body({"healthCheck": {"command": ["NONE"], name: 0}}).health_check is not None
+
+
+def test_variables_that_no_program_can_be_started_with() -> None:
+    """A variable with its name has less than 128 KiB, counted in bytes."""
+    assert body({"environment": {"A": "x" * (131072 - 3)}}).env
+    (reason,) = reasons({"environment": {"A": "ü" * 65536}})
+    assert (
+        reason == "environment.A has 131072 bytes or more with its name, which no program can be started with"
+    )
+
+
+def test_a_service_that_could_never_be_changed() -> None:
+    """Swarm keeps two specs in one message: what is too large for that is rejected, braces counted as sent."""
+    half = {f"A{number}": "x" * 99_000 for number in range(7)}
+    assert body({"environment": half}).env
+    (reason,) = reasons({"environment": {**half, "B": "{{" * 2_000}})
+    assert reason.startswith("environment, volumes and healthCheck have 7")
+
+
+def test_more_than_the_nodes_can_do() -> None:
+    """A limit of more CPUs than any node has, and more tasks than the nodes can take, are rejected."""
+    assert reasons({"resources": {"cpuLimit": 3}}, most_nano_cpus=2_000_000_000) == (
+        "resources.cpuLimit is more than any node has (2 CPUs): Docker starts no container with it",
+    )
+    assert reasons({"scaleFactor": 2001}, nodes=2) == (
+        "scaleFactor asks for more tasks than the nodes can take (1000 each)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -371,7 +439,7 @@ def test_remark_on_bundles(bundle: Json, notes: tuple[str, ...]) -> None:
         ({"healthCheck": {"command": "true", "intervalSeconds": -1}}, "healthCheck.intervalSeconds"),
         ({"healthCheck": {"command": "true", "timeoutSeconds": 0.0001}}, "healthCheck.timeoutSeconds"),
         ({"healthCheck": {"command": "true", "retries": -1}}, "healthCheck.retries"),
-        ({"resources": {"cpuLimit": 0.0001}}, "less than 0.001 CPU"),
+        ({"resources": {"cpuLimit": 0.0001}}, "below 0.01 CPU"),
         ({"healthCheck": {"command": "true", "retries": 2**63}}, "healthCheck.retries"),
         ({"resources": {"memorySizeLimitMB": 1e30}}, "beyond all measure"),
         ({"resources": {"memorySizeLimitMB": 1.7e308}}, "beyond all measure"),

@@ -121,7 +121,35 @@ def test_local_driver() -> None:
         (service({"mountPath": "/a\0"}), "volumes[0].mountPath contains a null character"),
         (
             service({"mountPath": "/a", "name": "a/b"}),
-            "volumes[0].name is not a Docker volume name (two or more of A-Z a-z 0-9 _ . -)",
+            "volumes[0].name is not a Docker volume name (two or more of A-Z a-z 0-9 _ . -, at most 255)",
+        ),
+        (
+            service({"mountPath": "/a", "name": "a" * 256}),
+            "volumes[0].name is not a Docker volume name (two or more of A-Z a-z 0-9 _ . -, at most 255)",
+        ),
+        (
+            service({"mountPath": "/" + "a" * 256}),
+            "volumes[0].mountPath is longer than 3800 bytes, or a part of it than 255",
+        ),
+        (
+            service(binds=(("/a" * 2000, "/a"),)),
+            "resources.volumeMounts[0].hostFsPath is longer than 3800 bytes, or a part of it than 255",
+        ),
+        (
+            service({"mountPath": "/a/../proc/x"}),
+            "volumes[0].mountPath belongs to the kernel: no container starts with a mount there",
+        ),
+        (
+            service(binds=(("/srv", "/dev/"),)),
+            "resources.volumeMounts[0].containerFsPath belongs to the kernel: no container starts with a mount there",
+        ),
+        (
+            service({"mountPath": "/etc/hosts"}),
+            "volumes[0].mountPath is a file that Docker makes: no volume can be there",
+        ),
+        (
+            service({"mountPath": "/a", "driver": "local", "options": {"uid": "1"}}),
+            "volumes[0].options.uid is no option of the driver local (device, o, size, type)",
         ),
         (service({"mountPath": "/a"}, {"mountPath": "/a/"}), "two mounts at /a"),
         (service({"mountPath": "/a"}, {"mountPath": "//a"}), "two mounts at /a"),

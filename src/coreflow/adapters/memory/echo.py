@@ -1,19 +1,28 @@
 """What a Swarm engine makes of the documents it is sent: the additions, the omissions and the refusals.
 
-Pure functions on the engine's JSON. Each rule was measured on Docker Engine 20.10 and is held by the contract suite, which
-runs on the memory Swarm and on real engines.
+Pure functions on the engine's JSON. Each rule was measured on Docker Engine 20.10 and 26.1 and is held by the contract suite,
+which runs on the memory Swarm and on real engines.
 """
 
 import copy
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from coreflow.adapters.swarm.engine import Document, EngineError
 
+from .containers import Context, TemplateError, expanded
+
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
 _SECRET_NAME = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?")
+_CONSTRAINT_VALUE = re.compile(r"(?i)[a-z0-9:\-_\s\.\*\(\)\?\+\[\]\\^\$\|/]+")
 LEAST_MEMORY = 4 * 1024 * 1024
+LEAST_NANO_CPUS = 1_000_000
+MESSAGE_LIMIT = 1536 * 1024
+"""Bytes of a change that Swarm writes down; that of a service has its spec and the previous one."""
+REQUEST_LIMIT = 4 * 1024 * 1024
+MILLISECOND = 1_000_000
 SECRET_LIMIT = 500 * 1024
 
 
@@ -25,9 +34,8 @@ def invalid(text: str) -> EngineError:
 def stored_service(spec: Mapping[str, Any], network_id: Callable[[str], str]) -> Document:
     """The spec as the engine stores and returns it. `network_id` turns a name into an id, or refuses."""
     stored: Document = copy.deepcopy(dict(spec))
-    name = stored.get("Name") or ""
-    if not name:
-        raise invalid("meta: name must be provided")
+    _check_numbers(stored)
+    name = stored["Name"] = stored.get("Name") or "a_name_of_its_own"
     if _NAME.fullmatch(name) is None:
         raise invalid("name must be valid as a DNS name component")
     if len(name) > 63:
@@ -48,12 +56,64 @@ def stored_service(spec: Mapping[str, Any], network_id: Callable[[str], str]) ->
     return stored
 
 
+def _check_numbers(spec: Document) -> None:
+    """The engine's JSON has whole numbers of 64 bits, and replicas without a sign."""
+    template = spec.get("TaskTemplate") or {}
+    resources = template.get("Resources") or {}
+    check = (template.get("ContainerSpec") or {}).get("Healthcheck") or {}
+    numbers = [number for part in (*resources.values(), check) for number in (part or {}).values()]
+    if any(type(number) is int and not -(2**63) <= number < 2**63 for number in numbers):
+        raise EngineError(400, "json: cannot unmarshal number into Go struct field of type int64")
+    replicas = ((spec.get("Mode") or {}).get("Replicated") or {}).get("Replicas") or 0
+    if not 0 <= replicas < 2**64:
+        raise EngineError(400, "json: cannot unmarshal number into Go struct field of type uint64")
+
+
+def check_size(spec: Mapping[str, Any], previous: Mapping[str, Any] | None = None) -> None:
+    """Refuse a service that Swarm cannot write down."""
+    size = len(json.dumps(spec, ensure_ascii=False).encode())
+    if size > REQUEST_LIMIT:
+        text = f"grpc: received message larger than max ({size} vs. {REQUEST_LIMIT})"
+        raise EngineError(500, f"rpc error: code = ResourceExhausted desc = {text}")
+    if previous is not None:
+        size += len(json.dumps(previous, ensure_ascii=False).encode())
+    if size > MESSAGE_LIMIT:
+        text = "raft: raft message is too large and can't be sent"
+        raise EngineError(500, f"rpc error: code = Unknown desc = {text}")
+
+
+def _check_health(check: Document) -> None:
+    for name in ("Interval", "Timeout", "StartPeriod"):
+        if check.get(name) and check[name] < MILLISECOND:
+            raise invalid(f"ContainerSpec: {name} in HealthConfig cannot be less than 1ms")
+    retries = (check.get("Retries") or 0) & 0xFFFFFFFF  # kept in 32 bits, with a sign
+    if retries >= 2**31:
+        raise invalid("ContainerSpec: Retries in HealthConfig cannot be negative")
+    if check.get("Retries"):
+        check["Retries"] = retries
+
+
+def _check_constraint(constraint: str) -> None:
+    operator = "==" if "==" in constraint else "!="
+    _, found, value = constraint.partition(operator)
+    if not found:
+        raise EngineError(
+            500, "rpc error: code = Unknown desc = constraint expected one operator from ==, !="
+        )
+    if _CONSTRAINT_VALUE.fullmatch(value.strip()) is None:
+        raise EngineError(500, f"rpc error: code = Unknown desc = value '{value.strip()}' is invalid")
+
+
 def _container(container: Document) -> Document:
     if not container.get("Image"):
         raise invalid("ContainerSpec: image reference must be provided")
     container = _without_empty(container, "Env", "Mounts", "Secrets", "Configs", "Labels", "Command", "Args")
+    try:
+        sample = expanded(container, Context())
+    except TemplateError as exc:
+        raise invalid(str(exc)) from exc
     if "Mounts" in container:
-        targets = [mount.get("Target") for mount in container["Mounts"]]
+        targets = [mount.get("Target") for mount in sample["Mounts"]]
         if len(set(targets)) != len(targets):
             raise invalid(
                 "ContainerSpec: duplicate mount point: "
@@ -61,7 +121,8 @@ def _container(container: Document) -> Document:
             )
         container["Mounts"] = [_mount(mount) for mount in container["Mounts"]]
     if "Healthcheck" in container:
-        check = container["Healthcheck"] or {}
+        check = dict(container["Healthcheck"] or {})
+        _check_health(check)
         container["Healthcheck"] = _without_empty(check, "Interval", "Timeout", "StartPeriod", "Retries")
     container["Isolation"] = container.get("Isolation") or "default"
     return container
@@ -87,10 +148,15 @@ def _task_template(template: Document, network_id: Callable[[str], str]) -> None
                 memory = part.get("MemoryBytes", LEAST_MEMORY)
                 if memory < LEAST_MEMORY:
                     raise invalid(f"invalid memory value {memory}: Must be at least 4MiB")
+                cpus = part.get("NanoCPUs", LEAST_NANO_CPUS)
+                if cpus < LEAST_NANO_CPUS:
+                    raise invalid(f"invalid cpu value {cpus / 1e9:g}: Must be at least 0.001")
                 resources[key] = part
     if template.get("RestartPolicy") is not None:
         template["RestartPolicy"] = {"Condition": "any", "MaxAttempts": 0, **template["RestartPolicy"]}
     if template.get("Placement") is not None:
+        for constraint in template["Placement"].get("Constraints") or ():
+            _check_constraint(constraint)
         template["Placement"] = _without_empty(
             template["Placement"], "Constraints", "MaxReplicas", "Preferences"
         )

@@ -30,9 +30,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import trio
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
-from coreflow.adapters.memory import echo
+from coreflow.adapters.memory import containers, echo
 from coreflow.adapters.swarm.engine import Document, EngineError, EngineUnreachable
 
 HISTORY = 5
@@ -85,6 +85,8 @@ class Node:
     plugins: set[str] = field(factory=lambda: {"local"})
     volumes: dict[str, Document] = Factory(dict)
     address: str = "192.0.2.1"
+    cpus: float = 4.0
+    memory: int = 16 * 2**30
 
 
 @frozen(kw_only=True)
@@ -165,7 +167,7 @@ class MemoryEngine:
         self.is_manager = True
         self.history = HISTORY
         """How many ended tasks are kept per slot."""
-        self._crashed = False
+        self._crashed = self._panicked = False
         self._clock, self._offset, self._now = clock, 0.0, 0.0
         self._start, self._stop = start_seconds, stop_seconds
         self._ids = itertools.count(1)
@@ -224,7 +226,7 @@ class MemoryEngine:
     def settle(self) -> None:
         """Let time pass until nothing more would happen by itself, for an hour of its time at most."""
         deadline = self._time() + SETTLE_LIMIT
-        while self._due and self._due[0][0] <= deadline and not self._is_at_rest():
+        while self._due and self._due[0][0] <= deadline and not self._panicked and not self._is_at_rest():
             self._offset += max(self._due[0][0] - self._time(), 0.0)
             self._catch_up()
 
@@ -241,8 +243,8 @@ class MemoryEngine:
         return behaviour is None or behaviour.exits is not None or behaviour.unhealthy
 
     def revive(self) -> None:
-        """Answer again after a crash."""
-        self._crashed, self.crash_after = False, None
+        """Answer again after a crash, or after the daemon panicked."""
+        self._crashed, self._panicked, self.crash_after = False, False, None
 
     def secret_payload(self, name: str) -> bytes:
         """The value of a secret, which the API never gives."""
@@ -253,6 +255,23 @@ class MemoryEngine:
         self._catch_up()
         ids = {key for key, document in self._services.items() if document["Spec"]["Name"] == service}
         return [copy.deepcopy(t.document) for t in self._tasks.values() if t.service in ids and t.runs]
+
+    def container(self, task_id: str) -> Document:
+        """What the container of a task was made from: its spec, with every template expanded."""
+        task = self._tasks[task_id]
+        node = self.nodes[task.document["NodeID"]]
+        service = self._services[task.service]["Spec"]["Name"]
+        slot = str(task.slot)
+        context = containers.Context(
+            service_id=task.service,
+            service=service,
+            node_id=node.id,
+            hostname=node.hostname,
+            task_id=task_id,
+            task=f"{service}.{slot}.{task_id}",
+            slot=slot if isinstance(task.slot, int) else "0",
+        )
+        return containers.expanded(task.spec["ContainerSpec"], context)
 
     @property
     def reads(self) -> int:
@@ -269,13 +288,15 @@ class MemoryEngine:
     async def _call(self, method: str, answer: Callable[[], Any], *, write: bool = False) -> Any:
         """One call: faults first, then what is due, then the answer."""
         await trio.lowlevel.checkpoint()
-        if self._crashed:
+        if self._crashed or self._panicked:
             raise EngineUnreachable("connection refused")
         self.calls.append((method, write))
         fault = self._fault(method)
         if fault is not None and fault.when == "before":
             raise fault.error
         self._catch_up()
+        if self._panicked:
+            raise EngineUnreachable("connection reset")
         if not self.is_manager and method not in {"version", "info"}:
             raise EngineError(
                 503, 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'
@@ -452,7 +473,7 @@ class MemoryEngine:
     def _catch_up(self) -> None:
         """Let everything happen that is due, in its order."""
         now = self._time()
-        while self._due and self._due[0][0] <= now:
+        while self._due and self._due[0][0] <= now and not self._panicked:
             self._now, _, action = heapq.heappop(self._due)
             action()
         self._now = max(self._now, now)
@@ -510,6 +531,7 @@ class MemoryEngine:
         return stored
 
     def _create_service(self, spec: Mapping[str, Any], auth: str | None) -> str:
+        echo.check_size(spec)
         stored = self._checked(spec)
         if any(_same_name(document["Spec"]["Name"], stored["Name"]) for document in self._services.values()):
             raise EngineError(
@@ -554,6 +576,7 @@ class MemoryEngine:
         document = self._service(identity)
         if document["Version"]["Index"] != version:
             raise EngineError(500, "rpc error: code = Unknown desc = update out of sequence")
+        echo.check_size(spec, document["Spec"])
         stored, live = self._checked(spec), document["Spec"]
         if stored["Name"] != live["Name"]:
             raise EngineError(
@@ -715,6 +738,16 @@ class MemoryEngine:
             for mount in task.spec["ContainerSpec"].get("Mounts") or ()
             if mount["Type"] == "volume"
         }
+        reserved = (task.spec.get("Resources") or {}).get("Reservations") or {}
+        roomy = [
+            node
+            for node in usable
+            if (reserved.get("NanoCPUs") or 0) <= node.cpus * NANO
+            and (reserved.get("MemoryBytes") or 0) <= node.memory
+        ]
+        if not roomy:
+            return None, f"no suitable node (insufficient resources on {_nodes(len(usable))})"
+        usable = roomy
         equipped = [node for node in usable if drivers <= node.plugins]
         if not equipped:
             return None, f"no suitable node (missing plugin on {_nodes(len(usable))})"
@@ -738,11 +771,27 @@ class MemoryEngine:
         if image not in node.images and not self._pull(task, node, image):
             self._end(task, "rejected", "preparing", f"No such image: {image}")
             return
+        container = self.container(task.document["ID"])
+        found = containers.obstacle(container, task.spec.get("Resources") or {}, node.cpus)
+        if found is not None:
+            state, error = found
+            self._end(task, state, "preparing" if state == "rejected" else "starting", error)
+            return
         self._set(task, "starting", "starting")
-        for mount in task.spec["ContainerSpec"].get("Mounts") or ():
+        for mount in container.get("Mounts") or ():
             if mount["Type"] == "volume":
                 self._make_volume(node, mount)
         behaviour = self._behaviour(task) or RUNS
+        probe = containers.probe(container.get("Healthcheck"))
+        if probe == "never":
+            return
+        if probe == "panics":
+            self._later(behaviour.after, lambda: self._panic(task, node))
+            return
+        if probe == "fails":
+            behaviour = evolve(behaviour, unhealthy=True, exits=0)
+        elif probe in {"none", "passes"} and behaviour.unhealthy:
+            behaviour = RUNS
         missing = sorted(echo.secret_ids({"TaskTemplate": task.spec}) - self._secrets.keys())
         if missing:
             text = f"unable to get secret from secret store: secret {missing[0]} not found"
@@ -754,6 +803,17 @@ class MemoryEngine:
             self._later(behaviour.after, lambda: self._end(task, "failed", "started", error))
         else:
             self._later(self._start / 2, lambda: self._run(task, behaviour))
+
+    def _panic(self, task: _Task, node: Node) -> None:
+        """The daemon of a node is gone with all that it knew of the container; once back, Swarm starts another one."""
+        if not task.is_active or task.document["ID"] not in self._tasks:
+            return
+        if node is next(iter(self.nodes.values())):
+            self._panicked = True
+        else:
+            node.state = "down"
+        error = "task: non-zero exit (137)"
+        self._later(self._stop, lambda: self._end(task, "failed", "started", error))
 
     def _pull(self, task: _Task, node: Node, image: str) -> bool:
         """Fetch an image from its registry, with the login of the service."""
@@ -1231,6 +1291,7 @@ def _node_document(node: Node) -> Document:
         "Spec": {"Role": node.role, "Availability": node.availability, "Labels": {}},
         "Description": {
             "Hostname": node.hostname,
+            "Resources": {"NanoCPUs": int(node.cpus * NANO), "MemoryBytes": node.memory},
             "Engine": {
                 "EngineVersion": "memory",
                 "Plugins": [{"Type": "Volume", "Name": name} for name in sorted(node.plugins)],

@@ -44,6 +44,7 @@ from coreflow.domain.specs import (
     fingerprints,
     template_fingerprint,
 )
+from coreflow.domain.templates import BRACES, EXPANDED, literal, read_literal
 
 from .engine import Document
 
@@ -134,7 +135,7 @@ def _task_template(body: ServiceBody, secret_ids: Mapping[str, str], force_updat
         Image=body.image,
         Command=list(body.command),
         Args=list(body.args),
-        Env=list(body.env),
+        Env=[_variable(line) for line in body.env],
         Mounts=[_mount_document(mount) for mount in body.mounts],
         Secrets=[
             {
@@ -165,11 +166,28 @@ def _task_template(body: ServiceBody, secret_ids: Mapping[str, str], force_updat
     }
 
 
+def _variable(line: str) -> str:
+    """A variable whose value arrives as it is. Names are never taken for templates."""
+    if BRACES not in line:
+        return line
+    name, equals, value = line.partition("=")
+    return f"{name}{equals}{literal(value)}"
+
+
+def _literals(texts: Mapping[str, str]) -> dict[str, str]:
+    return {key: literal(value) for key, value in texts.items()}
+
+
 def _mount_document(mount: Mount) -> Document:
-    document = _known(Type=mount.type, Source=mount.source, Target=mount.target, ReadOnly=mount.read_only)
+    document = _known(
+        Type=mount.type,
+        Source=literal(mount.source),
+        Target=literal(mount.target),
+        ReadOnly=mount.read_only,
+    )
     if mount.type == "volume":
-        driver = _known(Name=mount.driver, Options=dict(mount.options))
-        options = _known(Labels=dict(mount.labels), DriverConfig=driver)
+        driver = _known(Name=mount.driver, Options=_literals(mount.options))
+        options = _known(Labels=_literals(mount.labels), DriverConfig=driver)
         if options:
             document["VolumeOptions"] = options
     elif mount.propagation:
@@ -280,7 +298,7 @@ def service_body(spec: Json, network_names: Mapping[str, str]) -> ServiceBody:
         image=container.get("Image") or "",
         command=tuple(container.get("Command") or ()),
         args=tuple(container.get("Args") or ()),
-        env=tuple(container.get("Env") or ()),
+        env=_env(container),
         secrets=tuple([_secret_file(reference) for reference in container.get("Secrets") or ()]),
         mounts=tuple([_mount(mount) for mount in container.get("Mounts") or ()]),
         networks=tuple(
@@ -302,6 +320,35 @@ def service_body(spec: Json, network_names: Mapping[str, str]) -> ServiceBody:
         rollback=_roll(spec.get("RollbackConfig")),
         other=tuple(sorted(_others(spec, template, container, resources, placement))),
     )
+
+
+def _env(container: Json) -> tuple[str, ...]:
+    lines = container.get("Env") or ()
+    return tuple([line if BRACES not in line else _read_variable(line) for line in lines])
+
+
+def _read_variable(line: str) -> str:
+    """A variable as its container sees it; one that Swarm expands, as it is (see `_others`)."""
+    name, equals, value = line.partition("=")
+    text = read_literal(value)
+    return line if text is None else f"{name}{equals}{text}"
+
+
+def _expanded_variables(container: Json) -> list[str]:
+    """The names of variables whose values Swarm expands."""
+    pairs = [line.partition("=") for line in container.get("Env") or () if BRACES in line]
+    return [name for name, _, value in pairs if read_literal(value) is None]
+
+
+def _read(template: str, path: str, expanded: list[str]) -> str:
+    """The text of a template; where it is not `literal`'s, the template, and its path goes to `expanded`."""
+    if BRACES not in template:
+        return template
+    text = read_literal(template)
+    if text is None:
+        expanded.append(path)
+        return template
+    return text
 
 
 def _replicas(mode: Json) -> int | None:
@@ -326,7 +373,15 @@ def _mount(mount: Json) -> Mount:
     volume = mount.get("VolumeOptions") or {}
     driver = volume.get("DriverConfig") or {}
     bind = mount.get("BindOptions") or {}
+    expanded: list[str] = []
+    source = _read(mount.get("Source") or "", "Source", expanded)
+    target = _read(mount.get("Target") or "", "Target", expanded)
+    options, labels = (
+        {key: _read(value, f"{path}.{key}", expanded) for key, value in (texts or {}).items()}
+        for path, texts in (("Options", driver.get("Options")), ("Labels", volume.get("Labels")))
+    )
     other = {
+        EXPANDED: expanded,
         "NoCopy": volume.get("NoCopy"),
         "Subpath": volume.get("Subpath"),
         "Tmpfs": mount.get("TmpfsOptions"),
@@ -336,12 +391,12 @@ def _mount(mount: Json) -> Mount:
     other = {key: value for key, value in other.items() if _pruned(value) is not None}
     return Mount(
         type=mount.get("Type") or "",
-        source=mount.get("Source") or "",
-        target=mount.get("Target") or "",
+        source=source,
+        target=target,
         read_only=bool(mount.get("ReadOnly")),
         driver=driver.get("Name") or "",
-        options=driver.get("Options") or {},
-        labels=volume.get("Labels") or {},
+        options=options,
+        labels=labels,
         propagation=bind.get("Propagation") or "",
         other=canonical(other).decode() if other else "",
     )
@@ -432,6 +487,7 @@ def _others(
         (f"Networks.{member}", [network.get(member) for network in template.get("Networks") or ()])
         for member in ("DriverOpts",)
     ]
+    found += [(f"env {name}{EXPANDED}", True) for name in _expanded_variables(container)]
     for path, value in found:
         kept = _pruned(value)
         if kept is not None:
@@ -536,6 +592,7 @@ def observed_node(document: Json) -> ObservedNode:
         availability=spec.get("Availability") or "",
         role=spec.get("Role") or "",
         address=status.get("Addr") or "",
+        nano_cpus=(description.get("Resources") or {}).get("NanoCPUs") or 0,
         volume_plugins=frozenset(p.get("Name") or "" for p in plugins if p.get("Type") == "Volume"),
     )
 
