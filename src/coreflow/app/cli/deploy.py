@@ -52,7 +52,7 @@ def plan(
 ) -> int:
     """Show what an apply would do, and why. Writes nothing.
 
-    Exit status: 0; 1 when a record is rejected or held, a roll-out has failed, a removal needs a confirmation, or the
+    Exit status: 0; 1 when a record is rejected or held, a roll-out has failed, a service is crash-looping, a removal needs a confirmation, or the
     file or the engine cannot be read. With --detailed-exitcode, 0 means nothing to do, and 2 that something would change.
     """
 
@@ -99,7 +99,7 @@ def apply(
 
 def plan_status(situation: Situation, *, detailed: bool) -> int:
     """The exit status of a plan."""
-    if not situation.plan.is_clean:
+    if not situation.plan.is_clean or situation.crash_loops:
         return 1
     changes = situation.plan.steps or situation.plan.waits
     return 2 if detailed and changes else 0
