@@ -127,6 +127,24 @@ class Port(SwarmPort):
         (found,) = [s for s in (await self.observe()).secrets if s.name == self.bench.name(short)]
         return found
 
+    async def seen_network(self, short: str = "n") -> ObservedNetwork:
+        """One network as observed."""
+        (found,) = [n for n in (await self.observe()).networks if n.name == self.bench.name(short)]
+        return found
+
+    async def ready_network(self, short: str = "n") -> ObservedNetwork:
+        """Wait until Swarm has seen to a network; the network then. Until then it is nothing but new."""
+
+        async def look() -> ObservedNetwork | None:
+            network = await self.seen_network(short)
+            assert network.is_new == (not network.driver)
+            assert network.scope == "swarm"
+            return None if network.is_new else network
+
+        found = await self.bench.eventually(look)
+        assert found is not None
+        return found
+
     async def tasks(self, service: ObservedService) -> list[ObservedTask]:
         """The tasks of a service, by `progress`."""
         return [task for task in (await self.progress())[1] if task.service_id == service.id]
@@ -310,11 +328,10 @@ async def test_secrets_and_networks_say_whose_they_are(port: Port) -> None:
     """Labels of a secret and of a network are like those of a service; a network has what was asked for."""
     await port.make(port.secret())
     await port.make(port.network(subnet="10.231.246.0/24"))
-    observed = await port.observe()
+    network = await port.ready_network()
     secret = await port.seen_secret()
     assert secret.labels == naming.ownership(CLUSTER, port.owner)
     assert secret.owner == port.owner
-    (network,) = [n for n in observed.networks if n.name == port.bench.name("n")]
     assert network == ObservedNetwork(
         id=network.id,
         name=network.name,
@@ -324,6 +341,31 @@ async def test_secrets_and_networks_say_whose_they_are(port: Port) -> None:
         subnets=("10.231.246.0/24",),
         labels=naming.ownership(CLUSTER, port.owner),
     )
+
+
+async def test_a_network_is_new_until_swarm_has_seen_to_it(port: Port) -> None:
+    """For a moment a network is listed without driver and subnets: services can join it already, and have it in the end."""
+    if port.bench.memory is not None:
+        port.bench.memory.network_seconds = 1.0
+    await port.make(port.network(subnet="10.231.244.0/24"))
+    await port.make(port.idle(networks=(Attachment(port.bench.name("n")),)))
+    network = await port.ready_network()
+    assert (network.driver, network.subnets) == ("overlay", ("10.231.244.0/24",))
+    assert [attachment.network for attachment in (await port.service()).body.networks] == [network.name]
+
+
+async def test_a_network_without_addresses_is_new_for_a_while_only(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose range is taken looks like a new one for ever: its age, by the engine's clock, tells them apart."""
+    await port.make(port.network("n", subnet="10.231.243.0/24"))
+    await port.ready_network()
+    await port.make(port.network("m", subnet="10.231.243.0/24"))
+    assert (await port.seen_network("m")).is_new
+    monkeypatch.setattr("coreflow.adapters.swarm.wire.NEW_SECONDS", 1.0)
+    await port.bench.pause(2.0)
+    network = await port.seen_network("m")
+    assert (network.is_new, network.driver, network.subnets) == (False, "", ())
 
 
 async def test_the_nodes_are_seen(port: Port) -> None:
@@ -709,14 +751,16 @@ async def test_an_image_needs_a_login(port: Port) -> None:
 
     with pytest.raises(Refused, match="a login is needed, or there is no such image"):
         await port.resolve(ImageRequest(reference))
-    with pytest.raises(Refused, match="the login is wrong"):
+    with pytest.raises(Refused, match="it did not accept the login, or never asked for one"):
         await port.resolve(ImageRequest(reference, login("wrong-horse")))
     assert (await port.resolve(ImageRequest(reference, login(PASSWORD)))).digest
 
 
 async def test_a_registry_does_not_answer(port: Port) -> None:
     """Silence is not a no."""
-    with pytest.raises(Unavailable, match=r"image 127.0.0.1:5999/test:1: 127.0.0.1:5999 does not answer"):
+    with pytest.raises(
+        Unavailable, match=r"image 127.0.0.1:5999/test:1: 127.0.0.1:5999 does not answer: connection refused"
+    ):
         await port.resolve(ImageRequest("127.0.0.1:5999/test:1"))
 
 

@@ -98,6 +98,77 @@ async def test_a_network_name_is_taken_once(bench: Bench) -> None:
         await bench.engine.create_network(config)
 
 
+# platforms
+
+
+PLATFORMS: dict[str, tuple[list[Json], str]] = {
+    "its own": ([{"Architecture": "amd64", "OS": "linux"}], ""),
+    "in the node's words": ([{"Architecture": "x86_64", "OS": "linux"}], ""),
+    "no architecture": ([{"OS": "linux"}], ""),
+    "nothing": ([{}], ""),
+    "one of several": (
+        [{"Architecture": "arm64", "OS": "linux"}, {"Architecture": "amd64", "OS": "linux"}],
+        "",
+    ),
+    "another architecture": ([{"Architecture": "arm64", "OS": "linux"}], "unsupported platform on 1 node"),
+    "another system": ([{"Architecture": "amd64", "OS": "windows"}], "unsupported platform on 1 node"),
+    "unknown": ([{"Architecture": "unknown", "OS": "unknown"}], "unsupported platform on 1 node"),
+}
+
+
+async def said_of_task(bench: Bench, identity: str) -> Json:
+    """Wait until Swarm says why a task is not placed; the task then."""
+
+    async def look() -> list[Json]:
+        return [task for task in await bench.tasks(identity) if task["Status"].get("Err")]
+
+    return (await bench.eventually(look))[0]
+
+
+async def test_tasks_are_placed_by_platform(bench: Bench) -> None:
+    """A node whose platform is none of those named gets no task, which says why; the spec comes back as it was sent."""
+
+    async def one(short: str, case: str) -> None:
+        platforms, error = PLATFORMS[case]
+        spec = bench.spec(short)
+        spec["TaskTemplate"]["Placement"] = {"Platforms": platforms}
+        identity = await bench.create(spec)
+        if error:
+            assert (await said_of_task(bench, identity))["Status"]["Err"] == f"no suitable node ({error})", (
+                case
+            )
+        else:
+            await bench.task_in(identity, "running")
+        assert (await bench.live(identity))["Spec"]["TaskTemplate"]["Placement"] == {"Platforms": platforms}
+
+    await bench.together(one, *PLATFORMS)
+
+
+async def test_a_global_task_is_told_of_its_own_node(bench: Bench) -> None:
+    """A global service's task for a node of another platform waits on that node."""
+    spec = bench.spec()
+    spec["TaskTemplate"]["Placement"] = {"Platforms": PLATFORMS["another architecture"][0]}
+    spec["Mode"] = {"Global": {}}
+    task = await said_of_task(bench, await bench.create(spec))
+    assert task["Status"]["Err"] == "unsupported platform on 1 node"
+    assert task["NodeID"] in {node["ID"] for node in await bench.engine.list_nodes()}
+
+
+async def test_a_change_of_platforms_replaces_no_task(bench: Bench) -> None:
+    """A running task stays when platforms are added, even others than its node's, and when they go."""
+    identity = await bench.start(bench.spec())
+    (before,) = await bench.running(identity)
+    for platforms in (PLATFORMS["its own"][0], PLATFORMS["another architecture"][0], []):
+
+        def change(spec: Json, platforms: list[Json] = platforms) -> None:
+            spec["TaskTemplate"]["Placement"] = {"Platforms": platforms}
+
+        await bench.update(identity, change)
+        await bench.pause(1.0)
+        assert [task["ID"] for task in await bench.running(identity)] == [before["ID"]]
+    assert (await bench.live(identity))["Spec"]["TaskTemplate"]["Placement"] == {}
+
+
 async def test_names_are_compared_without_case(bench: Bench) -> None:
     """A name that differs in case only is taken; of a network that is said with 500."""
     await bench.create(idle(bench, "a"))

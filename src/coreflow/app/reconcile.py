@@ -26,7 +26,6 @@ from coreflow.domain.convergence import (
 from coreflow.domain.desired import Desired, Renderer, RenderOptions, unit_of
 from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import Owner
-from coreflow.domain.images import ImageProblem, ImageRequest, Resolution
 from coreflow.domain.observed import Observed, ObservedService
 from coreflow.domain.plan import (
     Action,
@@ -53,6 +52,7 @@ from coreflow.quiet import LARGE_CLUSTER, quiet
 
 from .bindings import Bindings
 from .corestores import Corestores
+from .lookups import LookUps
 from .situation import Situation
 
 PASS_LIMIT = 12
@@ -177,6 +177,7 @@ class Reconciler:
     ) -> None:
         """`settle_seconds` is how long tasks must have run for a service to count as done."""
         self._cloudly, self._docker = cloudly, docker
+        self._look_ups = LookUps(docker)
         self.bindings = Bindings(corestores, cloudly)
         self.restoring: set[Owner] = set()
         """Services that somebody in this process is about to restore."""
@@ -203,7 +204,7 @@ class Reconciler:
         records, observed = await self._fetch()
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
-        images = await self._resolve(requests)
+        images = await self._look_ups.answers(requests, about=records, refresh=refresh)
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             bound = self.bindings.look(records, observed)
             desired = self._renderer.render(records, observed, images, bound, refresh=refresh)
@@ -256,23 +257,6 @@ class Reconciler:
         if errors:
             raise errors.get("records") or errors["observed"]
         return records[0], observed[0]
-
-    async def _resolve(self, requests: Iterable[ImageRequest]) -> dict[ImageRequest, Resolution]:
-        """Look up image references, each once; a failure is an answer too."""
-        limiter = trio.CapacityLimiter(CONCURRENCY)
-        answers: dict[ImageRequest, Resolution] = {}
-
-        async def one(request: ImageRequest) -> None:
-            async with limiter:
-                try:
-                    answers[request] = await self._docker.resolve(request)
-                except PortError as exc:
-                    answers[request] = ImageProblem(str(exc), unavailable=not isinstance(exc, Refused))
-
-        async with trio.open_nursery() as nursery:
-            for request in requests:
-                nursery.start_soon(one, request)
-        return answers
 
     async def run_pass(
         self, *, refresh: bool = False, retry_failed: bool = False

@@ -12,6 +12,7 @@ from .specs import (
     Attachment,
     Mount,
     NetworkSpec,
+    Platform,
     PublishedPort,
     RollPolicy,
     ServiceBody,
@@ -62,7 +63,12 @@ def render_networks(taken: Iterable[str], cluster: ClusterId) -> tuple[NetworkSp
 
 
 def render_base(
-    name: str, image: str, options: BaseOptions, cluster: ClusterId, login: RegistryLogin | None = None
+    name: str,
+    image: str,
+    options: BaseOptions,
+    cluster: ClusterId,
+    login: RegistryLogin | None = None,
+    platforms: tuple[Platform, ...] = (),
 ) -> ServiceSpec:
     """One base service, with an image that is resolved already."""
     body = {CORETRAFFIC: _coretraffic, CORELOG: _corelog, CORESTORE: _corestore}[name](image, options)
@@ -75,6 +81,7 @@ def render_base(
         fingerprints=fingerprints(body),
         login=login,
         login_hash=login_hash(cluster, login),
+        platforms=platforms,
     )
 
 

@@ -43,8 +43,9 @@ from .services import (
     login_hash,
     render_workload,
     replicas,
+    unsuited_note,
 )
-from .specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
+from .specs import ImageSpec, NetworkSpec, Platform, SecretSpec, ServiceSpec
 from .volumes import DEFAULT_DRIVER, LOCAL_DRIVER
 
 Unit = str
@@ -196,18 +197,21 @@ class Renderer:
         self, name: str, request: ImageRequest, images: Mapping[ImageRequest, Resolution], work: "_Work"
     ) -> None:
         unit = unit_of(BASE, name)
-        digest = work.digest(unit, request, login_hash(work.records.cluster.id, request.login), images)
-        if isinstance(digest, ImageProblem):
-            work.reject(unit, name, (digest.text,), held=digest.unavailable)
+        image = work.image(unit, request, login_hash(work.records.cluster.id, request.login), images)
+        if isinstance(image, ImageProblem):
+            work.reject(unit, name, (image.text,), held=image.unavailable)
         elif work.claim_name(unit, name):
             spec = render_base(
                 name,
-                pinned(request.reference, digest),
+                pinned(request.reference, image.digest),
                 self.options.base,
                 work.records.cluster.id,
                 request.login,
+                image.platforms,
             )
             work.services[name] = spec
+            if unsuited := work.unsuited(image.platforms):
+                work.note(unit, name, unsuited_note(image.platforms, unsuited))
 
     def _source(self, service: ServiceRecord, records: Records) -> tuple[ImageSource, str]:
         """Where the image comes from, and the hash of the login for it."""
@@ -294,17 +298,18 @@ class Renderer:
     ) -> Ingredients:
         problems: list[str] = []
         source: ImageSource | None = None
-        digest = held = None
+        held = None
+        image = ResolvedImage()
         login = ""
         try:
             source, login = self._source(service, work.records)
             if isinstance(source, RegistryImage):
-                answer = work.digest(service.id, source.request, login, images)
+                answer = work.image(service.id, source.request, login, images)
                 if isinstance(answer, ImageProblem):
                     held = answer.text if answer.unavailable else None
                     problems += [] if answer.unavailable else [answer.text]
                 else:
-                    digest = answer
+                    image = answer
         except Rejected as exc:
             problems += exc.reasons
         layers = tuple(work.layers(service, problems))
@@ -318,7 +323,9 @@ class Renderer:
             cluster=work.records.cluster.id,
             service=service,
             source=source,
-            digest=digest,
+            digest=image.digest,
+            platforms=image.platforms,
+            unsuited=work.unsuited(image.platforms),
             login_hash=login,
             layers=layers,
             provisioned=bound.variables.get(service.id),
@@ -336,6 +343,8 @@ def _same(one: Ingredients, other: Ingredients) -> bool:
         one.service is other.service
         and one.source is other.source
         and one.digest == other.digest
+        and one.platforms == other.platforms
+        and one.unsuited == other.unsuited
         and one.pin_to == other.pin_to
         and one.home == other.home
         and one.lacking == other.lacking
@@ -477,25 +486,26 @@ class _Work:
             if self._hosts[host] == service.id:
                 self.hosts.setdefault(host, HostClaim(host=host, service=name, port=port))
 
-    def digest(
+    def image(
         self, unit: Unit, request: ImageRequest, login: str, images: Mapping[ImageRequest, Resolution]
-    ) -> str | ImageProblem | None:
-        """The digest behind a reference; None for an image that only the engine has, or that is pinned already.
+    ) -> ResolvedImage | ImageProblem:
+        """What is behind a reference: no digest for an image that only the engine has, or that is pinned already.
 
-        An unchanged reference keeps the digest that runs, unless this pass refreshes and the registry answers. A
-        changed login is tried out first, and changes no digest.
+        An unchanged reference keeps the digest that runs, with the platforms that it was placed by, unless this pass
+        refreshes and the registry answers. A changed login is tried out first, and changes no digest.
         """
         running = self._known.get((unit, request.reference))
         answer = images.get(request)
         if isinstance(answer, ImageProblem) and (running is None or running.login != login):
             return answer
-        if "@" in request.reference:
-            return None
+        has_digest = "@" in request.reference
         if isinstance(answer, ResolvedImage) and (running is None or self._refresh):
-            return answer.digest
-        if running is None:
-            return ImageProblem(f"image {request.reference} was not looked up", unavailable=True)
-        return running.digest
+            return evolve(answer, digest=None) if has_digest else answer
+        if running is not None:
+            return ResolvedImage(None if has_digest else running.digest, running.platforms)
+        if has_digest:
+            return ResolvedImage()
+        return ImageProblem(f"image {request.reference} was not looked up", unavailable=True)
 
     def layers(self, service: ServiceRecord, problems: list[str]) -> Iterator[Layer]:
         """What the bundles of a service give, the main one last; what is missing goes to `problems`."""
@@ -573,6 +583,12 @@ class _Work:
             return ()
         return tuple(sorted(n.hostname for n in self._observed.nodes if not drivers <= n.volume_plugins))
 
+    def unsuited(self, platforms: tuple[Platform, ...]) -> tuple[str, ...]:
+        """The nodes that an image for these platforms cannot run on."""
+        if not platforms:
+            return ()
+        return tuple(sorted(node.hostname for node in self._observed.nodes if not node.runs(platforms)))
+
     def desired(self, networks: tuple[NetworkSpec, ...]) -> Desired:
         return Desired(
             cluster=self.records.cluster.id,
@@ -597,10 +613,12 @@ def is_workload(service: ServiceRecord) -> bool:
 
 @frozen
 class PinnedImage:
-    """The digest that a reference had when we last wrote it, and the hash of the login for it."""
+    """The digest that a reference had when we last wrote it, the hash of the login for it, and what it runs on."""
 
     digest: str | None
     login: str
+    platforms: tuple[Platform, ...] = ()
+    """Those that the live service is placed by, if this is what it runs."""
 
 
 PinnedImages = Mapping[tuple[Unit, str], PinnedImage]
@@ -617,7 +635,8 @@ def pinned_images(observed: Observed, cluster: ClusterId) -> PinnedImages:
                 image = labels.get(label)
                 if image:
                     reference = unpinned(image)
-                    found = PinnedImage(image[len(reference) + 1 :] or None, login)
+                    platforms = service.platforms if service.body.image == image else ()
+                    found = PinnedImage(image[len(reference) + 1 :] or None, login, platforms)
                     known[unit, reference] = known[unit, image] = found
     return known
 
@@ -628,13 +647,17 @@ def _is_known(known: PinnedImages, unit: Unit, request: ImageRequest, login: str
     return image is not None and image.login == login
 
 
+_FOREIGN = "exists and is not a Swarm overlay network: rename or remove it"
+_USELESS = "has no addresses, since Swarm found its range taken by another network: remove it"
+
+
 def _networks(observed: Observed, cluster: ClusterId) -> tuple[tuple[NetworkSpec, ...], tuple[str, ...]]:
     """The base networks, and what makes one that exists already unusable."""
     existing = {n.name: n for n in observed.networks if n.name in NETWORKS and not n.is_remnant}
     problems = [
-        f"network {name} exists and is not a Swarm overlay network: rename or remove it"
+        f"network {name} {_USELESS if network.scope == 'swarm' and not network.driver else _FOREIGN}"
         for name, network in sorted(existing.items())
-        if network.driver != "overlay" or network.scope != "swarm"
+        if not network.is_new and (network.driver != "overlay" or network.scope != "swarm")
     ]
     taken = [subnet for network in observed.networks for subnet in network.subnets]
     return render_networks(taken, cluster), tuple(problems)

@@ -51,6 +51,10 @@ class Unavailable(PortError):
     """It did not answer, or not yet. The same request may succeed later."""
 
 
+class RateLimited(Unavailable):
+    """It answers others, and us again when it has been left alone for a while."""
+
+
 class Refused(PortError):
     """It answered no. Repeating the same request is pointless."""
 

@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from .errors import CoreflowError
 from .records import ExternalRegistryRecord, ImageRecord, Records, RegistryLogin, ServiceRecord
+from .specs import Platform
 
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com"})
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -41,9 +42,10 @@ class ImageRequest:
 
 @frozen
 class ResolvedImage:
-    """The answer: a digest, or None for an image that only the engine itself has."""
+    """The answer: a digest, or None for an image that only the engine itself has, and what it runs on, if that is known."""
 
     digest: str | None = None
+    platforms: tuple[Platform, ...] = ()
 
 
 @frozen

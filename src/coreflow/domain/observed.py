@@ -3,14 +3,14 @@
 `Observed` is the whole truth or does not exist: a port that cannot list something raises instead.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from attrs import Factory, field, frozen
 
 from . import naming
 from .ids import NodeId, Owner
-from .specs import Fingerprint, Fingerprints, ServiceBody, seal
+from .specs import Fingerprint, Fingerprints, Platform, ServiceBody, seal
 
 UPDATING = frozenset({"updating", "rollback_started"})
 """Update states in which Swarm is still replacing tasks."""
@@ -43,6 +43,8 @@ class ObservedService:
     """Names of the secrets that the previous spec mounts: needed should it be rolled back."""
     previous_intent: Fingerprint | None = None
     """The fingerprint label of the previous spec: after a roll-back by hand, that of the spec rolled away from."""
+    platforms: tuple[Platform, ...] = ()
+    """What its tasks are placed by: what the image ran on when it was written."""
     update_state: str = ""
     update_message: str = ""
     update_started: str = ""
@@ -159,6 +161,8 @@ class ObservedNetwork:
     labels: Mapping[str, str] = Factory(dict)
     is_remnant: bool = False
     """Removed from the Swarm, and still there on this node until its last container has ended. Services cannot join it."""
+    is_new: bool = False
+    """Just made, and listed without driver and subnets until Swarm has seen to it. Services can join it."""
 
 
 @frozen(kw_only=True)
@@ -174,6 +178,17 @@ class ObservedNode:
     volume_plugins: frozenset[str] = frozenset()
     nano_cpus: int = 0
     """Billionths of a CPU that it has; 0 where it does not say."""
+    platform: Platform | None = None
+    """What it runs images for, in the words of images (`amd64`, not `x86_64`). None if it does not say."""
+
+    def runs(self, platforms: Iterable[Platform]) -> bool:
+        """Whether an image for these platforms can run here, as Swarm's scheduler sees it; none given means any."""
+        mine, wanted = self.platform, tuple(platforms)
+        return (
+            mine is None
+            or not wanted
+            or any(p.os in {"", mine.os} and p.architecture in {"", mine.architecture} for p in wanted)
+        )
 
 
 @frozen(kw_only=True)

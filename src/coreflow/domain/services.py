@@ -21,6 +21,7 @@ from .specs import (
     ImageSpec,
     Limits,
     Mount,
+    Platform,
     RollPolicy,
     SecretFile,
     SecretSpec,
@@ -71,6 +72,10 @@ class Ingredients:
     source: ArchiveImage | RegistryImage
     digest: str | None
     """What the registry, or the label of the running service, says of the image."""
+    platforms: tuple[Platform, ...] = ()
+    """What the image runs on, as the registry said it now or when the running service was written."""
+    unsuited: tuple[str, ...] = ()
+    """Nodes, by name, that are of another platform."""
     login_hash: str = ""
     """What a label may know of the login for the image."""
     layers: tuple[Layer, ...] = ()
@@ -153,6 +158,7 @@ def render_workload(given: Ingredients) -> Rendered:
             fingerprints=fingerprints(body),
             login=login,
             login_hash=given.login_hash,
+            platforms=given.platforms,
         ),
         secret=secret,
         image=image_spec(given.source, owner),
@@ -407,6 +413,12 @@ def _room_problems(given: Ingredients) -> Iterator[str]:
         yield f"scaleFactor asks for more tasks than the nodes can take ({TASKS_PER_NODE} each)"
 
 
+def unsuited_note(platforms: Iterable[Platform], nodes: Iterable[str]) -> str:
+    """What to say of an image that some nodes cannot run."""
+    told = dict.fromkeys(str(platform) for platform in platforms if platform.os != "unknown")
+    return f"its image is for {', '.join(told) or 'no known platform'}: it cannot run on {', '.join(nodes)}"
+
+
 def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
     record = given.service
     if replicas(record) > 1 and any(m.type == "volume" and m.driver != LOCAL_DRIVER for m in mounts):
@@ -423,5 +435,7 @@ def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
         yield "kept on this node: its image was loaded here and no registry has it"
     elif given.home:
         yield "kept on the node that has its data (COREFLOW_KEEP_ON_NODE)"
+    if given.unsuited:
+        yield unsuited_note(given.platforms, given.unsuited)
     if given.lacking:
         yield f"a volume driver that it needs is not active on {', '.join(given.lacking)}"

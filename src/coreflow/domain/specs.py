@@ -128,6 +128,17 @@ class RestartPolicy:
     window_ns: int = 0
 
 
+@frozen
+class Platform:
+    """What an image runs on, as Swarm's scheduler asks for it. Without an architecture, any will do."""
+
+    os: str
+    architecture: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.os}/{self.architecture}" if self.architecture else self.os
+
+
 NO_LIMITS = Limits()
 _RESTART = RestartPolicy()
 _ROLL = RollPolicy()
@@ -336,6 +347,9 @@ class ServiceSpec:
     """Credentials that the nodes use to pull the image."""
     login_hash: str = ""
     """What the label remembers of the login; empty without one."""
+    platforms: tuple[Platform, ...] = ()
+    """What its image runs on, if that is known. An observation, not a wish: it is sent along with a change and is none
+    itself, so it is no part of the body and of the fingerprints."""
     seal: str = field(init=False, repr=False)
     """What a live service's seal must be for nothing to be done."""
     kind: Literal["service"] = "service"

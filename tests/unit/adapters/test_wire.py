@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from coreflow.adapters.memory.containers import Context, expanded
 from coreflow.adapters.memory.echo import stored_service
 from coreflow.adapters.swarm.wire import (
+    image_platforms,
     network_document,
     observed_network,
     observed_node,
@@ -33,6 +34,7 @@ from coreflow.domain.specs import (
     Limits,
     Mount,
     NetworkSpec,
+    Platform,
     PublishedPort,
     RestartPolicy,
     RollPolicy,
@@ -361,6 +363,58 @@ def test_network_document(subnet: str | None) -> None:
         "CheckDuplicate": True,
         "Labels": naming.ownership("c1", "base"),
     }
+
+
+def test_platforms_go_along() -> None:
+    """Platforms are sent with a spec and read back from a live service, and change neither body nor fingerprint."""
+    platforms = (Platform("linux", "arm64"), Platform("linux"), Platform("unknown", "unknown"))
+    spec = evolve(spec_of(ServiceBody(image="a")), platforms=platforms)
+    document = service_document(spec, secret_ids={})
+    assert document["TaskTemplate"]["Placement"]["Platforms"] == [
+        {"OS": "linux", "Architecture": "arm64"},
+        {"OS": "linux"},
+        {"OS": "unknown", "Architecture": "unknown"},
+    ]
+    seen = observed_service({"ID": "i", "Version": {"Index": 1}, "Spec": document}, NAMES)
+    assert (seen.platforms, seen.body, seen.seal) == (platforms, spec.body, spec.seal)
+    assert service_document(spec_of(ServiceBody(image="a")), secret_ids={})["TaskTemplate"]["Placement"] == {}
+
+
+def test_image_platforms() -> None:
+    """They go through as the registry told them, except that 32-bit ARM leaves the architecture open."""
+    told = [
+        {"os": "linux", "architecture": "amd64"},
+        {"os": "linux", "architecture": "arm", "variant": "v7"},
+        {"os": "linux", "architecture": "ARM"},
+        {"os": "linux", "architecture": "arm64", "variant": "v8"},
+        {"os": "unknown", "architecture": "unknown"},
+        {},
+    ]
+    assert [str(p) for p in image_platforms({"Platforms": told})] == [
+        "linux/amd64",
+        "linux",
+        "linux",
+        "linux/arm64",
+        "unknown/unknown",
+        "",
+    ]
+    assert image_platforms({"Platforms": None}) == image_platforms({}) == ()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "runs"),
+    [("x86_64", "amd64"), ("amd64", "amd64"), ("aarch64", "arm64"), ("arm64", "arm64"), ("armv7l", "armv7l")],
+)
+def test_what_a_node_runs(architecture: str, runs: str) -> None:
+    """A node's own word for its architecture is turned into that of images."""
+    told = {"Platform": {"Architecture": architecture, "OS": "linux"}}
+    node = observed_node({"ID": "i", "Description": told})
+    assert node.platform == Platform("linux", runs)
+    assert node.runs(())
+    assert node.runs((Platform("windows", runs), Platform("linux", runs)))
+    assert node.runs((Platform("linux"),))
+    assert not node.runs((Platform("linux", "riscv64"), Platform("windows")))
+    assert observed_node({"ID": "i"}).runs((Platform("linux", "riscv64"),))
 
 
 def test_registry_auth() -> None:

@@ -192,6 +192,20 @@ def test_a_failed_network_blocks_what_joins_it() -> None:
     play(scene)
 
 
+def test_a_network_that_was_just_made_is_taken_for_nothing_else() -> None:
+    """Swarm lists a new network without driver and addresses for a moment, which no pass minds."""
+
+    async def scene() -> None:
+        world = World()
+        world.engine.network_seconds = 3.0
+        world.cloudly.set(cluster(service("a")))
+        settlement = await world.reconciler().deploy(timeout=60)
+        assert settlement.is_settled
+        assert not any(report.plan.rejections for report in settlement.reports)
+
+    play(scene)
+
+
 def test_one_service_fails_alone() -> None:
     """An engine that refuses one service does not keep the others from running."""
 
@@ -335,7 +349,7 @@ def test_a_login_is_used_checked_and_refreshed() -> None:
 
         world.cloudly.set(record("wrong"))
         assert (
-            "login is wrong"
+            "did not accept the login"
             in (await world.reconciler().deploy(timeout=10)).last.plan.rejections[0].reasons[0]
         )
         assert await world.names() == []

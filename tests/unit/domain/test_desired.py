@@ -20,7 +20,7 @@ from coreflow.domain.codec import decode_records
 from coreflow.domain.desired import Desired, Note, Rejection, Renderer, RenderOptions, is_workload
 from coreflow.domain.ids import BASE, BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
 from coreflow.domain.images import ImageProblem, ImageRequest, Resolution, ResolvedImage
-from coreflow.domain.observed import Observed, ObservedService, ObservedTask
+from coreflow.domain.observed import Observed, ObservedNode, ObservedService, ObservedTask
 from coreflow.domain.plan import make_plan
 from coreflow.domain.records import (
     ClusterRecord,
@@ -41,6 +41,7 @@ from coreflow.domain.records import (
     VolumeRecord,
 )
 from coreflow.domain.services import login_hash
+from coreflow.domain.specs import Platform
 
 IMAGE = "app:1"
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -522,6 +523,7 @@ def test_a_fault_of_the_record_comes_before_a_registry_that_is_away() -> None:
         (network(driver="bridge", scope="local"), True),
         (network(scope="local"), True),
         (network("another", driver="bridge"), False),
+        (network(driver="", is_new=True), False),
     ],
 )
 def test_a_network_of_another_kind_holds_everything(there: Any, bad: bool) -> None:
@@ -531,6 +533,14 @@ def test_a_network_of_another_kind_holds_everything(there: Any, bad: bool) -> No
     assert desired.held == ({BASE, "id-web", "base/corelog"} if bad else set())
     text = "network sznwebgateway exists and is not a Swarm overlay network: rename or remove it"
     assert reasons(desired) == ({BASE: (text,)} if bad else {})
+
+
+def test_a_network_without_addresses_holds_everything() -> None:
+    """One whose range is taken is told from one that is not ours, with what to do."""
+    desired = render(records(record()), Observed(networks=(network(driver=""),)), options=ONLY_LOG)
+    assert desired.held == {BASE, "id-web", "base/corelog"}
+    text = "network sznwebgateway has no addresses, since Swarm found its range taken by another network: remove it"
+    assert reasons(desired) == {BASE: (text,)}
 
 
 def test_networks_avoid_ranges_that_are_taken() -> None:
@@ -698,6 +708,81 @@ def test_a_service_stays_with_its_volumes(at: Any, data: dict[str, Any], expecte
     assert off.services["web"].body.constraints == ()
     alone = Renderer(options).render(given_, evolve(seen, nodes=nodes[1:]), FOUND)
     assert alone.services["web"].body.constraints == ()
+
+
+ARM, AMD = Platform("linux", "arm64"), Platform("linux", "amd64")
+PLATFORMS: list[tuple[str, ObservedService | None, Resolution | None, bool, tuple[Platform, ...]]] = [
+    ("new, told", None, ResolvedImage(NEW, (ARM,)), False, (ARM,)),
+    ("new, not told", None, ResolvedImage(NEW), False, ()),
+    ("same, not asked", evolve(RUNS_OLD, platforms=(ARM,)), None, False, (ARM,)),
+    ("same, had none", RUNS_OLD, None, False, ()),
+    (
+        "same, asked for its login",
+        evolve(RUNS_OLD, platforms=(ARM,)),
+        ResolvedImage(NEW, (AMD,)),
+        False,
+        (ARM,),
+    ),
+    ("refresh, told", evolve(RUNS_OLD, platforms=(ARM,)), ResolvedImage(NEW, (AMD,)), True, (AMD,)),
+    ("refresh, away", evolve(RUNS_OLD, platforms=(ARM,)), AWAY, True, (ARM,)),
+    (
+        "failed, then another image ran",
+        evolve(
+            running("web", labels={naming.IMAGE: "app:0", naming.FAILED_IMAGE: AT_OLD}),
+            platforms=(ARM,),
+        ),
+        None,
+        False,
+        (),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("_", "service", "answer", "refresh", "wanted"), PLATFORMS, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_which_platforms_go_along(
+    _: str,
+    service: ObservedService | None,
+    answer: Resolution | None,
+    refresh: bool,
+    wanted: tuple[Platform, ...],
+) -> None:
+    """A spec has the platforms of its image as they were told with it, else those that the running service has."""
+    if service is not None:  # its body runs what its label says
+        service = evolve(service, body=evolve(service.body, image=service.labels[naming.IMAGE]))
+    desired = render(
+        records(record("web")),
+        Observed(services=(service,) if service else ()),
+        {ImageRequest(IMAGE): answer} if answer else {},
+        refresh=refresh,
+    )
+    assert desired.services["web"].platforms == wanted
+
+
+def test_platforms_are_no_difference() -> None:
+    """A running service with other platforms, or none, is left alone: they alone change no seal."""
+    with_platforms = render(records(record("web")), images={ImageRequest(IMAGE): ResolvedImage(NEW, (ARM,))})
+    without = render(records(record("web")), images={ImageRequest(IMAGE): ResolvedImage(NEW)})
+    assert with_platforms.services["web"].seal == without.services["web"].seal
+
+
+def test_nodes_of_another_platform_are_named() -> None:
+    """An image that some nodes cannot run is a note with the platforms and the nodes; one whose platforms nobody knows is not."""
+    nodes = (
+        ObservedNode(id=NodeId("n1"), hostname="big", platform=AMD),
+        ObservedNode(id=NodeId("n2"), hostname="pi", platform=ARM),
+        ObservedNode(id=NodeId("n3"), hostname="silent"),
+    )
+    told = ResolvedImage(NEW, (ARM, Platform("unknown", "unknown")))
+    desired = render(records(record("web")), Observed(nodes=nodes), {ImageRequest(IMAGE): told})
+    assert [note.text for note in desired.notes] == ["its image is for linux/arm64: it cannot run on big"]
+    for answer in (
+        ResolvedImage(NEW),
+        ResolvedImage(NEW, (ARM, AMD)),
+        ResolvedImage(NEW, (Platform("linux"),)),
+    ):
+        assert not render(records(record("web")), Observed(nodes=nodes), {ImageRequest(IMAGE): answer}).notes
 
 
 def test_nodes_without_a_volume_driver_are_named() -> None:

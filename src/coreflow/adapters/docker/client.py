@@ -25,7 +25,7 @@ import trio
 from docker.transport import UnixHTTPAdapter
 from docker.utils import parse_host
 
-from coreflow.adapters.swarm.engine import Document, EngineError, EngineUnreachable
+from coreflow.adapters.swarm.engine import Document, EngineError, EngineTimeout, EngineUnreachable
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class _Client(docker.APIClient):
         self.timeout = CALL_SECONDS
         address = str(parse_host(host, is_win32=False))
         if address.startswith("http+unix://"):
-            self.mount("http+docker://", _OnePool(address, CALL_SECONDS, max_pool_size=CALLS))
+            self.mount("http+docker://", _OnePool(address, CALL_SECONDS, max_pool_size=2 * CALLS))
             self.base_url = "http+docker://localhost"
         elif address.startswith("http://"):
             self.base_url = address
@@ -103,6 +103,8 @@ def _translated() -> Iterator[None]:
     except docker.errors.APIError as exc:
         status = exc.response.status_code if exc.response is not None else 500
         raise EngineError(status, str(exc.explanation or "no explanation")) from None
+    except requests.exceptions.ReadTimeout as exc:
+        raise EngineTimeout(_plain(exc)) from None
     except (requests.exceptions.RequestException, OSError, docker.errors.DockerException) as exc:
         raise EngineUnreachable(_plain(exc)) from None
 
@@ -124,6 +126,8 @@ class DockerEngine:
         self._client: docker.APIClient | None = None
         self._opening = trio.Lock()
         self._calls = trio.CapacityLimiter(CALLS)
+        self._look_ups = trio.CapacityLimiter(CALLS)
+        """Of their own: a registry that takes its time must not keep others from the engine."""
         self._streams = trio.CapacityLimiter(CALLS)
         self._clock = _Clock()
 
@@ -147,9 +151,14 @@ class DockerEngine:
             return _Client(self._host)
 
     async def _read(
-        self, path: str, *, auth: str | None = None, seconds: int = CALL_SECONDS, **query: Any
+        self,
+        path: str,
+        *,
+        auth: str | None = None,
+        limiter: trio.CapacityLimiter | None = None,
+        **query: Any,
     ) -> Any:
-        return await self._call("GET", path, query=query, auth=auth, seconds=seconds, abandon=True)
+        return await self._call("GET", path, query=query, auth=auth, limiter=limiter, abandon=True)
 
     async def _call(
         self,
@@ -159,7 +168,7 @@ class DockerEngine:
         body: object = None,
         query: Mapping[str, Any] | None = None,
         auth: str | None = None,
-        seconds: int = CALL_SECONDS,
+        limiter: trio.CapacityLimiter | None = None,
         abandon: bool = False,
     ) -> Any:
         client = await self._connected()
@@ -169,13 +178,13 @@ class DockerEngine:
             with _translated():
                 url = f"{client.base_url}/v{client.api_version}{path}"
                 answer = client.request(
-                    method, url, json=body, params=query, headers=headers, timeout=seconds
+                    method, url, json=body, params=query, headers=headers, timeout=CALL_SECONDS
                 )
                 self._clock.hear(answer.headers.get("Date"))
                 _raise_for_status(answer)
                 return answer.json() if answer.content else None
 
-        return await trio.to_thread.run_sync(call, limiter=self._calls, abandon_on_cancel=abandon)
+        return await trio.to_thread.run_sync(call, limiter=limiter or self._calls, abandon_on_cancel=abandon)
 
     async def _list(self, path: str) -> Sequence[Document]:
         documents: Sequence[Document] = await self._read(path)
@@ -258,7 +267,8 @@ class DockerEngine:
 
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """`GET /distribution/{name}/json`."""
-        document: Document = await self._read(f"/distribution/{quote(reference)}/json", auth=auth)
+        path = f"/distribution/{quote(reference)}/json"
+        document: Document = await self._read(path, auth=auth, limiter=self._look_ups)
         return document
 
     async def load_image(self, archive: AsyncIterator[bytes]) -> Sequence[str]:

@@ -158,7 +158,7 @@ def _task_template(template: Document, network_id: Callable[[str], str]) -> None
         for constraint in template["Placement"].get("Constraints") or ():
             _check_constraint(constraint)
         template["Placement"] = _without_empty(
-            template["Placement"], "Constraints", "MaxReplicas", "Preferences"
+            template["Placement"], "Constraints", "MaxReplicas", "Preferences", "Platforms"
         )
     networks = template.pop("Networks", None) or ()
     if networks:

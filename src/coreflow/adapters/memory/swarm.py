@@ -68,8 +68,12 @@ class Registry:
     """A registry: digests by `repository:tag` (without the host), and who may log in."""
 
     images: dict[str, str] = Factory(dict)
+    platforms: dict[str, list[Document]] = Factory(dict)
+    """What it tells of an image, by `repository:tag`."""
     login: tuple[str, str] | None = None
     up: bool = True
+    errors: dict[str, tuple[int, str]] = Factory(dict)
+    """What the engine says when it is asked for a repository, or for any (`*`): see `registries.ERRORS`."""
 
 
 @define(kw_only=True)
@@ -87,6 +91,9 @@ class Node:
     address: str = "192.0.2.1"
     cpus: float = 4.0
     memory: int = 16 * 2**30
+    os: str = "linux"
+    architecture: str = "x86_64"
+    """As nodes call it: `aarch64` where images say `arm64`."""
 
 
 @frozen(kw_only=True)
@@ -164,6 +171,8 @@ class MemoryEngine:
         self.double_events = 0
         self.crash_after: int | None = None
         """Crash after so many more writes: that write's answer is lost, and nothing answers until `revive`."""
+        self.network_seconds = 0.0
+        """How long a new network is listed without driver and addresses."""
         self.is_manager = True
         self.history = HISTORY
         """How many ended tasks are kept per slot."""
@@ -176,6 +185,7 @@ class MemoryEngine:
         self._auth: dict[str, str | None] = {}
         self._secrets: dict[str, tuple[Document, bytes]] = {}
         self._networks: dict[str, Document] = {}
+        self._made_at: dict[str, float] = {}
         self._tasks: dict[str, _Task] = {}
         self._roll_outs: dict[str, _RollOut] = {}
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -367,7 +377,16 @@ class MemoryEngine:
 
     async def list_networks(self) -> Sequence[Document]:
         """`GET /networks`."""
-        return await self._list("list_networks", lambda: list(self._networks.values()))
+        return await self._list(
+            "list_networks", lambda: list(map(self._listed_network, self._networks.values()))
+        )
+
+    def _listed_network(self, document: Document) -> Document:
+        """A network as the list shows it: for a moment without what Swarm has yet to find for it."""
+        made = self._made_at.get(document["Id"])
+        if document["Scope"] != "swarm" or made is None or self._now >= made + self.network_seconds:
+            return document
+        return {**document, "Driver": "", "IPAM": dict(_BLANK_IPAM)}
 
     async def list_nodes(self) -> Sequence[Document]:
         """`GET /nodes`."""
@@ -430,7 +449,8 @@ class MemoryEngine:
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """`GET /distribution/{name}/json`."""
         digest = await self._call("inspect_distribution", lambda: self._ask_registry(reference, auth))
-        return {"Descriptor": {"digest": digest}}
+        host, _, path = reference.partition("@")[0].partition("/")
+        return {"Descriptor": {"digest": digest}, "Platforms": self.registries[host].platforms.get(path)}
 
     async def load_image(self, archive: AsyncIterator[bytes]) -> Sequence[str]:
         """`POST /images/load`."""
@@ -733,6 +753,10 @@ class MemoryEngine:
         total = len(self.nodes)
         if not usable:
             return None, f"no suitable node (scheduling constraints not satisfied on {_nodes(total)})"
+        fitting = [node for node in usable if _has_platform(node, task.spec)]
+        if not fitting:
+            return None, self._no_platform(task, total, usable)
+        usable = fitting
         drivers = {
             ((mount.get("VolumeOptions") or {}).get("DriverConfig") or {}).get("Name") or "local"
             for mount in task.spec["ContainerSpec"].get("Mounts") or ()
@@ -760,6 +784,16 @@ class MemoryEngine:
             return None, "no suitable node (max replicas per node limit exceed)"
         busy = Counter(t.document.get("NodeID") for t in self._tasks.values() if t.is_active)
         return min(free, key=lambda node: (load[node.id], busy[node.id], node.hostname)), ""
+
+    @staticmethod
+    def _no_platform(task: _Task, total: int, usable: list[Node]) -> str:
+        """What Swarm says of a task whose image fits no node. A global service's task is told about its own node alone."""
+        text = f"unsupported platform on {_nodes(len(usable))}"
+        if isinstance(task.slot, str):
+            task.document["NodeID"] = task.slot
+            return text
+        others = total - len(usable)
+        return f"no suitable node ({text}{f'; scheduling constraints not satisfied on {_nodes(others)}' if others else ''})"
 
     def _prepare(self, task: _Task, node: Node) -> None:
         if not task.is_active or task.document["ID"] not in self._tasks:
@@ -1144,7 +1178,7 @@ class MemoryEngine:
             mine = ipaddress.ip_network(wanted, strict=False)
             if any(mine.overlaps(other) for other in taken):  # made all the same, and useless
                 identity = self._make_network({**config, "Driver": ""}, scope="swarm", subnet=None)
-                self._networks[identity]["IPAM"] = {"Driver": "", "Options": None, "Config": None}
+                self._networks[identity]["IPAM"] = dict(_BLANK_IPAM)
                 self._emit("network", "create", identity, name)
                 return identity
         else:
@@ -1155,6 +1189,7 @@ class MemoryEngine:
             )
         scope = "swarm" if config.get("Driver") == "overlay" else "local"
         identity = self._make_network(config, scope=scope, subnet=wanted)
+        self._made_at[identity] = self._now
         self._emit("network", "create", identity, name)
         return identity
 
@@ -1163,6 +1198,7 @@ class MemoryEngine:
         self._networks[identity] = {
             "Id": identity,
             "Name": config["Name"],
+            "Created": self._stamp(),
             "Scope": scope,
             "Driver": config.get("Driver", "bridge"),
             "Attachable": bool(config.get("Attachable")),
@@ -1216,6 +1252,9 @@ class MemoryEngine:
         registry = self.registries.get(host)
         if registry is None or not registry.up:
             raise EngineError(500, f'Get "https://{host}/v2/": dial tcp: connect: connection refused')
+        error = registry.errors.get(path.rpartition(":")[0]) or registry.errors.get("*")
+        if error is not None:
+            raise EngineError(*error)
         if registry.login is not None:
             if auth is None:
                 raise EngineError(500, f'Get "https://{host}/v2/": no basic auth credentials')
@@ -1284,6 +1323,21 @@ def _meets(node: Node, constraint: str) -> bool:
     return (known.get(key) == value) == (operator == "==")
 
 
+_BLANK_IPAM: Document = {"Driver": "", "Options": None, "Config": None}
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def _has_platform(node: Node, template: Document) -> bool:
+    """Whether a node is of one of the platforms that a task may run on; none named means any."""
+    platforms = (template.get("Placement") or {}).get("Platforms") or ()
+    mine = (node.os, _ARCHITECTURES.get(node.architecture, node.architecture))
+    return not platforms or any(
+        (p.get("OS") or mine[0], _ARCHITECTURES.get(p.get("Architecture"), p.get("Architecture")) or mine[1])
+        == mine
+        for p in platforms
+    )
+
+
 def _node_document(node: Node) -> Document:
     return {
         "ID": node.id,
@@ -1292,6 +1346,7 @@ def _node_document(node: Node) -> Document:
         "Description": {
             "Hostname": node.hostname,
             "Resources": {"NanoCPUs": int(node.cpus * NANO), "MemoryBytes": node.memory},
+            "Platform": {"Architecture": node.architecture, "OS": node.os},
             "Engine": {
                 "EngineVersion": "memory",
                 "Plugins": [{"Type": "Volume", "Name": name} for name in sorted(node.plugins)],

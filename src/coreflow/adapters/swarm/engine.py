@@ -27,6 +27,10 @@ class EngineUnreachable(Exception):
     """No answer: the engine is not there, hung up, or took too long. A write may or may not have happened."""
 
 
+class EngineTimeout(EngineUnreachable):
+    """It was there, and took too long to answer."""
+
+
 class Engine(Protocol):
     """An engine that is a Swarm manager. Every method may raise EngineError or EngineUnreachable."""
 

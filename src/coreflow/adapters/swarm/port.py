@@ -26,20 +26,13 @@ from coreflow.domain.plan import (
 from coreflow.domain.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec, Spec
 
 from . import wire
-from .engine import Document, Engine, EngineError, EngineUnreachable
+from .engine import Document, Engine, EngineError, EngineTimeout, EngineUnreachable
 from .errors import is_conflict, translated
 from .names import Kind, Names
+from .registries import registry_error
 
 T = TypeVar("T")
 
-_NO_LOGIN = (
-    "unauthorized",
-    "authentication required",
-    "no basic auth",
-    "denied",
-    "incorrect username or password",
-)
-_NO_IMAGE = ("not found", "manifest unknown", "name unknown", "name invalid", "no such image")
 _REASON_LIMIT = 200
 """Characters of an error that a label keeps."""
 
@@ -91,7 +84,7 @@ class SwarmPort:
             self._engine.list_networks,
             self._engine.list_nodes,
         )
-        observed_networks = tuple(map(wire.observed_network, networks))
+        observed_networks = tuple([wire.observed_network(n, self._engine.clock()) for n in networks])
         names = {network.id: network.name for network in observed_networks}
         if names != self._network_names:  # then services were read without knowing what these ids stand for
             self._network_names, self._services = names, {}
@@ -177,11 +170,13 @@ class SwarmPort:
             answer = await self._engine.inspect_distribution(
                 request.reference, wire.registry_auth(request.login)
             )
+        except EngineTimeout as exc:  # it waits for the registry
+            raise Unavailable(f"{what}: {registry_host(request.reference)} does not answer in time") from exc
         except EngineUnreachable as exc:
             raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
         except EngineError as exc:
-            raise _registry_error(exc, request) from exc
-        return ResolvedImage(answer["Descriptor"]["digest"])
+            raise registry_error(exc, request) from exc
+        return ResolvedImage(answer["Descriptor"]["digest"], wire.image_platforms(answer))
 
     async def _is_local(self, reference: str, name: str) -> bool:
         """Whether the engine has this image and no registry is known to have it."""
@@ -419,22 +414,6 @@ class SwarmPort:
 
                 async with aclosing(kicks()) as stream:
                     yield stream
-
-
-def _registry_error(exc: EngineError, request: ImageRequest) -> PortError:
-    """Tell a registry's no from a registry's silence. The engine passes on texts of many registries."""
-    text = exc.message.lower()
-    what, host = f"image {request.reference}", registry_host(request.reference)
-    if exc.status in {401, 403} or any(sign in text for sign in _NO_LOGIN):
-        login = (
-            "the login is wrong"
-            if request.login is not None
-            else "a login is needed, or there is no such image"
-        )
-        return Refused(f"{what}: refused by {host}: {login}")
-    if exc.status == 404 or any(sign in text for sign in _NO_IMAGE):
-        return Refused(f"{what}: not found on {host}")
-    return Unavailable(f"{what}: {host} does not answer")
 
 
 def _foreign(labels: Mapping[str, str]) -> dict[str, str]:
