@@ -184,6 +184,26 @@ class Bench:
             query = {"version": version, "rollback": "previous"}
             await self._real("POST", f"/services/{identity}/update", body=live["Spec"], query=query)
 
+    @asynccontextmanager
+    async def task_history(self, limit: int) -> AsyncIterator[None]:
+        """What `docker swarm update --task-history-limit` does, for as long as the block lasts."""
+        before = await self._set_history(limit)
+        try:
+            yield
+        finally:
+            await self._set_history(before)
+
+    async def _set_history(self, limit: int) -> int:
+        if self.memory is not None:
+            before, self.memory.history = self.memory.history, limit
+            return before
+        swarm = await self._real("GET", "/swarm")
+        spec = swarm["Spec"]
+        before = spec["Orchestration"].get("TaskHistoryRetentionLimit", 0)
+        spec["Orchestration"]["TaskHistoryRetentionLimit"] = limit
+        await self._real("POST", "/swarm/update", body=spec, query={"version": swarm["Version"]["Index"]})
+        return int(before)
+
     async def remove_network(self, identity: str) -> None:
         """`DELETE /networks/{id}`."""
         if self.memory is not None:

@@ -9,9 +9,12 @@ from tests.integration.engine_bench import EXITS, GOOD, NEWER, NOWHERE, SECOND, 
 
 from coreflow.adapters.memory import Behaviour
 from coreflow.adapters.swarm.wire import registry_auth
+from coreflow.domain.observed import seconds_of
 from coreflow.domain.records import RegistryLogin
 
 MISSING = "coreflow/test:none"
+CLOCKS_DIFFER = 15.0
+"""Seconds that a busy machine may take between a start and our look at it."""
 ORDERS = pytest.mark.parametrize("order", ["stop-first", "start-first"])
 
 
@@ -66,6 +69,42 @@ async def test_tasks_have_addresses(bench: Bench) -> None:
     (address,) = attachment["Addresses"]
     assert address.startswith("10.231.241.")
     assert address.endswith("/24")
+
+
+async def test_a_task_says_since_when_it_runs(bench: Bench) -> None:
+    """`UpdatedAt` is when its manager heard that it runs, by the engine's clock; a write of labels does not change it."""
+    identity = await bench.start(bench.spec())
+    (task,) = await bench.running(identity)
+    assert abs(bench.engine.clock() - seconds_of(task["UpdatedAt"])) < CLOCKS_DIFFER
+    await bench.update(identity, label)
+    await bench.pause(1)
+    (again,) = await bench.running(identity)
+    assert again["UpdatedAt"] == task["UpdatedAt"]
+
+
+async def test_an_ended_task_has_an_exit_code(bench: Bench) -> None:
+    """A container's status is told with it, whether the engine calls that an error or not."""
+    identity = await bench.start(bench.spec(image=EXITS))
+    task = await bench.task_in(identity, "failed")
+    assert task["Status"]["ContainerStatus"]["ExitCode"] == 1
+    assert task["DesiredState"] == "shutdown"
+
+
+@pytest.mark.xdist_group("task history")
+@pytest.mark.parametrize("limit", [0, 1])
+async def test_ended_tasks_may_be_forgotten_at_once(bench: Bench, limit: int) -> None:
+    """With a task history of none or one, a failed task is gone as soon as there is another one: nothing tells of it."""
+    async with bench.task_history(limit):
+        identity = await bench.start(bench.spec(image=EXITS))
+        seen: set[str] = set()
+
+        async def third() -> bool:
+            tasks = await bench.tasks(identity)
+            seen.update(task["ID"] for task in tasks)
+            assert len(tasks) <= 3
+            return len(seen) > 2 and len(tasks) == 1
+
+        await bench.eventually(third)
 
 
 # what a write does
