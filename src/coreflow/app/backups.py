@@ -27,6 +27,7 @@ from coreflow.domain.records import Records, ServiceRecord
 from coreflow.domain.replication import Manifest
 from coreflow.domain.sites import Site, nodes_of_service, site_of_service
 from coreflow.domain.snapshots import BACKUP_TAG, VOLUME, Snapshot, tagged
+from coreflow.domain.specs import Mount
 
 from .bindings import Bindings
 from .corestores import Corestores
@@ -126,6 +127,12 @@ class Facts:
     ports: Mapping[Site, CorestorePort]
     """Of the homes."""
 
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """What the service mounts now, under whatever name it runs."""
+        running = (*((self.live,) if self.live is not None else ()), *self.others)
+        return tuple(mount for service in running for mount in service.body.mounts)
+
     async def snapshots(self) -> dict[Site, tuple[Snapshot, ...]]:
         """The snapshots of the service, by Corestore."""
         return {site: await port.snapshots(self.service.id) for site, port in self.ports.items()}
@@ -177,7 +184,7 @@ async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:
             tools.step(f"asking {site}")
         problems = await provisioned(tools, facts) if request.include_resources else {}
         found = await facts.snapshots()
-        plan = plan_backup(request, facts.service, facts.bindings, facts.homes, found)
+        plan = plan_backup(request, facts.service, facts.bindings, facts.homes, found, facts.mounts)
         parts = list(plan.settled)
         for take in plan.steps:
             problem = problems.get(take.part.binding_id, "")

@@ -261,7 +261,7 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         parts = chosen_parts(request, known)
     except Refused as exc:
         raise Refused(f"{exc}; {reason}" if reason else str(exc)) from exc
-    targets = aim(facts.service, facts.bindings, parts, facts.homes)
+    targets = aim(facts.service, facts.bindings, parts, facts.homes, facts.mounts)
     _refuse_shared(facts, targets)
     if manifest is not None and manifest.parts:
         pulled += await _pull(tools, facts, manifest, {target.site for target in targets})

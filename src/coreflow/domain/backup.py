@@ -33,7 +33,7 @@ from .snapshots import (
     tagged,
 )
 from .specs import Mount
-from .volumes import DEFAULT_DRIVER, make_mounts
+from .volumes import DEFAULT_DRIVER, make_mounts, plain
 
 Status = Literal["completed", "partial", "failed"]
 RESOURCES: tuple[SnapshotKind, ...] = ("database", "objectstorage")
@@ -170,15 +170,17 @@ def plan_backup(
     bindings: Sequence[BindingSpec],
     sites: Sequence[Site],
     found: Mapping[Site, Sequence[Snapshot]],
+    live: Iterable[Mount] = (),
 ) -> BackupPlan:
     """The snapshots to take: volumes first, then databases and buckets. One that `found` has already is not taken again.
 
-    Raises Refused where the record marks nothing for backup, or cannot be read.
+    `live` are the mounts that the service has now. Raises Refused where the record marks nothing for backup, or cannot be
+    read.
     """
     wanted: list[Part] = []
     if request.include_volumes:
         wanted += [
-            _volume_part(mount) for mount in volumes_of(service) if mount.labels.get(_BACKUP) == "true"
+            _volume_part(mount) for mount in volumes_of(service, live) if mount.labels.get(_BACKUP) == "true"
         ]
     if request.include_resources:
         wanted += [
@@ -204,10 +206,10 @@ def plan_backup(
     return BackupPlan(steps=tuple(steps), settled=tuple(settled))
 
 
-def volumes_of(service: ServiceRecord) -> tuple[Mount, ...]:
-    """The volumes that a record mounts. Raises Refused when its mounts cannot be read."""
+def volumes_of(service: ServiceRecord, live: Iterable[Mount] = ()) -> tuple[Mount, ...]:
+    """The volumes that a record mounts, by the names that they have on the live service. Raises Refused when its mounts cannot be read."""
     try:
-        return tuple(mount for mount in make_mounts(service) if mount.type == "volume")
+        return tuple(mount for mount in make_mounts(service, live) if mount.type == "volume")
     except Rejected as exc:
         raise Refused("; ".join(exc.reasons)) from exc
 
@@ -324,7 +326,7 @@ def _same(part: Part, known: Iterable[Part]) -> Part | None:
     """The part of the backup that one without a snapshot means. Raises Refused where it holds none."""
     for one in known:
         by_name = one.kind == part.kind and one.name == part.name
-        by_place = bool(part.mount_path) and one.mount_path == part.mount_path
+        by_place = bool(part.mount_path) and plain(one.mount_path) == plain(part.mount_path)
         by_binding = bool(part.binding_id) and one.binding_id == part.binding_id
         if by_name or by_place or by_binding:
             return one
@@ -351,12 +353,14 @@ def aim(
     bindings: Sequence[BindingSpec],
     parts: Iterable[Part],
     homes: Sequence[Site],
+    live: Iterable[Mount] = (),
 ) -> tuple[Target, ...]:
     """Where every part goes: to the volume of its name or else at its path, on the node where the service has it now.
 
+    How a path is spelt does not matter; `live` are the mounts that the service has now.
     Raises Refused for a part that this service has no place for, and for two that would go to the same place.
     """
-    mounts = volumes_of(service)
+    mounts = volumes_of(service, live)
     targets: dict[tuple[str, str, str], Target] = {}
     for part in parts:
         there = [site for site in homes if site.node is None or site.node == part.node]
@@ -383,7 +387,8 @@ def _aimed(
             raise Refused(f"the service has no binding for {part}")
         return Target(part=evolve(part, name=part.kind, binding_id=spec.id), site=site)
     mount = next((m for m in mounts if m.source == part.name), None)
-    mount = mount or next((m for m in mounts if part.mount_path and m.target == part.mount_path), None)
+    place = plain(part.mount_path)
+    mount = mount or next((m for m in mounts if place and plain(m.target) == place), None)
     if mount is None:
         raise Refused(f"the service has no {part}")
     if mount.driver != DEFAULT_DRIVER:
@@ -410,7 +415,7 @@ def check_snapshots(
         snapshot = next((s for s in found.get(target.site, ()) if s.id == part.snapshot_id), None)
         if snapshot is None:
             problems.append(f"{part}: {target.site} has no snapshot {part.snapshot_id}")
-        elif snapshot.belongs_to not in (None, service_id) or _is_strange(snapshot, part):
+        elif snapshot.belongs_to not in (None, service_id) or _is_strange(snapshot, part, service_id):
             problems.append(f"{part}: snapshot {part.snapshot_id} belongs to another service")
         elif snapshot.kind != part.kind:
             problems.append(f"{part}: snapshot {part.snapshot_id} is one of a {snapshot.kind}")
@@ -419,9 +424,13 @@ def check_snapshots(
         raise Refused("; ".join((*problems[:SHOWN], *more)))
 
 
-def _is_strange(snapshot: Snapshot, part: Part) -> bool:
+def _is_strange(snapshot: Snapshot, part: Part, service_id: ServiceId) -> bool:
     """Whether it is not said whose it is, and its name tells that it is of another volume."""
-    return snapshot.belongs_to is None and part.kind == VOLUME and snapshot.name != part.name
+    if snapshot.belongs_to is not None or part.kind != VOLUME or snapshot.name == part.name:
+        return False
+    path = snapshot.tags.get(PATH_TAG, "")
+    other_spelling = bool(path) and snapshot.name == naming.volume_name(service_id, path)
+    return not (other_spelling and plain(path) == plain(part.mount_path))
 
 
 def safety_tags(target: Target, note: "RestoreNote", service_id: ServiceId) -> dict[str, str]:

@@ -45,8 +45,8 @@ from .services import (
     replicas,
     unsuited_note,
 )
-from .specs import ImageSpec, NetworkSpec, Platform, SecretSpec, ServiceSpec
-from .volumes import DEFAULT_DRIVER, LOCAL_DRIVER
+from .specs import ImageSpec, Mount, NetworkSpec, Platform, SecretSpec, ServiceSpec
+from .volumes import DEFAULT_DRIVER, LOCAL_DRIVER, is_spelt_otherwise
 
 Unit = str
 """What fails and is held together: the id of a service record, or one base service (`base/corelog`)."""
@@ -209,7 +209,7 @@ class Renderer:
                 request.login,
                 image.platforms,
             )
-            work.services[name] = spec
+            work.want(spec)
             if unsuited := work.unsuited(image.platforms):
                 work.note(unit, name, unsuited_note(image.platforms, unsuited))
 
@@ -234,7 +234,9 @@ class Renderer:
 
     def _in_order(self, records: Records, observed: Observed, work: "_Work") -> Iterator[ServiceRecord]:
         """Workload records, those that run already first: in a quarrel over a name, who has it keeps it."""
-        named = {(s.owner, s.name) for s in observed.services if s.cluster == records.cluster.id}
+        named = {
+            (s.owner, naming.folded(s.name)) for s in observed.services if s.cluster == records.cluster.id
+        }
         running = work.running
         count: dict[str, int] = {}
         for service in records.services:
@@ -248,7 +250,11 @@ class Renderer:
             work.reject(identity, names[0], (f"{count[identity]} service records have the id {identity}",))
         for service in sorted(
             records.services,
-            key=lambda s: ((Owner(s.id), s.name) not in named, Owner(s.id) not in running, s.id),
+            key=lambda s: (
+                (Owner(s.id), naming.folded(s.name)) not in named,
+                Owner(s.id) not in running,
+                s.id,
+            ),
         ):
             if service.id in doubled:
                 continue
@@ -334,6 +340,8 @@ class Renderer:
             nodes=work.nodes,
             most_nano_cpus=work.most_nano_cpus,
             lacking=work.lacking(service),
+            secret_names=work.secret_names(service),
+            spelt=work.spelt(service),
         )
 
 
@@ -348,6 +356,8 @@ def _same(one: Ingredients, other: Ingredients) -> bool:
         and one.pin_to == other.pin_to
         and one.home == other.home
         and one.lacking == other.lacking
+        and one.secret_names == other.secret_names
+        and one.spelt == other.spelt
         and one.nodes == other.nodes
         and one.most_nano_cpus == other.most_nano_cpus
         and one.cluster == other.cluster
@@ -396,7 +406,15 @@ class _Work:
         self.nodes = len(observed.nodes)
         self.most_nano_cpus = max((node.nano_cpus for node in observed.nodes), default=0)
         self._known = pinned
-        self._foreign = {s.name for s in observed.services if s.cluster != records.cluster.id}
+        self._foreign = {
+            naming.folded(s.name): s for s in observed.services if s.cluster != records.cluster.id
+        }
+        self._claimed: dict[str, str] = {}
+        """The names of services that are wanted, by what Swarm compares of them."""
+        self._secrets_of: dict[Owner, list[str]] = {}
+        for secret in observed.secrets:
+            if naming.is_ours(secret.labels, records.cluster.id):
+                self._secrets_of.setdefault(secret.owner, []).append(secret.name)
         self._hosts: dict[str, str] = {}
         self.hosts: dict[str, HostClaim] = {}
         self._observed = observed
@@ -404,10 +422,14 @@ class _Work:
         for task in observed.tasks:
             if task.desired_state == "running" and task.state == "running" and task.node_id is not None:
                 self._nodes_of.setdefault(task.service_id, set()).add(task.node_id)
+        self._spelt: dict[Owner, tuple[Mount, ...]] = {}
         self._names_of: dict[Owner, set[str]] = {}
         for observed_service in observed.services:
             if observed_service.cluster == records.cluster.id:
-                self._names_of.setdefault(observed_service.owner, set()).add(observed_service.name)
+                owner = observed_service.owner
+                self._names_of.setdefault(owner, set()).add(observed_service.name)
+                if spelt := tuple(m for m in observed_service.body.mounts if is_spelt_otherwise(m)):
+                    self._spelt[owner] = (*self._spelt.get(owner, ()), *spelt)
         self.running = frozenset(self._names_of)
         self._all_groups = tuple(records.secret_groups.values())
         for rejected in records.rejected:
@@ -447,20 +469,37 @@ class _Work:
             self.held.add(unit)
 
     def claim_name(self, unit: Unit, name: str) -> bool:
-        """Reserve a service name; a name that is taken rejects the record."""
-        if name in self._foreign:
-            reason = f"a service named {name} exists already and was not made by coreflow: it is left alone"
-        elif name in self._reserved and unit != unit_of(BASE, name):
-            reason = f"the name {name} belongs to the base"
-        elif name in self.services:
-            other = self.services[name]
-            reason = f"the name {name} belongs to service {other.owner}"
-        elif name in self.held_names:
-            reason = f"another record, whose id is missing, has the name {name}"
-        else:
+        """Reserve a service name; a name that is taken rejects the record. Case does not make names differ."""
+        found = self._taken(unit, name)
+        if found is None:
             return True
-        self.reject(unit, name, (reason,))
+        other, reason = found
+        text = reason if other == name else f"{reason}; Swarm tells no names apart by case"
+        self.reject(unit, name, (text,))
         return False
+
+    def _taken(self, unit: Unit, name: str) -> tuple[str, str] | None:
+        """The name as somebody else has it, and who that is."""
+        same = naming.folded(name)
+        live = self._foreign.get(same)
+        if live is not None:
+            whose = naming.whose(live.labels)
+            return live.name, f"a service named {live.name} exists already and {whose}: it is left alone"
+        for reserved in self._reserved:
+            if naming.folded(reserved) == same and unit != unit_of(BASE, name):
+                return reserved, f"the name {reserved} belongs to the base"
+        if same in self._claimed:
+            spec = self.services[self._claimed[same]]
+            return spec.name, f"the name {spec.name} belongs to service {spec.owner}"
+        for held in self.held_names:
+            if naming.folded(held) == same:
+                return held, f"another record, whose id is missing, has the name {held}"
+        return None
+
+    def want(self, spec: ServiceSpec) -> None:
+        """A service whose name is claimed."""
+        self.services[spec.name] = spec
+        self._claimed[naming.folded(spec.name)] = spec.name
 
     def claim_hosts(self, service: ServiceRecord, rendered: Rendered) -> None:
         """Reserve the host names of a service, all or none."""
@@ -554,7 +593,7 @@ class _Work:
                 yield group
 
     def add(self, service: ServiceRecord, rendered: Rendered) -> None:
-        self.services[service.name] = rendered.service
+        self.want(rendered.service)
         if rendered.secret is not None:
             self.secrets[service.name] = rendered.secret
         if rendered.image is not None:
@@ -575,6 +614,14 @@ class _Work:
                 found = set(kept_on(live.body.constraints)) or self._nodes_of.get(live.id, set())
                 return min(found) if len(found) == 1 and found <= nodes else None
         return None
+
+    def secret_names(self, service: ServiceRecord) -> tuple[str, ...]:
+        """The names of the secrets that the service has or had."""
+        return tuple(sorted(self._secrets_of.get(Owner(service.id), ())))
+
+    def spelt(self, service: ServiceRecord) -> tuple[Mount, ...]:
+        """The live mounts of a service whose paths are not in their shortest spelling."""
+        return self._spelt.get(Owner(service.id), ())
 
     def lacking(self, service: ServiceRecord) -> tuple[str, ...]:
         """The nodes on which one of a service's volume drivers is not active."""
@@ -658,6 +705,14 @@ def _networks(observed: Observed, cluster: ClusterId) -> tuple[tuple[NetworkSpec
         f"network {name} {_USELESS if network.scope == 'swarm' and not network.driver else _FOREIGN}"
         for name, network in sorted(existing.items())
         if not network.is_new and (network.driver != "overlay" or network.scope != "swarm")
+    ]
+    wanted = {naming.folded(name): name for name in NETWORKS}
+    problems += [
+        f"network {network.name} exists, which Swarm tells not from {wanted[same]}: rename or remove it"
+        for network in observed.networks
+        if network.scope == "swarm" and network.name not in NETWORKS
+        for same in (naming.folded(network.name),)
+        if same in wanted and not network.is_remnant
     ]
     taken = [subnet for network in observed.networks for subnet in network.subnets]
     return render_networks(taken, cluster), tuple(problems)

@@ -60,6 +60,18 @@ def is_ours(labels: Mapping[str, str], cluster: str) -> bool:
     return labels.get(MANAGED_BY) == PRODUCT and labels.get(CLUSTER) == cluster
 
 
+def whose(labels: Mapping[str, str]) -> str:
+    """Who made an object that is not ours."""
+    if labels.get(MANAGED_BY) == PRODUCT:
+        return f"belongs to the coreflow cluster {labels.get(CLUSTER, '')}"
+    return "was not made by coreflow"
+
+
+def folded(name: str) -> str:
+    """What Swarm compares of the name of a service, secret or network: it knows no case (measured on 20.10 and 26.1)."""
+    return name.lower()
+
+
 def is_service_name(name: str) -> bool:
     """Whether Swarm takes this as the name of a service (a DNS label; source: swarmkit's name check)."""
     return len(name) <= SERVICE_NAME_LIMIT and _SERVICE_NAME.fullmatch(name) is not None

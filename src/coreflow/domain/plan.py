@@ -326,7 +326,7 @@ def make_plan(
 
 @frozen(kw_only=True)
 class _Seen:
-    """Indexes over what was observed."""
+    """Indexes over what was observed; services and secrets by their names without case, as Swarm compares them."""
 
     owned: Mapping[str, ObservedService] = Factory(dict)
     secrets: Mapping[str, ObservedSecret] = Factory(dict)
@@ -340,8 +340,8 @@ class _Planning:
         self.desired, self.observed, self.options, self.log = desired, observed, options, log
         cluster = desired.cluster
         self.seen = _Seen(
-            owned={s.name: s for s in observed.services if s.cluster == cluster},
-            secrets={s.name: s for s in observed.secrets},
+            owned={naming.folded(s.name): s for s in observed.services if s.cluster == cluster},
+            secrets={naming.folded(s.name): s for s in observed.secrets},
             networks={n.name: n for n in observed.networks if not n.is_remnant},
         )
         self.base: list[Step] = []
@@ -360,10 +360,14 @@ class _Planning:
         self.refusal: Refusal | None = None
         self.held: set[Unit] = set(desired.held)
         self._tasks: dict[str, list[ObservedTask]] | None = None
+        wanted = {naming.folded(name): spec.owner for name, spec in desired.services.items()}
+        renamed = {spec.owner for spec in desired.services.values() if spec.owner != BASE}
         self.leftovers = [
-            self.seen.owned[name] for name in sorted(self.seen.owned.keys() - desired.services.keys())
+            service
+            for name, service in sorted(self.seen.owned.items())
+            if name not in wanted or (wanted[name] != service.owner and service.owner in renamed)
         ]
-        """Our services whose names nobody wants any more."""
+        """Our services whose names nobody wants any more, or only another record, while theirs has a new name."""
 
     def plan(self) -> Plan:
         return Plan(
@@ -393,6 +397,10 @@ class _Planning:
         self.waits.append(Wait(unit, name, f"{entry.by}; put right again after a pause", entry.due))
         return True
 
+    def live(self, name: str) -> ObservedService | None:
+        """Our service that has a name, whatever its case."""
+        return self.seen.owned.get(naming.folded(name))
+
     # restores
 
     def stopped(self, restoring: Collection[Owner]) -> None:
@@ -414,26 +422,25 @@ class _Planning:
 
     def services(self) -> None:
         """Compare every desired service with the live one; the common case, no difference, comes first."""
-        owned, secrets = self.seen.owned, self.seen.secrets
+        secrets = self.seen.secrets
         changed: list[ServiceSpec] = []
         for name, spec in self.desired.services.items():
-            live = owned.get(name)
-            if live is None or live.seal != spec.seal:
+            live = self.live(name)
+            if live is None or live.name != name or live.seal != spec.seal:
                 changed.append(spec)
         self.kept += len(self.desired.services) - len(changed)
         if self.restoring:
             changed = [spec for spec in changed if spec.owner not in self.restoring]
         room = _AddressRoom(self.desired, self.observed, changed)
-        for spec in sorted(changed, key=lambda s: (s.stage, s.name not in owned, s.owner, s.name)):
-            steps = self._change(spec, self.seen.owned.get(spec.name), room)
+        for spec in sorted(changed, key=lambda s: (s.stage, self.live(s.name) is None, s.owner, s.name)):
+            steps = self._change(spec, self.live(spec.name), room)
             if steps:
                 secret = self.desired.secrets.get(spec.name)
-                if secret is not None and secret.name in secrets:
-                    clash = not naming.is_ours(secrets[secret.name].labels, self.desired.cluster)
-                    if clash:
-                        whose = _whose(secrets[secret.name].labels)
-                        self._reject(spec, f"a secret named {secret.name} exists already and {whose}")
-                        continue
+                there = secrets.get(naming.folded(secret.name)) if secret is not None else None
+                if there is not None and not naming.is_ours(there.labels, self.desired.cluster):
+                    whose = naming.whose(there.labels)
+                    self._reject(spec, f"a secret named {there.name} exists already and {whose}")
+                    continue
                 target = self.base if spec.owner == BASE else self.builds
                 target.extend(Step(unit_of(spec.owner, spec.name), action) for action in steps)
 
@@ -475,6 +482,8 @@ class _Planning:
 
     def _difference(self, spec: ServiceSpec, live: ObservedService, unit: Unit) -> Action | None:
         """What to do about a live service that differs from its spec, if anything."""
+        if spec.name != live.name:
+            return Recreate(spec, live, f"renamed from {live.name}; Swarm tells no names apart by case")
         wanted = spec.fingerprints.whole
         if live.intent == wanted:
             return self._repair(spec, live, unit)
@@ -556,7 +565,7 @@ class _Planning:
             if live_image is None or unpinned(live_image) != image.reference:
                 parts.append(Create(image, f"{spec.name} runs it"))
         secret = self.desired.secrets.get(spec.name)
-        if secret is not None and secret.name not in self.seen.secrets:
+        if secret is not None and naming.folded(secret.name) not in self.seen.secrets:
             parts.append(Create(secret, f"{spec.name} mounts it"))
         return [*parts, action]
 
@@ -617,7 +626,7 @@ class _Planning:
 
     def _remove_predecessor(self, service: ObservedService, successor: ServiceSpec) -> None:
         """After a renaming the old service goes once the new one runs."""
-        live = self.seen.owned.get(successor.name)
+        live = self.live(successor.name)
         running = 0
         if live is not None:
             running = sum(t.state == "running" and t.desired_state == "running" for t in self.tasks_of(live))
@@ -666,7 +675,7 @@ class _Planning:
         needed: set[str] = set()
         rolling: set[Owner] = set()
         for service in self.observed.services:
-            if service.name in self.removed and service.name in self.seen.owned:
+            if service.name in self.removed and naming.folded(service.name) in self.seen.owned:
                 continue
             if not candidates.isdisjoint(service.named_secrets):
                 needed |= service.named_secrets
@@ -696,13 +705,6 @@ class _Planning:
 def removal_token(ids: Iterable[str]) -> str:
     """A short word for exactly this set of services."""
     return hashlib.sha256("\0".join(sorted(ids)).encode()).hexdigest()[:8]
-
-
-def _whose(labels: Mapping[str, str]) -> str:
-    """Who made an object that is not ours."""
-    if labels.get(naming.MANAGED_BY) == naming.PRODUCT:
-        return f"belongs to the coreflow cluster {labels.get(naming.CLUSTER, '')}"
-    return "was not made by coreflow"
 
 
 # reasons

@@ -89,6 +89,10 @@ class Ingredients:
     """How many nodes the Swarm has; 0 where that is not known."""
     most_nano_cpus: int = 0
     """What the largest node has; 0 where that is not known."""
+    secret_names: tuple[str, ...] = ()
+    """The secrets that it has or had: one of the same content under its name in another case is used as it is."""
+    spelt: tuple[Mount, ...] = ()
+    """Live mounts of it whose paths are not in their shortest spelling."""
     lacking: tuple[str, ...] = ()
     """Nodes, by name, on which a volume driver that it needs is not active."""
 
@@ -172,7 +176,7 @@ def _checked(given: Ingredients, problems: list[str]) -> tuple[tuple[Mount, ...]
     mounts: tuple[Mount, ...] = ()
     payload = None
     try:
-        mounts = make_mounts(given.service)
+        mounts = make_mounts(given.service, given.spelt)
     except Rejected as exc:
         problems += exc.reasons
     if given.layers or given.provisioned:
@@ -238,8 +242,10 @@ def _secret(given: Ingredients, payload: Payload | None) -> SecretSpec | None:
     if payload is None:
         return None
     digest = naming.salted_hash(f"{given.cluster}/{given.service.id}", payload.data)
+    name = naming.secret_name(given.service.name, digest)
+    there = (other for other in given.secret_names if naming.folded(other) == naming.folded(name))
     return SecretSpec(
-        name=naming.secret_name(given.service.name, digest),
+        name=next(there, name),
         cluster=given.cluster,
         owner=Owner(given.service.id),
         stage=Stage.WORKLOADS,

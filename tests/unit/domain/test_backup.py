@@ -34,6 +34,7 @@ from coreflow.domain.naming import volume_name
 from coreflow.domain.records import ServiceRecord
 from coreflow.domain.sites import Site
 from coreflow.domain.snapshots import Snapshot, SnapshotKind
+from coreflow.domain.volumes import make_mounts
 
 SHOP, OTHER = ServiceId("id-shop"), ServiceId("id-other")
 N1, N2 = NodeId("n1"), NodeId("n2")
@@ -293,6 +294,38 @@ def test_parts_go_to_where_the_service_has_them_now() -> None:
     assert second.volume.options["k"] == "v"
     assert second.volume.service_id == SHOP
     assert third.volume is None
+
+
+@pytest.mark.parametrize(
+    ("then", "now"), [("/data/", "/data"), ("/data", "//data"), ("/x/../data", "/data/")]
+)
+def test_a_path_may_be_spelt_otherwise(then: str, now: str) -> None:
+    """A backup goes back to the same place, however its path was written, be it known whose the snapshot is or not."""
+    service = record({"mountPath": now, "backup": True})
+    part = volume(volume_name(SHOP, then), mount_path=then)
+    (target,) = aim(service, (), (part,), (STORE,))
+    assert (target.part.name, target.part.mount_path) == (DATA, "/data")
+    for identity in (SHOP, None):
+        tags = {"backupId": "b1", "mountPath": then}
+        there = snapshot("s1", name=part.name, service_id=identity, tags=tags)
+        check_snapshots(SHOP, (target,), {STORE: (there,)})
+
+
+def test_the_volume_that_is_in_use_counts() -> None:
+    """A volume that is named after another spelling, as the service has it, is backed up and restored under that name."""
+    (live,) = make_mounts(record({"mountPath": "/data"}))
+    path = "/data/"
+    old = evolve(
+        live,
+        source=volume_name(SHOP, path),
+        target=path,
+        labels={**live.labels, "serve.zone.mountPath": path},
+    )
+    service = record({"mountPath": "/data", "backup": True})
+    (step,) = planned(service, live=(old,)).steps
+    assert (step.part.name, step.part.mount_path) == (old.source, path)
+    (target,) = aim(service, (), (volume(),), (STORE,), (old,))
+    assert target.part.name == old.source
 
 
 def test_parts_go_to_the_node_they_are_of() -> None:
