@@ -613,7 +613,7 @@ def _text(document: object) -> str:
         (200, {"error": {"text": "scope missing", "data": {}}}, Refused, "scope missing"),
         (200, {"error": "plain"}, Refused, "plain"),
         (200, {"error": {}}, Refused, "without a reason"),
-        (200, {"response": {"success": False, "message": "no\nway"}}, Refused, "noway"),
+        (200, {"response": {"success": False, "message": "no\nway"}}, Refused, "no way"),
         (200, {"response": {"success": False}}, Refused, "without a reason"),
         (401, {"error": "x"}, Refused, "HTTP status 401"),
         (404, {"error": "x"}, Refused, "HTTP status 404"),
@@ -629,7 +629,7 @@ async def test_answers_that_are_errors(
     stand_in.raw = PostAnswer(_text(body), status)
     port = new_port(stand_in)
     for name, call in calls(port).items():
-        if name == "certificate" and text in ("noway", "without a reason") and "error" not in str(body):
+        if name == "certificate" and text in ("no way", "without a reason") and "error" not in str(body):
             continue  # `success: false` means that there is none
         with pytest.raises(error, match=text):
             await call()

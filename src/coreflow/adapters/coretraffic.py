@@ -5,6 +5,7 @@ A Coretraffic that is given a second set while it works on the first may go on w
 at all, so whoever gets the tag gets everything at once.
 """
 
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -13,10 +14,10 @@ from attrs import define, field
 
 from coreflow.domain.errors import CoreflowError, Refused, Unavailable
 from coreflow.domain.pacing import next_delay
+from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
 from coreflow.domain.routes import RouteTable, reverse_configs
 
 from .peer import Peer
-from .redaction import printable
 
 log = structlog.get_logger()
 
@@ -39,7 +40,10 @@ class _Proxy:
 
 
 class CoretrafficRoutes:
-    """`CoretrafficPort` on the connections of the internal server. `run` does the sending."""
+    """`CoretrafficPort` on the connections of the internal server. `run` does the sending.
+
+    `redact` takes out of their texts what must not be told, besides the keys that they have.
+    """
 
     def __init__(
         self,
@@ -47,7 +51,11 @@ class CoretrafficRoutes:
         *,
         answer_seconds: float = ANSWER_SECONDS,
         first_delay: float = FIRST_DELAY,
+        redact: Redact = NOTHING_KNOWN.redact,
     ) -> None:
+        self._redact = redact
+        self._keys: deque[Redactor] = deque(maxlen=2)
+        """Of the present table and the last."""
         self._tagged, self._answer_seconds, self._first_delay = tagged, answer_seconds, first_delay
         self._table: RouteTable | None = None
         self._configs: list[dict[str, object]] = []
@@ -70,9 +78,14 @@ class CoretrafficRoutes:
         configs = reverse_configs(table)
         if self._table is None or configs != self._configs:
             self._configs = configs
+            self._keys.append(Redactor(route.certificate.key for route in table.routes))
             self._version += 1
             self._wake()
         self._table = table
+
+    def clean(self, text: str) -> str:
+        """A text of a proxy, fit to be told."""
+        return self._redact(Redactor(others=self._keys).redact(text))
 
     def resend(self) -> None:
         """See `CoretrafficPort`."""
@@ -140,13 +153,13 @@ class CoretrafficRoutes:
         answer = answered.response
         if not isinstance(answer, dict) or answer.get("status") != "ok":
             text = answer.get("errorText") if isinstance(answer, dict) else None
-            raise Unavailable(f"it answered: {printable(text) if isinstance(text, str) else 'no status'}")
+            raise Unavailable(f"it answered: {self.clean(text) if isinstance(text, str) else 'no status'}")
         if version == self._version:
             log.info("routes sent", peer=proxy.peer.address, hosts=len(configs))
         proxy.has, proxy.said = version, ""
 
     def _failed(self, proxy: _Proxy, exc: CoreflowError) -> None:
-        text = printable(str(exc))
+        text = str(exc)
         if text != proxy.said and not proxy.peer.ended.is_set():
             hint = {"advice": "is it in another mode, or too old?"} if isinstance(exc, Refused) else {}
             log.warning("routes not taken", peer=proxy.peer.address, reason=text, **hint)

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from coreflow.domain.errors import Refused
+from coreflow.domain.redaction import NOTHING_KNOWN, Redact
 
 from .peer import Handler, Peer, Response
 from .tasks import nursery_of_one_error
@@ -45,7 +46,10 @@ def _refuse(method: str, _: Mapping[str, object]) -> Response:
 
 
 class InternalServer:
-    """Connections by tag; `tag` is the one that matters, and whoever may have it is trusted. `run` serves them; `on_tags` is called with a tag that was set or is gone, and whose."""
+    """Connections by tag; `tag` is the one that matters, and whoever may have it is trusted. `run` serves them; `on_tags` is called with a tag that was set or is gone, and whose.
+
+    `clean` makes what a connection says fit to be told.
+    """
 
     def __init__(
         self,
@@ -58,7 +62,9 @@ class InternalServer:
         heartbeat: float = HEARTBEAT_SECONDS,
         limits: Limits | None = None,
         timing: Timing | None = None,
+        clean: Redact = NOTHING_KNOWN.redact,
     ) -> None:
+        self._clean = clean
         self._admit, self._on_tags = admit, on_tags
         self._handlers: dict[str, Handler] = {
             **{name: partial(_refuse, name) for name in NOT_HERE},
@@ -104,6 +110,7 @@ class InternalServer:
             timing=self._timing,
             tag_policy=lambda name, _: may_have(name),
             tag_listener=self,
+            clean=self._clean,
         )
         try:
             await peer.run()

@@ -21,6 +21,7 @@ import trio
 from attrs import Factory, define, field
 
 from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.redaction import NOTHING_KNOWN, Redact
 
 from .typedsocket import (
     ID_ENTROPY,
@@ -34,6 +35,7 @@ from .typedsocket import (
     Failed,
     Ignored,
     Limits,
+    PeerError,
     Requested,
     Send,
     StreamBroken,
@@ -147,7 +149,7 @@ class _Outbox:
 
 
 class Peer:
-    """The far end of one connection. `clean` makes what it says in parting fit for a log."""
+    """The far end of one connection. `clean` makes what it says of errors, and in parting, fit to be told."""
 
     def __init__(
         self,
@@ -158,7 +160,7 @@ class Peer:
         timing: Timing | None = None,
         tag_policy: TagPolicy | None = None,
         tag_listener: TagListener | None = None,
-        clean: Callable[[str], str] = str,
+        clean: Redact = NOTHING_KNOWN.redact,
     ) -> None:
         self._socket = socket
         self._clean = clean
@@ -261,11 +263,11 @@ class Peer:
                     self._streams.update({ref: _Incoming() for ref in streams})
                     self._end(name, outcome.Value(event))
                 case Failed(request_id=name, error=error):
-                    self._end(name, outcome.Error(error))
+                    self._end(name, outcome.Error(self._told(error)))
                 case StreamReadable(ref):
                     self._tell(ref)
                 case StreamFailed(ref, error):
-                    self._tell(ref, error)
+                    self._tell(ref, self._told(error))
                 case TagSet(name):
                     if self._tag_listener is not None:
                         self._tag_listener.tagged_by(self, name)
@@ -317,6 +319,9 @@ class Peer:
             self._pending.pop(requested.id, None)
         assert pending.result is not None  # noqa: S101 - it ended
         return pending.result.unwrap()
+
+    def _told(self, error: PortError) -> PortError:
+        return PeerError(self._clean(error.text), error.data) if isinstance(error, PeerError) else error
 
     def _end(self, name: str, result: outcome.Outcome[Answered]) -> None:
         if (pending := self._pending.get(name)) is not None:

@@ -56,6 +56,7 @@ from aiohttp.client_exceptions import (
 from attrs import define, field, frozen
 
 from coreflow.domain.errors import CoreflowError, Refused, Unavailable, leaves
+from coreflow.domain.redaction import NOTHING_KNOWN
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -412,9 +413,9 @@ class WebSocket:
             case WSMsgType.BINARY:
                 return bytes(message.data).decode(errors="replace")
             case WSMsgType.CLOSE:
-                self._ended(message.data or _NO_CODE_GIVEN, _printable(message.extra))
+                self._ended(message.data or _NO_CODE_GIVEN, NOTHING_KNOWN.redact(message.extra))
             case WSMsgType.ERROR if isinstance(message.data, aiohttp.WebSocketError):
-                self._ended(message.data.code, _printable(str(message.data)))
+                self._ended(message.data.code, NOTHING_KNOWN.redact(str(message.data)))
             case _:
                 pass
         raise self._closed()
@@ -474,10 +475,6 @@ def _seen(task: asyncio.Future[Any]) -> None:
 def _short(reason: str) -> bytes:
     """As much as fits into a frame."""
     return reason.encode()[:123].decode(errors="ignore").encode()
-
-
-def _printable(text: object) -> str:
-    return "".join(filter(str.isprintable, text)) if isinstance(text, str) else ""
 
 
 # ---------------------------------------------------------------- the client's side

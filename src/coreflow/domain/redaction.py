@@ -88,7 +88,7 @@ def _without(text: str, spans: Iterable[Span]) -> str:
 
 
 def _one_line(text: str, limit: int) -> str:
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    text = " ".join("".join(char for char in text if char.isprintable() or char.isspace()).split())
     return text if len(text) <= limit else text[: limit - 1] + CUT
 
 

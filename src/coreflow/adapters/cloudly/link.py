@@ -17,7 +17,6 @@ import trio
 from attrs import define, field, frozen
 
 from coreflow.adapters.peer import Handler, Peer, Socket
-from coreflow.adapters.redaction import without
 from coreflow.adapters.typedsocket import (
     INTERNAL_ERROR,
     NO_SUCH_METHOD,
@@ -30,6 +29,7 @@ from coreflow.adapters.typedsocket import (
 )
 from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Problem, Refused, Unavailable
 from coreflow.domain.pacing import next_delay
+from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
 
 from .identity import Identity
 from .methods import IDENTITY_TAG, LOGIN, STATUS, Method
@@ -93,6 +93,7 @@ class Link:
     """Keeps one connection to Cloudly up. `run` does the work; everything else asks over the present connection.
 
     `wall_clock` gives seconds since 1970; `on_up` is called after every login on a new connection.
+    `redact` takes out of Cloudly's texts what must not be told, besides token and identity.
     """
 
     def __init__(
@@ -106,7 +107,9 @@ class Link:
         pace: Pace | None = None,
         limits: Limits | None = None,
         timing: Timing | None = None,
+        redact: Redact = NOTHING_KNOWN.redact,
     ) -> None:
+        self._redact = redact
         self._dial, self._token, self._handlers = dial, token, handlers
         self._wall_clock, self._on_up = wall_clock, on_up
         self._pace = pace or Pace()
@@ -244,7 +247,7 @@ class Link:
                 raise Unavailable(f"{LOGIN.name}: Cloudly failed") from None
             if exc.text == NO_SUCH_METHOD:
                 raise Refused("CLOUDLY_URL leads to a server that is not Cloudly: it has no login") from None
-            raise TokenRefused(f"the machine token (JUMPCODE) is refused: {self._clean(exc.text)}") from None
+            raise TokenRefused(f"the machine token (JUMPCODE) is refused: {exc.text}") from None
         response = answered.response
         identity = Identity.parse(response.get(LOGIN.answer) if isinstance(response, Mapping) else None)
         self._jwts.append(identity.jwt)
@@ -257,9 +260,7 @@ class Link:
         except ConnectionClosed:
             raise
         except PortError as exc:
-            log.warning(
-                "the connection cannot be tagged, pushes may not arrive", reason=self._clean(str(exc))
-            )
+            log.warning("the connection cannot be tagged, pushes may not arrive", reason=str(exc))
 
     async def _renew(self) -> None:
         """Log in again in time, for as long as the connection is there."""
@@ -418,13 +419,11 @@ class Link:
             return exc
         if exc.text == INTERNAL_ERROR:
             return Unavailable(f"{method.name}: Cloudly failed")
-        return Refused(f"{method.name} is refused: {self._clean(exc.text)}")
+        return Refused(f"{method.name} is refused: {exc.text}")
 
     def _clean(self, text: str) -> str:
-        """A text of the peer's, without what is secret between us, on one line."""
-        for secret in (self._token, *self._jwts):
-            text = without(text, secret)
-        return "".join(char if char.isprintable() else " " for char in text)
+        """A text of Cloudly's, fit to be told."""
+        return self._redact(Redactor([self._token, *self._jwts]).redact(text))
 
 
 __all__ = ["Dial", "Link", "Live", "NotOffered", "Pace", "TokenRefused"]

@@ -16,6 +16,7 @@ from coreflow.domain.codec import PROBLEMS_SHOWN, decode
 from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Refused, Unavailable
 from coreflow.domain.ports import Operator
 from coreflow.domain.records import CertificateRecord, Records
+from coreflow.domain.redaction import NOTHING_KNOWN, Redact
 from coreflow.domain.replication import Copy, Receipt, Slice
 from coreflow.domain.specs import ImageSpec
 
@@ -59,7 +60,7 @@ class ImageLimits:
 
 
 class NetworkCloudly:
-    """Follows one Cloudly. `run` has to run for anything to happen.
+    """Follows one Cloudly. `run` has to run for anything to happen. `redact`: see `Link`.
 
     While Cloudly is away, `records` goes on giving the last ones.
     """
@@ -74,6 +75,7 @@ class NetworkCloudly:
         limits: Limits | None = None,
         timing: Timing | None = None,
         image_limits: ImageLimits | None = None,
+        redact: Redact = NOTHING_KNOWN.redact,
     ) -> None:
         self._wall_clock = wall_clock
         self._image_limits = image_limits or ImageLimits()
@@ -100,6 +102,7 @@ class NetworkCloudly:
             pace=pace,
             limits=limits,
             timing=timing,
+            redact=redact,
         )
         self.logs = LogShipper(self.link, token)
         self._fetcher = Fetcher(self.link)

@@ -5,12 +5,10 @@ is asked a few times within one call. A snapshot is asked for once more only whe
 never begun again.
 
 Requests hold the token and what a binding or a volume says, answers hold credentials. So no error of ours has one of the
-HTTP client's behind it, and what the far side says is passed on without the token, without the texts that we sent or got,
-without the keys and passwords that it ever gave us, without users and passwords in URLs and without anything that looks
-like a PEM block.
+HTTP client's behind it, and what the far side says is redacted: of the token, the texts that we sent or got, and the keys
+and passwords that it ever gave us.
 """
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from errno import ECONNREFUSED
@@ -22,7 +20,6 @@ import orjson
 import trio
 
 from coreflow.adapters.archive import Source, is_path, verified
-from coreflow.adapters.redaction import without
 from coreflow.adapters.web import (
     Denied,
     Download,
@@ -36,6 +33,7 @@ from coreflow.adapters.web import (
 from coreflow.domain.bindings import CAPABILITIES, BindingSpec, Provisioned
 from coreflow.domain.errors import PortError, Refused, Unavailable
 from coreflow.domain.ids import ServiceId
+from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
 from coreflow.domain.snapshots import (
     VOLUME,
     ArchiveObject,
@@ -55,19 +53,12 @@ UNHEALTHY_SECONDS = 30.0
 """How long bindings are not asked for again once Corestore could not be reached: services must not wait for it one by one."""
 PAUSES = (0.5, 1.0)
 """Seconds before another try, where Corestore seems to be starting."""
-TEXT_LIMIT = 500
-"""Characters of the far side's texts that are passed on."""
 _NAME_LIMIT = 200
-_READ_LIMIT = 10_000
-_SECRET_LENGTH = 4
-"""A shorter text of a binding or an answer is no secret: without it, other words would suffer."""
 _NO_TOKEN = "token mismatch: CORESTORE_API_TOKEN is not the one that Corestore has"
 _STARTING = frozenset({502, 503, 504})
 _STILL_AT_IT = 504
 """Of a restore, which must not run twice at once."""
 _STORAGE_FULL = 507
-_PEM = re.compile(r"-----BEGIN.*", re.DOTALL)
-_USER = re.compile(r"://\S*@")
 
 
 class _Failed(Unavailable):
@@ -86,7 +77,8 @@ class Corestore:
     """Corestore at `url`, the address of its control API. An empty `token` is not sent.
 
     `timeout` holds for each try, instead of what the table of `api` says; a transfer may go for `stall` seconds without a
-    byte. After a failure of the network, bindings fail at once for `unhealthy_seconds`.
+    byte. After a failure of the network, bindings fail at once for `unhealthy_seconds`. `redact` takes out of its texts
+    what else must not be told.
     """
 
     def __init__(
@@ -98,7 +90,9 @@ class Corestore:
         timeout: float | None = None,
         stall: float = m.STALL_SECONDS,
         unhealthy_seconds: float = UNHEALTHY_SECONDS,
+        redact: Redact = NOTHING_KNOWN.redact,
     ) -> None:
+        self._redact = redact
         self._url = url.strip().rstrip("/")
         self._token = (token or "").strip()
         self._api = api
@@ -108,6 +102,7 @@ class Corestore:
         self._unhealthy_until = -float("inf")
         self._given: dict[tuple[ServiceId, str], frozenset[str]] = {}
         """The secrets of every service's credentials that we know."""
+        self._known = Redactor([self._token])
 
     # --- bindings
 
@@ -131,6 +126,7 @@ class Corestore:
         except Refused as exc:
             raise Refused(f"{what}: {self._redacted(str(exc))}") from None
         self._given[spec.service_id, spec.capability] = frozenset(secrets_in(values))
+        self._known = Redactor([self._token, *chain.from_iterable(self._given.values())])
         return found
 
     async def deprovision(self, spec: BindingSpec) -> None:
@@ -459,14 +455,8 @@ class Corestore:
         return self._redacted(message(body), (*secrets, *texts(m.VARIABLES.of(body))))
 
     def _redacted(self, text: str, secrets: Iterable[str] = ()) -> str:
-        """A text of the far side, fit for a log."""
-        text = _printable(_PEM.sub("…", text[:_READ_LIMIT]))
-        known = {*secrets, *chain.from_iterable(self._given.values())}
-        longest_first = sorted({s for s in known if len(s) >= _SECRET_LENGTH}, key=len, reverse=True)
-        for secret in (self._token, *longest_first):
-            for spelling in _spellings(secret):
-                text = without(text, spelling)
-        return _USER.sub("://…@", text)[:TEXT_LIMIT]
+        """A text of the far side, fit to be told."""
+        return self._redact((self._known | Redactor(secrets)).redact(text))
 
 
 def _kind(what: str, capability: str) -> SnapshotKind:
@@ -477,16 +467,7 @@ def _kind(what: str, capability: str) -> SnapshotKind:
 
 
 def _short(name: str) -> str:
-    return _printable(name)[:_NAME_LIMIT]
-
-
-def _printable(text: str) -> str:
-    return "".join(filter(str.isprintable, text))
-
-
-def _spellings(secret: str) -> set[str]:
-    """A secret as it may be quoted."""
-    return {_printable(secret), quote(secret, safe=""), orjson.dumps(secret).decode()[1:-1]}
+    return "".join(filter(str.isprintable, name))[:_NAME_LIMIT]
 
 
 def _is_refused(cause: BaseException | None) -> bool:

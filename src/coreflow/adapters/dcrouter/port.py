@@ -4,21 +4,19 @@ A TypedRequest server says with HTTP status 200 also that something went wrong: 
 then `response: null` (its handler crashed), then `success` in the response.
 
 The token travels in every request, so no error of ours has one of the HTTP client's behind it: those hold the request.
-What the far side says is passed on without the token, and without anything that looks like a PEM block.
+What the far side says is redacted, and so are the keys that it gave us.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, NoReturn
-from urllib.parse import quote
 
-import orjson
 import structlog
 import trio
 
-from coreflow.adapters.redaction import without
 from coreflow.adapters.web import http_post
 from coreflow.domain.errors import InvalidRecord, PortError, Refused, Unavailable
 from coreflow.domain.gateway import (
@@ -31,6 +29,7 @@ from coreflow.domain.gateway import (
 )
 from coreflow.domain.ids import ClusterId
 from coreflow.domain.records import CertificateRecord
+from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
 
 from . import methods as m
 from .shapes import certificate, metadata, observed_route, route_body
@@ -41,11 +40,9 @@ TIMEOUT_SECONDS = 10.0
 """How long one request may take."""
 UNHEALTHY_SECONDS = 30.0
 """How long the gateway is not asked again once it could not be reached: hosts must not wait for it one by one."""
-TEXT_LIMIT = 500
-"""Characters of the far side's texts that are passed on."""
-_READ_LIMIT = 10_000
+_KEYS_KEPT = 100
+"""Keys of certificates that are kept out of the gateway's later texts."""
 _NOT_FOUND = re.compile(r"not found|no certificate|does not exist|no such|unknown domain", re.IGNORECASE)
-_PEM = re.compile(r"-----BEGIN.*", re.DOTALL)
 
 
 class _Declined(Refused):
@@ -55,7 +52,8 @@ class _Declined(Refused):
 class Dcrouter:
     """A gateway at `url`, the address of its OpsServer. A function that it does not have is not asked for again.
 
-    An empty `token` is not sent. Routes are written for `cluster` only, and bear its mark.
+    An empty `token` is not sent. Routes are written for `cluster` only, and bear its mark. `redact` takes out of the
+    gateway's texts what else must not be told.
     """
 
     def __init__(
@@ -67,7 +65,10 @@ class Dcrouter:
         ca_file: Path | None = None,
         timeout: float = TIMEOUT_SECONDS,
         unhealthy_seconds: float = UNHEALTHY_SECONDS,
+        redact: Redact = NOTHING_KNOWN.redact,
     ) -> None:
+        self._redact = redact
+        self._keys: deque[str] = deque(maxlen=_KEYS_KEPT)
         self._url = url.strip().rstrip("/").removesuffix(m.PATH) + m.PATH
         self._token = token.strip()
         self._cluster = cluster
@@ -95,9 +96,11 @@ class Dcrouter:
                 reasons.append(self._redacted(m.MESSAGE.of(answer)))
             elif (raw := m.CERTIFICATE.of(answer)) is not None:
                 try:
-                    return certificate(raw, domain)
+                    found = certificate(raw, domain)
                 except InvalidRecord as exc:
                     raise Refused(f"certificate of {host}: the gateway's cannot be used: {exc}") from None
+                self._keys.append(found.private_key)
+                return found
         reason = next((f" ({reason})" for reason in reasons if reason), "")
         raise Refused(f"certificate of {host}: the gateway has none{reason}")
 
@@ -223,13 +226,8 @@ class Dcrouter:
         raise _Declined(f"gateway: {method.name}: {self._redacted(text) or 'declined without a reason'}")
 
     def _redacted(self, text: object) -> str:
-        """A text of the far side, fit for a log."""
-        if not isinstance(text, str):
-            return ""
-        text = "".join(filter(str.isprintable, _PEM.sub("…", text[:_READ_LIMIT])))
-        for spelling in _spellings(self._token):
-            text = without(text, spelling)
-        return text[:TEXT_LIMIT]
+        """A text of the far side, fit to be told."""
+        return self._redact(Redactor([self._token, *self._keys]).redact(text))
 
 
 def _names_for(host: str) -> Iterator[str]:
@@ -238,13 +236,6 @@ def _names_for(host: str) -> Iterator[str]:
     label, _, parent = host.partition(".")
     if label != "*" and "." in parent:
         yield f"*.{parent}"
-
-
-def _spellings(token: str) -> set[str]:
-    """A token as it may be quoted."""
-    if not token:
-        return set()
-    return {token, quote(token, safe=""), orjson.dumps(token).decode()[1:-1]}
 
 
 def _is_away(exc: Unavailable) -> bool:
