@@ -14,7 +14,7 @@ from attrs import define, field
 
 from coreflow.domain.errors import CoreflowError, Refused, Unavailable
 from coreflow.domain.pacing import next_delay
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
+from coreflow.domain.redaction import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
 from coreflow.domain.routes import RouteTable, reverse_configs
 
 from .peer import Peer
@@ -83,9 +83,9 @@ class CoretrafficRoutes:
             self._wake()
         self._table = table
 
-    def clean(self, text: str) -> str:
+    def clean(self, text: str, limit: int = TEXT_LIMIT, /) -> str:
         """A text of a proxy, fit to be told."""
-        return self._redact(Redactor(others=self._keys).redact(text))
+        return self._redact(Redactor(others=self._keys).redact(text, limit), limit)
 
     def resend(self) -> None:
         """See `CoretrafficPort`."""

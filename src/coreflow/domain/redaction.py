@@ -7,8 +7,9 @@ of bounded length. Case does not matter, nor how much space there is.
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from typing import Protocol
 from urllib.parse import unquote
 
 from attrs import field, frozen
@@ -32,8 +33,13 @@ _CUT_BEGINNING = 4
 _LONGEST = _READ_LIMIT
 """Characters of a secret that are looked for: a text of a far side holds no more of it."""
 
-Redact = Callable[[str], str]
-"""Takes the text of a far side, and gives what may be told of it."""
+
+class Redact(Protocol):
+    """Takes the text of a far side, and gives what may be told of it: one line of at most `limit` characters."""
+
+    def __call__(self, text: str, limit: int = TEXT_LIMIT, /) -> str:
+        """See `Redactor.redact`."""
+        ...
 
 
 class Redactor:

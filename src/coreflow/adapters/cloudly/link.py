@@ -29,7 +29,7 @@ from coreflow.adapters.typedsocket import (
 )
 from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Problem, Refused, Unavailable
 from coreflow.domain.pacing import next_delay
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
+from coreflow.domain.redaction import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
 
 from .identity import Identity
 from .methods import IDENTITY_TAG, LOGIN, STATUS, Method
@@ -421,9 +421,9 @@ class Link:
             return Unavailable(f"{method.name}: Cloudly failed")
         return Refused(f"{method.name} is refused: {exc.text}")
 
-    def _clean(self, text: str) -> str:
+    def _clean(self, text: str, limit: int = TEXT_LIMIT, /) -> str:
         """A text of Cloudly's, fit to be told."""
-        return self._redact(Redactor([self._token, *self._jwts]).redact(text))
+        return self._redact(Redactor([self._token, *self._jwts]).redact(text, limit), limit)
 
 
 __all__ = ["Dial", "Link", "Live", "NotOffered", "Pace", "TokenRefused"]

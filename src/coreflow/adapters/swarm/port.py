@@ -23,9 +23,11 @@ from coreflow.domain.plan import (
     Stop,
     Update,
 )
+from coreflow.domain.redaction import NOTHING_KNOWN, Redact
 from coreflow.domain.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec, Spec
 
 from . import wire
+from .discreet import Discreet
 from .engine import Document, Engine, EngineError, EngineTimeout, EngineUnreachable
 from .errors import is_conflict, translated
 from .names import Kind, Names
@@ -52,12 +54,12 @@ class SwarmPort:
     """`DockerPort` on any engine.
 
     Keeps what it read of a service for as long as the service's version stays the same, so that a pass over an
-    unchanged Swarm decodes next to nothing.
+    unchanged Swarm decodes next to nothing. `redact`: see `Discreet`.
     """
 
-    def __init__(self, engine: Engine, *, writer: str = "") -> None:
+    def __init__(self, engine: Engine, *, writer: str = "", redact: Redact = NOTHING_KNOWN.redact) -> None:
         """`writer` names this process on the services that it writes, for people who find two at work."""
-        self._engine, self._writer = engine, writer
+        self._engine, self._writer = Discreet(engine, redact), writer
         self._services: dict[str, tuple[int, ObservedService]] = {}
         self._network_names: dict[str, str] = {}
         self._secret_ids: dict[str, str] = {}

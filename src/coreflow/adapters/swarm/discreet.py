@@ -1,0 +1,240 @@
+"""An engine whose texts can be told: the one place where they are redacted, before anybody reads them.
+
+An engine quotes what it was sent (SwarmKit's `expanding env "NAME=value"`, measured on 20.10 and 26.1), a proxy in front
+of it may echo the whole request, and a task's error has whatever a volume plugin or a registry said. So errors are
+redacted with what their own request holds, texts of tasks with what the task was made from, and all with what the process
+knows besides.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import orjson
+
+from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
+
+from .engine import Document, Engine, EngineError, EngineUnreachable
+
+T = TypeVar("T")
+Json = Mapping[str, Any]
+
+TEXT_LIMIT = 2_000
+"""Characters of an error that are kept: what it means may stand at its end."""
+_FIXED = re.compile(
+    r"|started|starting|preparing|prepared|ready|accepted|assigned|finished|shutdown|created|removed"
+    r"|task: non-zero exit \(\d+\)|No such container: [0-9a-z.-]+"
+    r"|pending task scheduling|scheduler assigned task to node|set to run by orchestrator"
+    r"|scheduler confirmed task can run on preassigned node"
+)
+"""Texts of tasks that quote nothing: most are these, and there are very many tasks."""
+
+
+class Discreet:
+    """`Engine` on another one. `redact` takes out of its texts what its requests and tasks do not hold themselves."""
+
+    def __init__(self, engine: Engine, redact: Redact = NOTHING_KNOWN.redact) -> None:
+        self._engine, self._redact = engine, redact
+        self._told: dict[str, tuple[Json, Json]] = {}
+        """By task, what it said of itself, and what may be told of that."""
+
+    async def _asked(self, call: Awaitable[T], known: Redactor = NOTHING_KNOWN) -> T:
+        try:
+            return await call
+        except (EngineError, EngineUnreachable) as exc:
+            failure = self._cleaned(exc, known)
+        raise failure  # out here, so that it does not hold the other
+
+    def _cleaned(
+        self, exc: EngineError | EngineUnreachable, known: Redactor
+    ) -> EngineError | EngineUnreachable:
+        if isinstance(exc, EngineError):
+            return EngineError(exc.status, self._clean(exc.message, known))
+        return type(exc)(self._clean(str(exc), known))
+
+    def _clean(self, text: str, known: Redactor) -> str:
+        return self._redact(known.redact(text, TEXT_LIMIT), TEXT_LIMIT)
+
+    # --- what it says
+
+    def clock(self) -> float:
+        """See `Engine`."""
+        return self._engine.clock()
+
+    async def version(self) -> Document:
+        """See `Engine`."""
+        return await self._asked(self._engine.version())
+
+    async def info(self) -> Document:
+        """See `Engine`."""
+        return await self._asked(self._engine.info())
+
+    async def list_services(self) -> Sequence[Document]:
+        """See `Engine`."""
+        return [self._service(document) for document in await self._asked(self._engine.list_services())]
+
+    async def list_running_tasks(self) -> Sequence[Document]:
+        """See `Engine`."""
+        return [self._task(document) for document in await self._asked(self._engine.list_running_tasks())]
+
+    async def list_tasks(self) -> Sequence[Document]:
+        """See `Engine`."""
+        tasks = [self._task(document) for document in await self._asked(self._engine.list_tasks())]
+        present = {document["ID"] for document in tasks}
+        self._told = {identity: told for identity, told in self._told.items() if identity in present}
+        return tasks
+
+    async def list_secrets(self) -> Sequence[Document]:
+        """See `Engine`."""
+        return await self._asked(self._engine.list_secrets())
+
+    async def list_networks(self) -> Sequence[Document]:
+        """See `Engine`."""
+        return await self._asked(self._engine.list_networks())
+
+    async def list_nodes(self) -> Sequence[Document]:
+        """See `Engine`."""
+        return await self._asked(self._engine.list_nodes())
+
+    async def list_volumes(self) -> Sequence[Document]:
+        """See `Engine`."""
+        return await self._asked(self._engine.list_volumes())
+
+    async def inspect_service(self, service_id: str) -> Document:
+        """See `Engine`."""
+        return self._service(await self._asked(self._engine.inspect_service(service_id)))
+
+    async def inspect_image(self, reference: str) -> Document:
+        """See `Engine`."""
+        return await self._asked(self._engine.inspect_image(reference))
+
+    async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
+        """See `Engine`."""
+        return await self._asked(
+            self._engine.inspect_distribution(reference, auth), Redactor(_credentials(auth))
+        )
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Document]]:
+        """See `Engine`. The events themselves are nobody's text."""
+        failure: EngineError | EngineUnreachable | None = None
+        try:
+            async with self._engine.events() as events:
+                yield events
+        except (EngineError, EngineUnreachable) as exc:
+            failure = self._cleaned(exc, NOTHING_KNOWN)
+        if failure is not None:
+            raise failure
+
+    # --- what it does
+
+    async def create_service(self, spec: Json, auth: str | None = None) -> str:
+        """See `Engine`."""
+        return await self._asked(self._engine.create_service(spec, auth), _held(spec, auth))
+
+    async def update_service(
+        self, service_id: str, version: int, spec: Json, auth: str | None = None
+    ) -> None:
+        """See `Engine`."""
+        await self._asked(self._engine.update_service(service_id, version, spec, auth), _held(spec, auth))
+
+    async def remove_service(self, service_id: str) -> None:
+        """See `Engine`."""
+        await self._asked(self._engine.remove_service(service_id))
+
+    async def create_secret(self, spec: Json) -> str:
+        """See `Engine`."""
+        return await self._asked(self._engine.create_secret(spec), _payload(spec))
+
+    async def remove_secret(self, secret_id: str) -> None:
+        """See `Engine`."""
+        await self._asked(self._engine.remove_secret(secret_id))
+
+    async def create_network(self, config: Json) -> str:
+        """See `Engine`."""
+        return await self._asked(self._engine.create_network(config))
+
+    async def load_image(self, archive: AsyncIterator[bytes]) -> Sequence[str]:
+        """See `Engine`."""
+        return await self._asked(self._engine.load_image(archive))
+
+    async def tag_image(self, image: str, repository: str, tag: str) -> None:
+        """See `Engine`."""
+        await self._asked(self._engine.tag_image(image, repository, tag))
+
+    # --- texts in documents
+
+    def _service(self, document: Document) -> Document:
+        status = document.get("UpdateStatus") or {}
+        if not status.get("Message"):
+            return document
+        known = Redactor(values=_values((document.get("Spec") or {}).get("TaskTemplate") or {}))
+        return {**document, "UpdateStatus": {**status, "Message": self._clean(status["Message"], known)}}
+
+    def _task(self, document: Document) -> Document:
+        status = document.get("Status") or {}
+        texts = {member: status.get(member) or "" for member in ("Err", "Message")}
+        if all(_FIXED.fullmatch(text) for text in texts.values()):
+            return document
+        said, told = self._told.get(document["ID"], (None, {}))
+        if said != texts:
+            known = Redactor(values=_values(document.get("Spec") or {}))
+            told = {member: self._clean(text, known) for member, text in texts.items()}
+            self._told[document["ID"]] = texts, told
+        return {**document, "Status": {**status, **told}}
+
+
+# --- what requests and tasks hold
+
+
+def _held(spec: Json, auth: str | None) -> Redactor:
+    """What the engine is sent with a service."""
+    return Redactor(_credentials(auth), _values(spec.get("TaskTemplate") or {}))
+
+
+def _values(template: Json) -> Iterator[tuple[str, str]]:
+    """Variables, options of volumes and the words of a health check, of what a task is made from."""
+    container = template.get("ContainerSpec") or {}
+    for variable in container.get("Env") or ():
+        name, _, value = variable.partition("=")
+        yield name, value
+    for mount in container.get("Mounts") or ():
+        driver = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
+        yield from (driver.get("Options") or {}).items()
+    for word in ((container.get("Healthcheck") or {}).get("Test") or ())[1:]:
+        yield "", word
+
+
+def _credentials(auth: str | None) -> Iterable[str]:
+    """The header, and the password in it."""
+    password = _object(auth).get("password") if auth else None
+    return tuple(text for text in (auth, password) if isinstance(text, str))
+
+
+def _payload(spec: Json) -> Redactor:
+    """The content of a secret, as it is sent and as it is: variables, if it is `secret.json`."""
+    data = str(spec.get("Data") or "")
+    values = {name: value for name, value in _object(data).items() if isinstance(value, str)}
+    return Redactor([data, *([] if values else [_decoded(data).decode(errors="replace")])], values.items())
+
+
+def _object(data: str) -> Json:
+    """The JSON object that a text in base64 is, or an empty one."""
+    try:
+        found = orjson.loads(_decoded(data))
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _decoded(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, altchars=b"-_" if {"-", "_"} & {*data} else None)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+__all__ = ["Discreet"]
