@@ -63,6 +63,8 @@ class WriteLog:
     """What one process wrote and saw of services, by name."""
 
     entries: Mapping[str, Written] = Factory(dict)
+    mounted: frozenset[str] = frozenset()
+    """Names of secrets that were seen mounted: nobody has yet to use them for the first time."""
 
     def seen(
         self,
@@ -88,7 +90,8 @@ class WriteLog:
                 entry = self.entries.get(name)
                 if entry is not None and entry.intent == ABSENT and entry.stands:
                     entries[name] = _undone(entry, observed.time, _author(service, "makes it again"))
-        return WriteLog(entries=entries)
+        named = self.mounted.union(*(service.named_secrets for service in live.values()))
+        return WriteLog(entries=entries, mounted=named & {secret.name for secret in observed.secrets})
 
     def wrote(self, spec: ServiceSpec, now: float, version: int = 0) -> "WriteLog":
         """The log with a write of this spec over that version in it."""
@@ -99,7 +102,7 @@ class WriteLog:
             old if old is not None and same else fresh, at=now, version=version, stands=True, tried=True
         )
         entry = evolve(entry, attempts=entry.attempts + 1)
-        return WriteLog(entries={**self.entries, spec.name: entry})
+        return evolve(self, entries={**self.entries, spec.name: entry})
 
     def removed(self, service: ObservedService, now: float) -> "WriteLog":
         """The log with the removal of a service in it."""
@@ -122,9 +125,8 @@ class WriteLog:
 
     def forget_attempts(self) -> "WriteLog":
         """The log as if nothing had been tried: somebody asks for another try."""
-        return WriteLog(
-            entries={name: evolve(e, tried=False, attempts=0) for name, e in self.entries.items()}
-        )
+        entries = {name: evolve(entry, tried=False, attempts=0) for name, entry in self.entries.items()}
+        return evolve(self, entries=entries)
 
 
 NOTHING_WRITTEN = WriteLog()

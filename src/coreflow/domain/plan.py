@@ -50,7 +50,7 @@ REMOVAL_ALLOWANCE = 3
 """So many services may be removed in one pass without a confirmation, as long as others remain."""
 STOPPED = "being restored; left alone until that has ended"
 SECRET_GRACE_SECONDS = 60.0
-"""A secret younger than this stays: somebody may just have made it for a service that is about to be written."""
+"""A secret younger than this that nobody has mounted yet stays: it may be for a service that is about to be written."""
 
 
 @frozen
@@ -698,7 +698,7 @@ class _Planning:
             )
 
     def _is_young(self, secret: ObservedSecret) -> bool:
-        made = seconds_of(secret.created_at)
+        made = 0.0 if secret.name in self.log.mounted else seconds_of(secret.created_at)
         return bool(made) and 0 <= self.observed.time - made < SECRET_GRACE_SECONDS
 
 

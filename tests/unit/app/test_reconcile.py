@@ -14,7 +14,7 @@ from coreflow.app.reconcile import Settlement
 from coreflow.domain.base import SERVICES, BaseOptions
 from coreflow.domain.desired import RenderOptions
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
-from coreflow.domain.plan import SECRET_GRACE_SECONDS, verb_of
+from coreflow.domain.plan import verb_of
 
 
 def _done(settlement: Settlement, kind: str = "service") -> list[tuple[str, str]]:
@@ -71,7 +71,6 @@ def test_a_secret_goes_when_no_spec_and_no_previous_spec_names_it() -> None:
         world = World()
         seen = []
         for value in ("one", "two", "three"):
-            world.engine.advance(SECRET_GRACE_SECONDS)
             world.cloudly.set(cluster(service("a", secretBundleId="b"), secrets={"b": value}))
             assert (await world.reconciler().deploy(timeout=60)).is_settled
             mounted = (await world.live("a"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Secrets"]

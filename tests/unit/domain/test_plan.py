@@ -469,6 +469,8 @@ def test_a_young_secret_stays() -> None:
     """A secret that nothing names yet may be somebody's next write: it goes once it is older than the grace time."""
     there = evolve(secret("old"), created_at=STAMP)
     assert make_plan(desired(), observed(secrets=(there,), time=960 + SECRET_GRACE_SECONDS - 1)).actions == ()
+    used = WriteLog(mounted=frozenset({"old"}))
+    assert len(make_plan(desired(), observed(secrets=(there,), time=961), log=used).actions) == 1
     late = make_plan(desired(), observed(secrets=(there,), time=960 + SECRET_GRACE_SECONDS))
     assert [verb_of(a) for a in late.actions] == ["remove"]
 
