@@ -15,7 +15,7 @@ import orjson
 import pytest
 import trio
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coreflow.adapters.file import (
@@ -318,10 +318,21 @@ VALUES: st.SearchStrategy[object] = st.recursive(
 )
 
 
+class Quoting(yaml.SafeDumper):
+    """Quotes every text. PyYAML itself writes for readers of YAML 1.1 and leaves `0E0`, a number in 1.2, as it is."""
+
+
+Quoting.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
+
+
 @given(VALUES)
+@example("0E0")
+@example({"0E0": None})
 def test_json_and_yaml_mean_the_same(document: object) -> None:
     """A document written as JSON is read the same by both parsers, and one written as YAML comes back as it was."""
-    text = yaml.safe_dump(document, allow_unicode=True)
+    text = yaml.dump(document, Dumper=Quoting, allow_unicode=True)
     assert parse_yaml(NAME, text.encode()) == document
     assert parse_json(NAME, orjson.dumps(document)) == document
 

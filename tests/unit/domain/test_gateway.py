@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coreflow.domain.gateway import (
@@ -286,11 +286,12 @@ def test_the_order_does_not_matter(
 
 @HYPOTHESIS
 @given(wants, lives)
+@example([A], [seen(A), seen(A)])  # a list that has one and the same route twice
 def test_what_is_wanted_is_there_afterwards(wanted: list[GatewayRoute], live: list[ObservedRoute]) -> None:
     """Unless somebody else has the name, or leads the host here already; and nothing of ours is left over."""
     after = applied(live, plan(wanted, live))
     ids = [found.id for found in dict.fromkeys(after)]
-    ours = [found for found in after if not is_foreign(found) and ids.count(found.id) == 1]
+    ours = [found for found in dict.fromkeys(after) if not is_foreign(found) and ids.count(found.id) == 1]
     held = {found.name for found in after if found not in ours}
     hosts = {found.route.host for found in after if found not in ours and found.route is not None}
     names = {found.name for found in ours}
