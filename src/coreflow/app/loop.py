@@ -33,6 +33,8 @@ passes begin this far apart at least."""
 PATIENCE_SECONDS = 60.0
 """How long a roll-out may take before it is called unfinished, as long as no task fails."""
 
+_SAID_ONCE = frozenset({"crash-looping"})
+"""Problems whose reasons take turns while they last: the next container ends in another way."""
 NAME_SHOWN, REASON_SHOWN = 200, 2000
 """Characters of a problem that are logged."""
 
@@ -222,8 +224,8 @@ class Problems:
         found.update(self._unfinished(settlement.verdicts, now))
         found = {key[:NAME_SHOWN]: _cut(text) for key, text in found.items()}
         for key, text in found.items():
-            if self._known.get(key) != text:
-                kind, _, name = key.partition(" ")
+            kind, _, name = key.partition(" ")
+            if key not in self._known or (self._known[key] != text and kind not in _SAID_ONCE):
                 log.warning(kind, name=name, reason=text)
         wrong = {key.partition(" ")[2] for key in found}
         for key in self._known.keys() - found.keys():

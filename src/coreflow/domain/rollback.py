@@ -15,6 +15,7 @@ from attrs import frozen
 
 from . import naming
 from .contention import WriteLog
+from .convergence import maybe_unhealthy
 from .failures import Cause, cause_of, common_cause
 from .observed import ROLLED_BACK, ObservedService, ObservedTask, seconds_of
 from .specs import ServiceSpec, template_fingerprint
@@ -71,7 +72,7 @@ def failed_attempt(
         times=known,
         # nobody can tell what it was: trying it again for ever is the greater harm
         cause=Cause.IMAGE if by_hand or not failed else common_cause(failed),
-        reason=_reason(live, failed, by_hand=by_hand),
+        reason=_reason(spec, live, failed, by_hand=by_hand),
         at=seconds_of(live.updated_at),
         is_stuck=is_stuck,
     )
@@ -121,12 +122,14 @@ def _was_rolled_back(
     return not was_another and not log.tried_other(spec.name, spec.fingerprints.whole)
 
 
-def _reason(live: ObservedService, failed: Sequence[ObservedTask], *, by_hand: bool) -> str:
+def _reason(
+    spec: ServiceSpec, live: ObservedService, failed: Sequence[ObservedTask], *, by_hand: bool
+) -> str:
     how = "roll-back stuck" if live.update_state == "rollback_paused" else "rolled back"
     if failed:
         blamed = next(
             (task for task in reversed(failed) if cause_of(task) is common_cause(failed)), failed[-1]
         )
         text = blamed.error or (_EXITED if blamed.state == "complete" else blamed.message)
-        return f"{how}: {text}"
+        return f"{how}: {text}{maybe_unhealthy(spec.body, has_exited=text == _EXITED)}"
     return f"{how} by hand" if by_hand else f"{how}; {NO_RECORD}"

@@ -12,7 +12,7 @@ import trio
 from structlog.testing import capture_logs
 from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, play, service
 
-from coreflow.adapters.memory import Fault
+from coreflow.adapters.memory import Behaviour, Fault
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.loop import ActionLog, Asked, Kicks, Loop, Problems, kick_on_changes, kick_on_schedule
 from coreflow.app.main import Ports, running
@@ -298,6 +298,29 @@ def test_a_roll_out_is_a_problem_only_when_it_takes_long() -> None:
             for now in (2000.0, 2001.0):
                 problems.report(await world.reconciler().settle(), now)
         assert [line["event"] for line in lines] == ["unfinished", "running", "resolved"]
+
+    play(scene)
+
+
+def test_a_crash_loop_is_said_once_in_whatever_way_the_next_task_ends() -> None:
+    """The reason may change from one container to the next; the line is not said again for that."""
+
+    async def scene() -> None:
+        world = World()
+        problems, reconciler = Problems(), world.reconciler()
+        world.cloudly.set(cluster(service("a", BAD)))
+        with capture_logs() as lines:
+            for status in (1, 2, 3):
+                world.engine.add_image(BAD, Behaviour(exits=status))
+                for _ in range(3):
+                    await trio.sleep(10)
+                    problems.report(await reconciler.settle(), trio.current_time())
+            world.cloudly.set(cluster(service("a")))
+            await reconciler.deploy(timeout=60)
+            problems.report(await reconciler.settle(), trio.current_time())
+        events = [line["event"] for line in lines]
+        assert events.count("crash-looping") == 1, lines
+        assert events[-2:] == ["running", "resolved"]
 
     play(scene)
 

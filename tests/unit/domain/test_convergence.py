@@ -9,6 +9,7 @@ from tests.unit.domain.examples import live, node, spec, task
 from coreflow.domain.convergence import NO_HISTORY, Settling, TaskHistory, Verdict, judge, judge_all
 from coreflow.domain.ids import NodeId
 from coreflow.domain.observed import ObservedTask
+from coreflow.domain.specs import HealthCheck
 
 WEB = live(spec(replicas=2))
 RUNNING: dict[str, Any] = {}
@@ -282,3 +283,15 @@ def test_an_end_that_was_seen_is_remembered_with_its_reason() -> None:
     history = history.after([ONE], [ended(1, 0), ended(2, 8), one(3, 14)], START + 14)
     verdict = verdict_of(one(3, 14), at=15, history=history)
     assert (verdict.crashes, verdict.error) == (2, "exits: task: non-zero exit (1)")
+    history = history.after([ONE], [one(4, 30)], START + 30)
+    verdict = verdict_of(one(4, 30), at=31, history=history)
+    assert (verdict.crashes, verdict.error) == (3, "exits: task: non-zero exit (1)")
+
+
+def test_an_exit_with_0_may_be_a_failed_health_check() -> None:
+    """Swarm does not tell which it was: with a health check, both are said."""
+    checked = live(spec(health_check=HealthCheck(test=("CMD", "true"))))
+    tasks = [ended(1, 0, state="complete", error=""), ended(2, 8, state="complete", error=""), one(3, 14)]
+    history = NO_HISTORY.after([checked], tasks, START + 15)
+    verdict = judge(checked, tasks, [], Settling(history=history, now=START + 15, seconds=5))
+    assert verdict.error.endswith("ended with exit code 0, maybe stopped since its health check failed")
