@@ -368,6 +368,33 @@ async def test_a_network_without_addresses_is_new_for_a_while_only(
     assert (network.is_new, network.driver, network.subnets) == (False, "", ())
 
 
+async def test_the_name_of_a_removed_network_is_free_once_its_containers_have_ended(port: Port) -> None:
+    """Until then the engine lists the old one, and may say that the name is taken: that is no reason to give up.
+
+    26.1 refuses the name until the last container has ended, 20.10 mostly takes it at once.
+    """
+    if port.bench.memory is not None:
+        port.bench.memory._stop = 3.0
+    await port.make(port.network())
+    network = await port.ready_network()
+    stubborn = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    await port.make(port.spec(command=stubborn, networks=(Attachment(network.name),)))
+    await port.running()
+    await port.apply(Remove(await port.service(), STAGE, "no longer wanted"))
+    await port.bench.remove_network(network.id)
+
+    async def make() -> bool:
+        await port.observe()
+        try:
+            await port.make(port.network())
+        except (Unavailable, LostRace):
+            return False
+        return True
+
+    assert await port.bench.eventually(make)
+    assert (await port.ready_network()).id != network.id
+
+
 async def test_the_nodes_are_seen(port: Port) -> None:
     """Every node has a name, a role, an address and the volume driver `local`; alone, it needs no own id."""
     observed = await port.observe()

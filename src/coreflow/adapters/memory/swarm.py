@@ -185,6 +185,7 @@ class MemoryEngine:
         self._auth: dict[str, str | None] = {}
         self._secrets: dict[str, tuple[Document, bytes]] = {}
         self._networks: dict[str, Document] = {}
+        self._going: dict[str, Document] = {}
         self._made_at: dict[str, float] = {}
         self._tasks: dict[str, _Task] = {}
         self._roll_outs: dict[str, _RollOut] = {}
@@ -378,8 +379,15 @@ class MemoryEngine:
     async def list_networks(self) -> Sequence[Document]:
         """`GET /networks`."""
         return await self._list(
-            "list_networks", lambda: list(map(self._listed_network, self._networks.values()))
+            "list_networks",
+            lambda: [*map(self._listed_network, self._networks.values()), *self._remnants()],
         )
+
+    def _remnants(self) -> list[Document]:
+        """Networks that were removed while a container on them has yet to end: a node's view, with containers."""
+        used = {network for task in self._tasks.values() if task.holds_addresses for network in task.networks}
+        self._going = {identity: document for identity, document in self._going.items() if identity in used}
+        return [{**document, "Containers": {}} for document in self._going.values()]
 
     def _listed_network(self, document: Document) -> Document:
         """A network as the list shows it: for a moment without what Swarm has yet to find for it."""
@@ -1163,7 +1171,7 @@ class MemoryEngine:
 
     def _create_network(self, config: Mapping[str, Any]) -> str:
         name = config["Name"]
-        if any(document["Name"] == name for document in self._networks.values()):
+        if any(document["Name"] == name for document in (*self._networks.values(), *self._remnants())):
             raise EngineError(409, f"network with name {name} already exists")
         swarm_wide = [d["Name"] for d in self._networks.values() if d["Scope"] == "swarm"]
         if config.get("Driver") == "overlay" and any(_same_name(other, name) for other in swarm_wide):
@@ -1219,8 +1227,8 @@ class MemoryEngine:
                     400,
                     f"rpc error: code = FailedPrecondition desc = network {network} is in use by service {document['ID']}",
                 )
-        name = self._networks.pop(network)["Name"]
-        self._emit("network", "remove", network, name)
+        self._going[network] = self._networks.pop(network)
+        self._emit("network", "remove", network, self._going[network]["Name"])
 
     # images
 

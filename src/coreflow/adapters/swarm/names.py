@@ -5,7 +5,7 @@ from typing import Literal
 
 from attrs import Factory, define
 
-from coreflow.domain.errors import LostRace, PortError, Refused
+from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 
 Kind = Literal["service", "secret", "network"]
 
@@ -16,9 +16,11 @@ class Names:
 
     _seen: dict[tuple[Kind, str], str] = Factory(dict)
     _lost: set[tuple[Kind, str]] = Factory(set)
+    _going: set[tuple[Kind, str]] = Factory(set)
 
-    def saw(self, kind: Kind, names: Iterable[str]) -> None:
-        """These names there are, and no others of this kind."""
+    def saw(self, kind: Kind, names: Iterable[str], going: Iterable[str] = ()) -> None:
+        """These names there are, and no others of this kind; those that are `going` are removed, and not yet gone."""
+        self._going = {key for key in self._going if key[0] != kind} | {_key(kind, name) for name in going}
         self._seen = {key: name for key, name in self._seen.items() if key[0] != kind}
         self._seen.update({_key(kind, name): name for name in names})
         self._lost -= self._seen.keys()
@@ -34,7 +36,7 @@ class Names:
     def conflict(self, kind: Kind, name: str, what: str) -> PortError:
         """The error for a name that is taken.
 
-        One that we saw, or that we were told of before and still cannot see, is taken for good. One that nobody had when we
+        One that is going is free in a while. One that we saw, or that we were told of before and still cannot see, is taken for good. One that nobody had when we
         looked is a lost race: the next look shows who has it.
         """
         key = _key(kind, name)
@@ -43,6 +45,10 @@ class Names:
             return Refused(f"{what}: there is another {kind} of this name")
         if seen is not None:
             return Refused(f"{what}: there is a {kind} {seen}, and Swarm compares names without case")
+        if key in self._going:
+            return Unavailable(
+                f"{what}: the last one of this name is removed and still has containers that end"
+            )
         if key in self._lost:
             return Refused(f"{what}: the name is taken, by something that the engine does not list")
         self._lost.add(key)

@@ -101,7 +101,11 @@ class SwarmPort:
         observed = self._read_services(services)
         self._names.saw("service", (service.name for service in observed))
         self._names.saw("secret", self._secret_ids)
-        self._names.saw("network", names.values())
+        self._names.saw(
+            "network",
+            [network.name for network in observed_networks if not network.is_remnant],
+            going=[network.name for network in observed_networks if network.is_remnant],
+        )
         return Observed(
             services=observed,
             tasks=self._read_tasks(tasks, services, observed),
