@@ -1,6 +1,6 @@
 """Records, reconciled on a bench: the memory Swarm or a real one. Names carry the bench's prefix."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ from attrs import define, field
 from tests.integration.engine_bench import GOOD, Bench, Json
 
 from coreflow.adapters.memory import MemoryCloudly
+from coreflow.adapters.swarm.engine import Engine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.situation import Situation
@@ -22,6 +23,7 @@ class Records:
     """A cluster of our own on an engine, without base services."""
 
     bench: Bench
+    port: Callable[[Engine], SwarmPort] = SwarmPort
     cloudly: MemoryCloudly = field(factory=lambda: MemoryCloudly({}))
     reconciler: Reconciler = field(init=False)
 
@@ -31,7 +33,7 @@ class Records:
     def renew(self) -> None:
         """Forget what this process knows, as a restart does."""
         options = RenderOptions(base=BaseOptions(services=()))
-        self.reconciler = Reconciler(self.cloudly, SwarmPort(self.bench.engine), render=options)
+        self.reconciler = Reconciler(self.cloudly, self.port(self.bench.engine), render=options)
 
     def service(self, short: str, identity: str | None = None, **data: Any) -> Json:
         """A service record with an image that every node has; without tasks unless told otherwise."""
@@ -93,9 +95,11 @@ def naming_of(action: Any) -> str:
 
 
 @asynccontextmanager
-async def open_records(bench: Bench) -> AsyncIterator[Records]:
+async def open_records(
+    bench: Bench, port: Callable[[Engine], SwarmPort] = SwarmPort
+) -> AsyncIterator[Records]:
     """A cluster of our own, removed in the end."""
-    records = Records(bench)
+    records = Records(bench, port)
     try:
         yield records
     finally:

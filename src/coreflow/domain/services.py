@@ -51,6 +51,7 @@ TASKS_PER_NODE = 1000
 SPEC_LIMIT = 700_000
 """Bytes of a service. Swarm keeps the spec and the previous one in one message of at most 1.5 MiB: a larger service can be
 made and never be changed again (measured on 20.10 and 26.1: 780,000 bytes could be changed, 800,000 not)."""
+_KEY_SHOWN = 80
 _OVERHEAD = 6
 """Bytes that a text takes beside its own."""
 _MOST_BYTES = 12
@@ -340,11 +341,17 @@ def _record_problems(record: ServiceRecord, hosts: tuple[tuple[str, str], ...]) 
         if not key or "=" in key or "\0" in key:
             yield "environment: a variable's name is empty or contains = or a null character"
         elif "\0" in value:
-            yield f"environment.{key} contains a null character"
+            yield f"environment.{_shown(key)} contains a null character"
         elif len(key) + len(value) > WORD_LIMIT // 4 and len(f"{key}={value}".encode()) >= WORD_LIMIT:
-            yield f"environment.{key} has {WORD_LIMIT} bytes or more with its name, which no program can be started with"
+            yield f"environment.{_shown(key)} has {WORD_LIMIT} bytes or more with its name, which no program can be started with"
     if record.health_check is not None:
         yield from health_problems(record.health_check)
+
+
+def _shown(key: str) -> str:
+    """A name that somebody chose, on one line."""
+    text = key if key.isprintable() else key.encode("unicode_escape").decode()
+    return text if len(text) <= _KEY_SHOWN else f"{text[:_KEY_SHOWN]}…"
 
 
 def _port_problems(record: ServiceRecord) -> Iterator[str]:

@@ -291,6 +291,12 @@ def test_variables_that_no_program_can_be_started_with() -> None:
     )
 
 
+def test_names_of_variables_are_shown_on_one_line() -> None:
+    """However a variable is called, the reason is one short line."""
+    (reason,) = reasons({"environment": {"A\n" + "x" * 500: "\0"}})
+    assert reason == f"environment.A\\n{'x' * 77}… contains a null character"
+
+
 def test_a_service_that_could_never_be_changed() -> None:
     """Swarm keeps two specs in one message: what is too large for that is rejected, braces counted as sent."""
     half = {f"A{number}": "x" * 99_000 for number in range(7)}

@@ -17,6 +17,13 @@ from .containers import Context, TemplateError, expanded
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
 _SECRET_NAME = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?")
 _CONSTRAINT_VALUE = re.compile(r"(?i)[a-z0-9:\-_\s\.\*\(\)\?\+\[\]\\^\$\|/]+")
+_HOST = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?P<name>(?:(?P<host>(?:{_HOST}(?:\.{_HOST})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?)/)?{_PART}(?:/{_PART})*)"
+    r"(?::[\w][\w.-]{0,127})?(?:@(?:sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}))?",
+    re.ASCII,
+)
 LEAST_MEMORY = 4 * 1024 * 1024
 LEAST_NANO_CPUS = 1_000_000
 MESSAGE_LIMIT = 1536 * 1024
@@ -42,8 +49,8 @@ def stored_service(spec: Mapping[str, Any], network_id: Callable[[str], str]) ->
         raise invalid("name must be 63 characters or fewer")
     stored["Labels"] = stored.get("Labels") or {}
     template = stored.setdefault("TaskTemplate", {})
-    template["ContainerSpec"] = _container(template.get("ContainerSpec") or {})
     _task_template(template, network_id)
+    template["ContainerSpec"] = _container(template.get("ContainerSpec") or {})
     mode = stored.get("Mode") or {"Replicated": {}}
     if "Replicated" in mode and (mode["Replicated"] or {}).get("Replicas") is None:
         mode = {"Replicated": {"Replicas": 1}}
@@ -104,9 +111,28 @@ def _check_constraint(constraint: str) -> None:
         raise EngineError(500, f"rpc error: code = Unknown desc = value '{value.strip()}' is invalid")
 
 
+def _is_image(reference: str) -> bool:
+    """Whether the engine takes it for the reference of an image (source: distribution's `reference`).
+
+    20.10 counts the host to the 255 characters, takes none with capitals but without a dot, and no IPv6 address; 26.1 does.
+    As 20.10, but for IPv6.
+    """
+    found = _IMAGE.fullmatch(reference)
+    if found is None or re.fullmatch(r"[a-f0-9]{64}", reference):
+        return False
+    name, host = found["name"], found["host"]
+    if host is None or not (set(host) & set(".:[") or host == "localhost"):
+        name = f"docker.io/{name}" if "/" in name else f"docker.io/library/{name}"
+        if name != name.lower():
+            return False
+    return len(name) <= 255
+
+
 def _container(container: Document) -> Document:
     if not container.get("Image"):
         raise invalid("ContainerSpec: image reference must be provided")
+    if not _is_image(container["Image"]):
+        raise invalid(f'ContainerSpec: "{container["Image"]}" is not a valid repository/tag')
     container = _without_empty(container, "Env", "Mounts", "Secrets", "Configs", "Labels", "Command", "Args")
     try:
         sample = expanded(container, Context())
