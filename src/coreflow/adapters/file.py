@@ -50,17 +50,31 @@ class FileCloudly:
 
     The file may be missing, or broken: calls fail until it is there and right, and changes are seen all the same.
     Replace it in one step (write beside it, then rename), since a YAML file that is half there may be a valid one.
+    `learn` is called with the records.
     """
 
-    def __init__(self, path: Path | str, *, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        learn: Callable[[Records], None] = lambda _: None,
+    ) -> None:
         self.path = Path(path)
+        self._learn = learn
         self._poll_seconds = poll_seconds
         self._lock = trio.Lock()
         self._decoder = RecordDecoder()
         self._known: tuple[bytes, Records] | None = None
 
     @classmethod
-    def from_url(cls, url: str, *, poll_seconds: float = POLL_SECONDS) -> "FileCloudly":
+    def from_url(
+        cls,
+        url: str,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        learn: Callable[[Records], None] = lambda _: None,
+    ) -> "FileCloudly":
         """The file that a `file:` URL names by its absolute path, percent-encoded where need be.
 
         Raises Refused when it names none.
@@ -73,7 +87,7 @@ class FileCloudly:
         path = unquote_to_bytes(parts.path)
         if parts.query or parts.fragment or b"\0" in path:
             raise Refused("a cluster file's URL has a path only: write ? as %3F and # as %23")
-        return cls(Path(os.fsdecode(path)), poll_seconds=poll_seconds)
+        return cls(Path(os.fsdecode(path)), poll_seconds=poll_seconds, learn=learn)
 
     async def records(self) -> Records:
         """Read and decode the file. Unchanged content gives the very same object as before.
@@ -81,7 +95,9 @@ class FileCloudly:
         Raises Unavailable when the file cannot be read, and InvalidRecord when its content cannot be used.
         """
         async with self._lock:
-            return await trio.to_thread.run_sync(self._read)
+            records = await trio.to_thread.run_sync(self._read)
+        self._learn(records)
+        return records
 
     def _read(self) -> Records:
         try:

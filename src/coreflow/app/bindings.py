@@ -24,6 +24,7 @@ from coreflow.domain.ports import CloudlyPort
 from coreflow.domain.records import PlatformRecord, Records
 from coreflow.domain.sites import Site, is_ambiguous, site_of_service
 
+from .confidential import Confidential
 from .corestores import Corestores
 from .situation import Situation
 
@@ -62,7 +63,10 @@ class Bindings:
     Where every node has a Corestore of its own, a bound service is provisioned on one node, and kept there.
     """
 
-    def __init__(self, corestores: Corestores | None, cloudly: CloudlyPort) -> None:
+    def __init__(
+        self, corestores: Corestores | None, cloudly: CloudlyPort, known: Confidential | None = None
+    ) -> None:
+        self._known = known or Confidential()
         self._corestores, self._cloudly = corestores, cloudly
         self._sites: dict[ServiceId, Site] = {}
         self._held: dict[str, _Held] = {}
@@ -179,6 +183,7 @@ class Bindings:
             raise
         self._errors.pop(spec.id, None)
         self._held[spec.id] = _Held(spec, site, found)
+        self._known.give(spec.id, found.values)
 
     async def deprovision(self, spec: BindingSpec) -> None:
         """Give it back. Raises Unavailable or Refused."""

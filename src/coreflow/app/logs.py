@@ -9,6 +9,11 @@ from typing import Any
 import structlog
 import trio
 
+from .telling import told_all
+
+_OURS = frozenset({"event", "level", "timestamp", "traceback"})
+"""What no far side has written."""
+
 Tap = Callable[[str, Mapping[str, Any]], None]
 """Takes the level and the event with its facts."""
 _taps: list[Tap] = []
@@ -43,6 +48,14 @@ def _harmless(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMap
     return event
 
 
+def _redacted(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Whatever was not redacted where it came from."""
+    for key, value in event.items():
+        if key not in _OURS:
+            event[key] = told_all(value)
+    return event
+
+
 def _hand_on(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if _taps and trio.lowlevel.in_trio_task():
         for tap in _taps:
@@ -64,6 +77,7 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _redacted,
             _harmless,
             _hand_on,
             renderer,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
-from attrs import evolve, frozen
+from attrs import Factory, evolve, frozen
 
 from coreflow.domain.base import CORESTORE, CORETRAFFIC
 from coreflow.domain.errors import PortError
@@ -33,10 +33,12 @@ from coreflow.domain.ports import (
     ReplicaPort,
 )
 from coreflow.domain.records import GatewayRecord
+from coreflow.domain.redaction import NOTHING_KNOWN, TEXT_LIMIT, Redact
 
 from . import logs
 from .backups import Tools, Unwatched, Watcher
 from .bindings import Bindings
+from .confidential import Confidential
 from .corestores import Corestores
 from .gateways import Gateways, MakeGateway
 from .loop import ActionLog, Kickable, Kicks, Loop, kick_on_changes, kick_on_schedule
@@ -47,6 +49,7 @@ from .replication import Replicator
 from .routing import Router
 from .settings import Settings, travels_in_the_clear
 from .supervise import supervise
+from .telling import redacting
 
 if TYPE_CHECKING:
     from coreflow.adapters.cloudly import NetworkCloudly
@@ -70,6 +73,8 @@ class Ports:
     """Without it, backups have no copies elsewhere."""
     serve: Callable[[Operator], None] | None = None
     """Tells who asks for backups and restores whom to ask."""
+    known: Confidential = Factory(Confidential)
+    """What must not be told: it learns the records, and the adapters ask it."""
 
     def tools(
         self, bindings: Bindings, watcher: Watcher | None = None, restoring: set[Owner] | None = None
@@ -87,18 +92,26 @@ class Ports:
         )
 
 
+def new_confidential(settings: Settings) -> Confidential:
+    """What a process with these settings must not tell, as long as it knows no records."""
+    return Confidential((settings.jumpcode, settings.corestore_api_token))
+
+
 @asynccontextmanager
-async def open_docker(settings: Settings) -> AsyncIterator[DockerPort]:
+async def open_docker(settings: Settings, known: Confidential | None = None) -> AsyncIterator[DockerPort]:
     """The Docker port for the engine that the settings name."""
+    known = known or new_confidential(settings)
     from coreflow.adapters.docker import open_engine
     from coreflow.adapters.swarm.port import SwarmPort
 
     async with open_engine(settings.docker_host) as engine:
-        yield SwarmPort(engine, writer=f"{socket.gethostname()}:{os.getpid()}")
+        yield SwarmPort(engine, writer=f"{socket.gethostname()}:{os.getpid()}", redact=known.redact)
 
 
 @asynccontextmanager
-async def open_cloudly(settings: Settings, records: Path | None = None) -> AsyncIterator[CloudlyPort]:
+async def open_cloudly(
+    settings: Settings, known: Confidential, records: Path | None = None
+) -> AsyncIterator[CloudlyPort]:
     """The source of records: a cluster file, given or named by `CLOUDLY_URL`, or a control plane on the network.
 
     Raises Refused for a URL that names no file. A control plane wants the process to run under `adapters.web.run`.
@@ -106,9 +119,9 @@ async def open_cloudly(settings: Settings, records: Path | None = None) -> Async
     from coreflow.adapters.file import FileCloudly
 
     if records is not None:
-        yield FileCloudly(records)
+        yield FileCloudly(records, learn=known.learn)
     elif settings.needs_network:
-        cloudly = _network_cloudly(settings)
+        cloudly = _network_cloudly(settings, known)
         reporting = logs.tapped(partial(_report, cloudly)) if settings.report_logs else nullcontext()
         with reporting:
             async with trio.open_nursery() as nursery:
@@ -116,10 +129,10 @@ async def open_cloudly(settings: Settings, records: Path | None = None) -> Async
                 yield cloudly
                 nursery.cancel_scope.cancel()
     else:
-        yield FileCloudly.from_url(settings.cloudly_url or "")
+        yield FileCloudly.from_url(settings.cloudly_url or "", learn=known.learn)
 
 
-def _network_cloudly(settings: Settings) -> "NetworkCloudly":
+def _network_cloudly(settings: Settings, known: Confidential) -> "NetworkCloudly":
     from coreflow.adapters.cloudly import ImageLimits, NetworkCloudly
     from coreflow.adapters.typedsocket import Limits
     from coreflow.adapters.web import connect_websocket
@@ -137,6 +150,8 @@ def _network_cloudly(settings: Settings) -> "NetworkCloudly":
         wall_clock=time.time,  # noqa: TID251 - the edge
         limits=limits,
         image_limits=ImageLimits(bytes=settings.image_limit_mb * 1_000_000, seconds=settings.image_timeout),
+        redact=known.redact,
+        learn=known.learn,
     )
 
 
@@ -148,18 +163,24 @@ _MIB = 1024 * 1024
 
 
 @asynccontextmanager
-async def open_ports(settings: Settings, records: Path | None = None) -> AsyncIterator[Ports]:
-    """Open every far side."""
-    async with open_cloudly(settings, records) as cloudly, open_docker(settings) as docker:
+async def open_ports(
+    settings: Settings, records: Path | None = None, known: Confidential | None = None
+) -> AsyncIterator[Ports]:
+    """Open every far side. What `known` holds is told nowhere meanwhile."""
+    known = known or new_confidential(settings)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(redacting(known.redact))
+        cloudly = await stack.enter_async_context(open_cloudly(settings, known, records))
+        docker = await stack.enter_async_context(open_docker(settings, known))
         from coreflow.adapters.corestore import Corestore
 
         is_chosen = "CORESTORE_CONTROL_URL" in settings.sources
         corestores = Corestores(
-            lambda url: Corestore(url, settings.corestore_api_token),
+            lambda url: Corestore(url, settings.corestore_api_token, redact=known.redact),
             settings.corestore_control_url if is_chosen else None,
             is_ours=CORESTORE in settings.render_options.base.services,
         )
-        ports = Ports(cloudly=cloudly, docker=docker, corestores=corestores)
+        ports = Ports(cloudly=cloudly, docker=docker, corestores=corestores, known=known)
         if settings.needs_network and records is None:
             from coreflow.adapters.cloudly import NetworkCloudly
 
@@ -215,10 +236,12 @@ async def running(
     kicks = Kicks()
     async with AsyncExitStack() as stack:
         if ports is None:
-            gate = Gate(settings)
-            coretraffic = await stack.enter_async_context(_serving(settings, gate))
-            opened = await stack.enter_async_context(open_ports(settings))
-            ports = evolve(opened, coretraffic=coretraffic, make_gateway=make_dcrouter)
+            gate, known = Gate(settings), new_confidential(settings)
+            coretraffic = await stack.enter_async_context(_serving(settings, gate, known))
+            opened = await stack.enter_async_context(open_ports(settings, known=known))
+            ports = evolve(
+                opened, coretraffic=coretraffic, make_gateway=partial(make_dcrouter, redact=known.redact)
+            )
             gate.docker = ports.docker
             engine = await stack.enter_async_context(_running(settings, ports, kicks, listener))
             await stack.enter_async_context(_administered(settings, engine))
@@ -302,7 +325,9 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 @asynccontextmanager
-async def _serving(settings: Settings, gate: Gate) -> AsyncIterator[CoretrafficPort | None]:
+async def _serving(
+    settings: Settings, gate: Gate, known: Confidential
+) -> AsyncIterator[CoretrafficPort | None]:
     """The internal server and the proxies that dial it, for as long as the block lasts."""
     from coreflow.adapters.web import is_hosted
 
@@ -314,12 +339,16 @@ async def _serving(settings: Settings, gate: Gate) -> AsyncIterator[CoretrafficP
     from coreflow.adapters.internal import InternalServer
     from coreflow.adapters.typedsocket import Limits
 
+    def clean(text: str, limit: int = TEXT_LIMIT, /) -> str:
+        return coretraffic.clean(text, limit)
+
     server = InternalServer(
         gate.admit,
         on_tags=lambda name, peer: coretraffic.tags_changed(name, peer),
         limits=Limits(message_bytes=settings.message_limit_mb * _MIB),
+        clean=clean,
     )
-    coretraffic = CoretrafficRoutes(server.tagged)
+    coretraffic: CoretrafficRoutes = CoretrafficRoutes(server.tagged, redact=known.redact)
     serve = partial(server.run, settings.listen.host, settings.listen.port)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervise, "internal server", serve)
@@ -350,6 +379,7 @@ async def _running(
         render=settings.render_options,
         plan=settings.plan_options,
         listener=listener or ActionLog(),
+        known=ports.known,
         settle_seconds=settings.settle_seconds,
     )
     loop = Loop(
@@ -432,13 +462,15 @@ class Routing:
             self.router.refresh()
 
 
-def make_dcrouter(record: GatewayRecord, cluster: ClusterId) -> GatewayPort:
+def make_dcrouter(
+    record: GatewayRecord, cluster: ClusterId, *, redact: Redact = NOTHING_KNOWN.redact
+) -> GatewayPort:
     """The port of the gateway that a record describes."""
     from coreflow.adapters.dcrouter import Dcrouter
 
     if travels_in_the_clear(record.url):
         log.warning("gateway", reason="its url is not encrypted: the token and all keys travel in the clear")
-    return Dcrouter(record.url, record.api_token or "", cluster)
+    return Dcrouter(record.url, record.api_token or "", cluster, redact=redact)
 
 
 async def run_daemon(settings: Settings) -> None:

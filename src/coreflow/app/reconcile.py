@@ -51,6 +51,7 @@ from coreflow.domain.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
 from coreflow.quiet import LARGE_CLUSTER, quiet
 
 from .bindings import Bindings
+from .confidential import Confidential
 from .corestores import Corestores
 from .lookups import LookUps
 from .situation import Situation
@@ -174,11 +175,13 @@ class Reconciler:
         listener: Listener | None = None,
         settle_seconds: float = SETTLE_SECONDS,
         jitter: Callable[[float, float], float] = random.uniform,
+        known: Confidential | None = None,
     ) -> None:
         """`settle_seconds` is how long tasks must have run for a service to count as done."""
         self._cloudly, self._docker = cloudly, docker
         self._look_ups = LookUps(docker)
-        self.bindings = Bindings(corestores, cloudly)
+        self._known = known or Confidential()
+        self.bindings = Bindings(corestores, cloudly, self._known)
         self.restoring: set[Owner] = set()
         """Services that somebody in this process is about to restore."""
         self._renderer = Renderer(render or RenderOptions())
@@ -256,7 +259,8 @@ class Reconciler:
             nursery.start_soon(observe)
         if errors:
             raise errors.get("records") or errors["observed"]
-        return records[0], observed[0]
+        self._known.learn(records[0])
+        return records[0], self._known.observed(observed[0])
 
     async def run_pass(
         self, *, refresh: bool = False, retry_failed: bool = False
@@ -320,7 +324,7 @@ class Reconciler:
         while trio.current_time() < deadline:
             await self._sleep(deadline)
             try:
-                services, tasks = await self._docker.progress()
+                services, tasks = self._known.seen(*await self._docker.progress())
             except Unavailable:
                 continue
             now = self._docker.clock()

@@ -62,6 +62,8 @@ class ImageLimits:
 class NetworkCloudly:
     """Follows one Cloudly. `run` has to run for anything to happen. `redact`: see `Link`.
 
+    `learn` is called with the records.
+
     While Cloudly is away, `records` goes on giving the last ones.
     """
 
@@ -76,7 +78,9 @@ class NetworkCloudly:
         timing: Timing | None = None,
         image_limits: ImageLimits | None = None,
         redact: Redact = NOTHING_KNOWN.redact,
+        learn: Callable[[Records], None] = lambda _: None,
     ) -> None:
+        self._learn = learn
         self._wall_clock = wall_clock
         self._image_limits = image_limits or ImageLimits()
         self._notices = Notices()
@@ -145,6 +149,7 @@ class NetworkCloudly:
             log.debug("going on with the last records", reason=str(exc))
             return known
         self._strikes = 0
+        self._learn(records)
         return records
 
     @asynccontextmanager

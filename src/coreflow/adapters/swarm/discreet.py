@@ -9,6 +9,7 @@ knows besides.
 import base64
 import binascii
 import re
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -24,13 +25,26 @@ Json = Mapping[str, Any]
 
 TEXT_LIMIT = 2_000
 """Characters of an error that are kept: what it means may stand at its end."""
+_KEPT = 20_000
+"""Tasks and services whose texts are remembered."""
 _FIXED = re.compile(
     r"|started|starting|preparing|prepared|ready|accepted|assigned|finished|shutdown|created|removed"
     r"|task: non-zero exit \(\d+\)|No such container: [0-9a-z.-]+"
     r"|pending task scheduling|scheduler assigned task to node|set to run by orchestrator"
     r"|scheduler confirmed task can run on preassigned node"
+    r"|(?:update|rollback) (?:completed|in progress)"
+    r"|update (?:paused|rolled back) due to failure or early termination of task [0-9a-z]+"
 )
-"""Texts of tasks that quote nothing: most are these, and there are very many tasks."""
+"""Texts of tasks and roll-outs that quote nothing: most are these, and there are very many."""
+
+
+class _Newest(OrderedDict[str, tuple[Json | None, Json]]):
+    """The newest of very many."""
+
+    def __setitem__(self, key: str, value: tuple[Json | None, Json]) -> None:
+        super().__setitem__(key, value)
+        if len(self) > _KEPT:
+            self.popitem(last=False)
 
 
 class Discreet:
@@ -38,8 +52,8 @@ class Discreet:
 
     def __init__(self, engine: Engine, redact: Redact = NOTHING_KNOWN.redact) -> None:
         self._engine, self._redact = engine, redact
-        self._told: dict[str, tuple[Json, Json]] = {}
-        """By task, what it said of itself, and what may be told of that."""
+        self._told = _Newest()
+        """By task or service, what it said of itself, and what may be told of that."""
 
     async def _asked(self, call: Awaitable[T], known: Redactor = NOTHING_KNOWN) -> T:
         try:
@@ -82,10 +96,7 @@ class Discreet:
 
     async def list_tasks(self) -> Sequence[Document]:
         """See `Engine`."""
-        tasks = [self._task(document) for document in await self._asked(self._engine.list_tasks())]
-        present = {document["ID"] for document in tasks}
-        self._told = {identity: told for identity, told in self._told.items() if identity in present}
-        return tasks
+        return [self._task(document) for document in await self._asked(self._engine.list_tasks())]
 
     async def list_secrets(self) -> Sequence[Document]:
         """See `Engine`."""
@@ -169,22 +180,26 @@ class Discreet:
 
     def _service(self, document: Document) -> Document:
         status = document.get("UpdateStatus") or {}
-        if not status.get("Message"):
-            return document
-        known = Redactor(values=_values((document.get("Spec") or {}).get("TaskTemplate") or {}))
-        return {**document, "UpdateStatus": {**status, "Message": self._clean(status["Message"], known)}}
+        spec = (document.get("Spec") or {}).get("TaskTemplate") or {}
+        return (
+            {**document, "UpdateStatus": self._status(document["ID"], status, spec)} if status else document
+        )
 
     def _task(self, document: Document) -> Document:
-        status = document.get("Status") or {}
-        texts = {member: status.get(member) or "" for member in ("Err", "Message")}
-        if all(_FIXED.fullmatch(text) for text in texts.values()):
-            return document
-        said, told = self._told.get(document["ID"], (None, {}))
-        if said != texts:
-            known = Redactor(values=_values(document.get("Spec") or {}))
-            told = {member: self._clean(text, known) for member, text in texts.items()}
-            self._told[document["ID"]] = texts, told
-        return {**document, "Status": {**status, **told}}
+        status = self._status(document["ID"], document.get("Status") or {}, document.get("Spec") or {})
+        return {**document, "Status": status}
+
+    def _status(self, identity: str, status: Json, spec: Json) -> Json:
+        """A status whose texts may be told. The same is seen in every look, and looked through once."""
+        said = {member: status[member] for member in ("Err", "Message") if status.get(member)}
+        if all(_FIXED.fullmatch(text) for text in said.values()):
+            return status
+        before, told = self._told.get(identity, (None, {}))
+        if before != said:
+            known = Redactor(values=_values(spec))
+            told = {member: self._clean(text, known) for member, text in said.items()}
+            self._told[identity] = said, told
+        return {**status, **told}
 
 
 # --- what requests and tasks hold

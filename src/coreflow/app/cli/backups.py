@@ -265,7 +265,7 @@ async def _at_work(records: Path | None, output: Format) -> AsyncIterator[_Work]
     console = Console(highlight=False)
     async with open_ports(settings, records) as ports:
         with _watching(console, output) as watcher:
-            tools = ports.tools(Bindings(ports.corestores, ports.cloudly), watcher)
+            tools = ports.tools(Bindings(ports.corestores, ports.cloudly, ports.known), watcher)
             operations = Operations(tools, holder=f"command-{uuid.uuid4().hex[:12]}", finish_orphans=False)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(operations.run)

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from coreflow.app.cli import present
 from coreflow.app.cli.running import NO_RECORDS, problems_of, run, warn
-from coreflow.app.main import open_cloudly, open_docker
+from coreflow.app.confidential import Confidential
+from coreflow.app.main import new_confidential, open_cloudly, open_docker
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.domain.desired import Renderer, RenderOptions
 from coreflow.domain.errors import CoreflowError, PortError
@@ -62,7 +63,11 @@ def check(
         settings = _settings(os.environ, records, found.append)
         if settings is not None:
             print_settings(console, settings)
-            async with open_docker(settings) as docker, _cloudly(settings, records, found.append) as cloudly:
+            known = new_confidential(settings)
+            async with (
+                open_docker(settings, known) as docker,
+                _cloudly(settings, known, records, found.append) as cloudly,
+            ):
                 await examine(cloudly, docker, settings.docker_host, settings.render_options, found.append)
         print_findings(console, found)
         return 0 if all(finding.ok for finding in found) else 1
@@ -89,7 +94,9 @@ def _settings(environ: Mapping[str, str], records: Path | None, tell: Tell) -> S
 
 
 @asynccontextmanager
-async def _cloudly(settings: Settings, records: Path | None, tell: Tell) -> AsyncIterator[CloudlyPort | None]:
+async def _cloudly(
+    settings: Settings, known: Confidential, records: Path | None, tell: Tell
+) -> AsyncIterator[CloudlyPort | None]:
     if records is None and (
         settings.cloudly_url is None or (settings.needs_network and not settings.jumpcode)
     ):
@@ -98,7 +105,7 @@ async def _cloudly(settings: Settings, records: Path | None, tell: Tell) -> Asyn
     async with AsyncExitStack() as stack:
         cloudly = None
         try:
-            cloudly = await stack.enter_async_context(open_cloudly(settings, records))
+            cloudly = await stack.enter_async_context(open_cloudly(settings, known, records))
         except CoreflowError as exc:
             tell(Finding(ok=False, what="records", name="", text=str(exc), hint=NO_RECORDS))
         yield cloudly

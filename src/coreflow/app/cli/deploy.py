@@ -61,7 +61,7 @@ def plan(
         options = attrs.evolve(settings.plan_options, retry_failed=retry_failed)
         async with open_ports(settings, records) as ports:
             situation = await _reconciler(ports, settings, options).look(refresh=refresh)
-        show_plan(situation, format, confirm=_apply_command(records))
+            show_plan(situation, format, confirm=_apply_command(records))
         return plan_status(situation, detailed=detailed_exitcode)
 
     return run(command, format)
@@ -91,7 +91,7 @@ def apply(
             with listening(console, format) as listener:
                 reconciler = _reconciler(ports, settings, options, listener)
                 settlement = await reconciler.deploy(timeout=timeout, refresh=refresh)
-        show_settlement(settlement, format, console, confirm=_apply_command(records))
+            show_settlement(settlement, format, console, confirm=_apply_command(records))
         return 0 if settlement.is_settled else 1
 
     return run(command, format, hosted=True)
@@ -120,6 +120,7 @@ def _reconciler(
         render=settings.render_options,
         plan=options,
         listener=listener,
+        known=ports.known,
         settle_seconds=settings.settle_seconds,
     )
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from coreflow.app.reconcile import Settlement
 from coreflow.app.situation import Situation
+from coreflow.app.telling import told
 from coreflow.domain.convergence import Verdict
 from coreflow.domain.plan import (
     Action,
@@ -421,7 +422,7 @@ class Layout:
             name = clean(row.name)
             head.append(name + " " * (self.name - cell_len(name)) + _GAP, style=style or "bold")
             indent += self.name + len(_GAP)
-        reason = Text(clean(row.reason), style=style)
+        reason = Text(clean(told(row.reason)), style=style)
         if self.width is None:
             yield head.append_text(reason)
             return
@@ -449,25 +450,27 @@ def plan_json(situation: Situation) -> Json:
         "actions": [_action_json(step) for step in plan.steps],
         "kept": plan.kept,
         "waits": [
-            {"name": wait.name, "unit": wait.unit, "reason": wait.reason, "until": _moment(wait.until)}
+            {"name": wait.name, "unit": wait.unit, "reason": told(wait.reason), "until": _moment(wait.until)}
             for wait in plan.waits
         ],
-        "failures": [{"name": f.name, "unit": f.unit, "reason": f.reason} for f in plan.failures],
+        "failures": [{"name": f.name, "unit": f.unit, "reason": told(f.reason)} for f in plan.failures],
         "rejected": [
-            {"name": r.name, "unit": r.unit, "reasons": list(r.reasons), "held": r.held}
+            {"name": r.name, "unit": r.unit, "reasons": list(map(told, r.reasons)), "held": r.held}
             for r in plan.rejections
         ],
-        "contested": [{"name": c.name, "unit": c.unit, "by": c.by, "times": c.times} for c in plan.contests],
+        "contested": [
+            {"name": c.name, "unit": c.unit, "by": told(c.by), "times": c.times} for c in plan.contests
+        ],
         "crash_looping": [
             {
                 "name": verdict.service,
                 "times": verdict.crashes,
                 "since": _moment(verdict.crashing_since),
-                "error": verdict.error,
+                "error": told(verdict.error),
             }
             for verdict in situation.crash_loops
         ],
-        "notes": [{"name": note.name, "unit": note.unit, "text": note.text} for note in plan.notes],
+        "notes": [{"name": note.name, "unit": note.unit, "text": told(note.text)} for note in plan.notes],
         "refusal": None
         if refusal is None
         else {"names": list(refusal.names), "owned": refusal.owned, "token": refusal.token},
@@ -489,7 +492,7 @@ def _action_json(step: Step) -> Json:
         "name": name_of(action),
         "owner": owner_of(action),
         "stage": str(stage_of(action)),
-        "reason": action.reason,
+        "reason": told(action.reason),
     }
 
 
@@ -498,7 +501,7 @@ def settlement_json(settlement: Settlement) -> Json:
     return {
         **plan_json(settlement.last),
         "outcomes": [
-            {**_action_json(outcome.step), "status": outcome.status, "detail": outcome.detail}
+            {**_action_json(outcome.step), "status": outcome.status, "detail": told(outcome.detail)}
             for report in settlement.reports
             for outcome in report.outcomes
         ],
@@ -508,7 +511,7 @@ def settlement_json(settlement: Settlement) -> Json:
                 "running": verdict.running,
                 "wanted": verdict.wanted,
                 "state": state_of(verdict),
-                "detail": verdict.detail,
+                "detail": told(verdict.detail),
             }
             for verdict in settlement.verdicts.values()
         ],

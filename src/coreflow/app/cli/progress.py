@@ -13,6 +13,7 @@ from rich.text import Text
 from coreflow.app.cli import present
 from coreflow.app.cli.running import Format
 from coreflow.app.reconcile import Listener, Quiet
+from coreflow.app.telling import told
 from coreflow.domain.convergence import Verdict
 from coreflow.domain.plan import Plan
 from coreflow.domain.report import Outcome
@@ -116,7 +117,7 @@ class Board(Lines):
                 Text("  ").append_text(self._frame(console)),
                 Text(present.clean(verdict.service)),
                 Text(f"{verdict.running} of {verdict.wanted} ready"),
-                Text(present.clean(present.detail_of(verdict)), style="dim"),
+                Text(present.clean(told(present.detail_of(verdict))), style="dim"),
             )
         yield table
         if len(open_ones) > room:

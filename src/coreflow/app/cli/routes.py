@@ -123,11 +123,13 @@ class View:
 
 async def _look(settings: Settings, records: Path | None) -> View:
     async with open_ports(settings, records) as ports:
-        reconciler = Reconciler(ports.cloudly, ports.docker, render=settings.render_options)
+        reconciler = Reconciler(
+            ports.cloudly, ports.docker, render=settings.render_options, known=ports.known
+        )
         situation = await reconciler.look()
         record = situation.records.gateway
         gateway = (
-            make_dcrouter(record, situation.desired.cluster)
+            make_dcrouter(record, situation.desired.cluster, redact=ports.known.redact)
             if record is not None and record.enabled
             else None
         )

@@ -15,6 +15,7 @@ import trio
 from coreflow.app import logs
 from coreflow.app.cli.present import clean
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
+from coreflow.app.telling import told
 from coreflow.domain.errors import CoreflowError, InvalidRecord
 
 PACKAGE = Path(__file__).parents[2]
@@ -148,11 +149,11 @@ def problems_of(exc: BaseException) -> list[str]:
     """Everything that an error says, one line each. Of a bug only its kind and place: its text could quote a value."""
     match exc:
         case InvalidRecord():
-            return [str(problem) for problem in exc.problems]
+            return [told(str(problem)) for problem in exc.problems]
         case InvalidSetting():
             return list(exc.problems)
         case CoreflowError():
-            return [str(exc)]
+            return [told(str(exc))]
     frames = [Path(frame.filename) for frame in traceback.extract_tb(exc.__traceback__)]
     numbers = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__)]
     ours = [
