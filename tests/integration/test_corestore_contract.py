@@ -3,6 +3,8 @@
 The stand-in answers in several shapes. What only the adapter, or only memory, does stands below the suite.
 """
 
+import base64
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -608,6 +610,11 @@ QUOTES = (
     'config has "pa/ss wörd\\ncanary-of-config" or pa%2Fss%20w%C3%B6rd%0Acanary-of-config',
     f"made {GIVEN} already",
     "cannot reach mongodb://user:canary@host:1/db nor http://us@er:can/ary@host",
+    *(base64.b64encode(f"{'.' * n}{TOKEN} {WORD} {GIVEN}".encode()).decode() for n in range(3)),
+    json.dumps(json.dumps({"config": WORD, "env": GIVEN, "token": TOKEN})),
+    "".join(f"%{byte:02x}" for byte in f"{TOKEN} {WORD} {GIVEN}".encode()),
+    base64.b64encode(f'{{"password": "{GIVEN}"}}'.encode()).decode()[:30],
+    WORD.encode().hex(),
 )
 WAYS = (
     "not ok",

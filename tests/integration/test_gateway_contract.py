@@ -3,6 +3,8 @@
 The stand-in lists routes in several shapes. What only the adapter does stands below the suite.
 """
 
+import base64
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -769,6 +771,11 @@ QUOTES = (
     f"{TOKEN}{TOKEN} {KEY}",
     "x" * 495 + TOKEN,
     "x" * 9_990 + TOKEN,
+    *(base64.b64encode(f"{'.' * n}{TOKEN} {KEY}".encode()).decode() for n in range(3)),
+    json.dumps(json.dumps({"token": TOKEN, "key": KEY})),
+    "".join(f"%{byte:02x}" for byte in f"{TOKEN} {KEY}".encode()),
+    base64.b64encode(TOKEN.encode()).decode()[:20],
+    TOKEN.encode().hex(),
 )
 
 

@@ -159,7 +159,7 @@ class CoretrafficRoutes:
         proxy.has, proxy.said = version, ""
 
     def _failed(self, proxy: _Proxy, exc: CoreflowError) -> None:
-        text = str(exc)
+        text = self.clean(str(exc))
         if text != proxy.said and not proxy.peer.ended.is_set():
             hint = {"advice": "is it in another mode, or too old?"} if isinstance(exc, Refused) else {}
             log.warning("routes not taken", peer=proxy.peer.address, reason=text, **hint)
