@@ -14,6 +14,7 @@ same object, so that the steps behind it can recognise unchanged records by iden
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from types import NoneType, UnionType
 from typing import Any, Generic, NewType, Protocol, TypeGuard, TypeVar, Union, get_args, get_origin
@@ -24,7 +25,7 @@ import orjson
 from cattrs.gen import make_dict_structure_fn, override
 
 from .errors import InvalidRecord, Problem
-from .ids import ServiceId
+from .ids import ServiceId, id_problem
 from .records import (
     BindingRecord,
     CertificateRecord,
@@ -43,6 +44,7 @@ from .records import (
     SecretGroupRecord,
     ServiceRecord,
 )
+from .salvage import Salvaged, salvage
 
 T = TypeVar("T")
 
@@ -64,6 +66,9 @@ _ENVELOPED: tuple[type, ...] = (
     ServiceRecord,
 )
 """Records that travel as `{id, data: {...}}`."""
+
+_WITH_ID = frozenset(_ENVELOPED) - {NodeRecord}
+"""Records whose ids mark something or are referred to."""
 
 _TYPE_NAMES: dict[type, str] = {
     str: "text",
@@ -137,6 +142,16 @@ def _text(value: Any, _: Any = None) -> str:
 def _printable(text: str) -> str:
     """The text with what UTF-8 cannot spell (and JSON can: half a surrogate pair) escaped."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def _id(value: Any, _: Any = None, *, of_service: bool = False) -> str:
+    text = _text(value)
+    if (problem := id_problem(text, of_service=of_service)) is not None:
+        raise _Wrong(problem)
+    return text
+
+
+_service_id = partial(_id, of_service=True)
 
 
 def _truth(value: Any, _: Any) -> bool:
@@ -305,6 +320,8 @@ _RESPELLED = {*_ENVELOPED, DomainRecord, Ports, HealthCheckRecord}
 def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
     attrs.resolve_types(kind)
     names: dict[str, Any] = {a.name: override(rename=_wire_name(a.name)) for a in attrs.fields(kind)}
+    if kind in _WITH_ID:
+        names["id"] = override(struct_hook=_service_id if kind is ServiceRecord else _id)
     base: Callable[[Any, Any], Any] = make_dict_structure_fn(
         kind, converter, _cattrs_detailed_validation=True, **names
     )
@@ -653,12 +670,30 @@ def _rejected(label: str, raw: object, exc: InvalidRecord) -> RejectedRecord:
     if type(raw) is dict:
         data = raw["data"] if type(raw.get("data")) is dict else raw
         identity, name = raw.get("id"), data.get("name")
+    is_service = label == "service"
     return RejectedRecord(
         kind=label,
-        id=identity if _is_text(identity) else None,
+        id=identity if _is_text(identity) and id_problem(identity, of_service=is_service) is None else None,
         name=name if _is_text(name) else None,
         reasons=tuple(map(str, exc.problems)),
+        salvaged=_salvaged(raw) if is_service else None,
     )
+
+
+_PLACEHOLDERS = {"id": "unread", "name": "unread"}
+
+
+def _salvaged(raw: object) -> Salvaged[ServiceRecord] | None:
+    """What can be read of a service that cannot be decoded as a whole."""
+    if type(raw) is not dict:
+        return None
+    data = raw["data"] if type(raw.get("data")) is dict else raw
+    flat = {key: value for key, value in data.items() if key not in {"id", "data"} and value is not None}
+    return salvage({**flat, "id": raw.get("id")}, _decode_service, _PLACEHOLDERS)
+
+
+def _decode_service(raw: object) -> ServiceRecord:
+    return decode(raw, ServiceRecord, "")
 
 
 def _is_text(value: object) -> TypeGuard[str]:

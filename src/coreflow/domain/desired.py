@@ -32,6 +32,7 @@ from .images import (
 from .observed import Observed
 from .records import Records, SecretBundleRecord, SecretGroupRecord, ServiceRecord
 from .routes import HostClaim
+from .salvage import Salvaged
 from .secrets import Layer, flatten, matches
 from .services import (
     WORKLOAD,
@@ -44,10 +45,12 @@ from .services import (
     render_workload,
     replicas,
     unsuited_note,
+    value_problems,
 )
 from .specs import ImageSpec, Mount, NetworkSpec, Platform, SecretSpec, ServiceSpec
 from .volumes import DEFAULT_DRIVER, LOCAL_DRIVER, is_spelt_otherwise
 
+_IMAGE_FIELDS = ("imageId", "imageVersion", "registryTarget")
 Unit = str
 """What fails and is held together: the id of a service record, or one base service (`base/corelog`)."""
 
@@ -320,8 +323,10 @@ class Renderer:
             problems += exc.reasons
         layers = tuple(work.layers(service, problems))
         if problems or source is None:
-            raise Rejected(*problems)
+            raise Rejected(*problems, *value_problems(service))
         if held is not None:
+            if wrong := value_problems(service):
+                raise Rejected(*wrong)
             raise _Held(held)
         if service.id in bound.missing:
             raise _Unbound(bound.missing[service.id])
@@ -434,7 +439,8 @@ class _Work:
         self._all_groups = tuple(records.secret_groups.values())
         for rejected in records.rejected:
             if rejected.kind == "service":
-                self._reject_undecoded(rejected.id, rejected.name, rejected.reasons)
+                reasons = (*rejected.reasons, *self._other_reasons(rejected.salvaged))
+                self._reject_undecoded(rejected.id, rejected.name, reasons)
             else:
                 self.notes.append(
                     Note(
@@ -450,6 +456,20 @@ class _Work:
             self.prune = False
             if name is not None:
                 self.held_names.add(name)
+
+    def _other_reasons(self, salvaged: Salvaged[ServiceRecord] | None) -> tuple[str, ...]:
+        """What else is wrong with a service that cannot be decoded, as far as it can be read."""
+        if salvaged is None or not is_workload(salvaged.record) or "serviceCategory" in salvaged.unread:
+            return ()
+        found: list[str] = []
+        tuple(self.layers(salvaged.record, found))
+        found += value_problems(salvaged.record)
+        if not any(path.startswith(_IMAGE_FIELDS) for path in salvaged.unread):
+            try:
+                image_source(salvaged.record, self.records)
+            except Rejected as exc:
+                found = [*exc.reasons, *found]
+        return salvaged.reasons(found)
 
     def hold(self, unit: Unit) -> None:
         self.held.add(unit)

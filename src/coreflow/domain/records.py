@@ -11,6 +11,7 @@ from attrs import Factory, field, frozen
 
 from .errors import InvalidRecord, Problem, Refused
 from .ids import BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
+from .salvage import Salvaged
 
 
 @frozen(kw_only=True)
@@ -289,6 +290,8 @@ class RejectedRecord:
     id: str | None
     name: str | None
     reasons: tuple[str, ...]
+    salvaged: Salvaged[ServiceRecord] | None = field(default=None, repr=False)
+    """What of a service could be read, so that it can be checked as well."""
 
 
 @frozen(kw_only=True)

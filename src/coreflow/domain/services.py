@@ -172,6 +172,17 @@ def render_workload(given: Ingredients) -> Rendered:
     )
 
 
+def value_problems(record: ServiceRecord) -> list[str]:
+    """Everything that is wrong with a record by itself, whatever its image and its secrets are."""
+    limit, reserved = limits(record.resources), reservations(record.resources)
+    problems = [*_record_problems(record, tuple(host_names(record))), *_resource_problems(limit, reserved)]
+    try:
+        make_mounts(record)
+    except Rejected as exc:
+        problems += exc.reasons
+    return problems
+
+
 def _checked(given: Ingredients, problems: list[str]) -> tuple[tuple[Mount, ...], Payload | None]:
     """The parts that can fail, all tried before any reason is raised; `problems` are those known already."""
     mounts: tuple[Mount, ...] = ()
