@@ -25,6 +25,7 @@ import orjson
 from cattrs.gen import make_dict_structure_fn, override
 
 from .errors import InvalidRecord, Problem
+from .hosts import canonical_host
 from .ids import ServiceId, id_problem
 from .records import (
     BindingRecord,
@@ -650,18 +651,29 @@ def _certificates(raw: object, rejected: list[RejectedRecord]) -> dict[str, Cert
         reason = str(Problem("$.certificates", _expected(dict, raw)))
         rejected.append(RejectedRecord(kind="certificate", id=None, name=None, reasons=(reason,)))
         return {}
+    spellings: dict[str, list[str]] = {}
+    for key, item in raw.items():
+        if item is not None:
+            spellings.setdefault(canonical_host(_printable(str(key))), []).append(key)
     decoded: dict[str, CertificateRecord] = {}
-    for host, item in raw.items():
-        if item is None:
-            continue
+    for host, keys in spellings.items():
         try:
-            decoded[str(host)] = decode(item, CertificateRecord, f"$.certificates.{_printable(str(host))}")
+            decoded[host] = _certificate(raw, keys)
         except InvalidRecord as exc:
             reasons = tuple(map(str, exc.problems))
-            rejected.append(
-                RejectedRecord(kind="certificate", id=_printable(str(host)), name=None, reasons=reasons)
-            )
+            rejected.append(RejectedRecord(kind="certificate", id=host, name=None, reasons=reasons))
     return decoded
+
+
+def _certificate(raw: Mapping[Any, Any], keys: list[Any]) -> CertificateRecord:
+    """The certificate under one host name, of which there must be one spelling only. Raises InvalidRecord."""
+    names = [_printable(str(key)) for key in keys]
+    if len(names) > 1:
+        others = (f"the same host name as {' and '.join(n for n in names if n != name)}" for name in names)
+        raise InvalidRecord(
+            *(Problem(f"$.certificates.{n}", text) for n, text in zip(names, others, strict=True))
+        )
+    return decode(raw[keys[0]], CertificateRecord, f"$.certificates.{names[0]}")
 
 
 def _rejected(label: str, raw: object, exc: InvalidRecord) -> RejectedRecord:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from attrs import frozen
 
+from .hosts import canonical_host
 from .ids import ClusterId
 
 TlsMode = Literal["passthrough", "terminate-and-reencrypt"]
@@ -83,22 +84,17 @@ def cluster_of(route: GatewayRoute) -> ClusterId | None:
 def wanted_routes(
     cluster: ClusterId, hosts: Iterable[str], target_host: str, target_port: int, tls_mode: TlsMode
 ) -> tuple[GatewayRoute, ...]:
-    """One route per host. Names are written as a gateway's are compared: in lower case, without a final dot."""
+    """One route per host. Names are written as a gateway's are compared."""
     return tuple(
         GatewayRoute(
             name=route_name(cluster, host),
             host=host,
-            target_host=normal_host(target_host),
+            target_host=canonical_host(target_host),
             target_port=target_port,
             tls_mode=tls_mode,
         )
-        for host in sorted(set(map(normal_host, hosts)))
+        for host in sorted(set(map(canonical_host, hosts)))
     )
-
-
-def normal_host(host: str) -> str:
-    """A host name as it is compared."""
-    return host.strip().rstrip(".").lower()
 
 
 def plan_gateway(

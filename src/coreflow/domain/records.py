@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from attrs import Factory, field, frozen
 
 from .errors import InvalidRecord, Problem, Refused
+from .hosts import canonical_host
 from .ids import BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
 from .salvage import Salvaged
 
@@ -309,18 +310,23 @@ class Records:
     """Services with a binding that cannot be read. None among them: nobody knows whose it is."""
     gateway: GatewayRecord | None = None
     certificates: Mapping[str, CertificateRecord] = field(factory=dict)
+    """By host name in its canonical spelling."""
     rejected: tuple[RejectedRecord, ...] = ()
 
 
 def certificate_in(records: Records, domain: str) -> CertificateRecord:
-    """The certificate that records hold for a host name.
+    """The certificate that records hold for a host name, or for all names beside it (`*.example.com`).
 
     Raises Refused when there is none, and InvalidRecord when it could not be decoded.
     """
-    found = records.certificates.get(domain)
-    if found is not None:
-        return found
-    for rejected in records.rejected:
-        if rejected.kind == "certificate" and rejected.id == domain:
-            raise InvalidRecord(*(Problem(f"$.certificates.{domain}", reason) for reason in rejected.reasons))
+    host = canonical_host(domain)
+    for name in (host, f"*.{host.partition('.')[2]}"):
+        found = records.certificates.get(name)
+        if found is not None:
+            return found
+        for rejected in records.rejected:
+            if rejected.kind == "certificate" and rejected.id == name:
+                raise InvalidRecord(
+                    *(Problem(f"$.certificates.{name}", reason) for reason in rejected.reasons)
+                )
     raise Refused(f"certificate of {domain}: there is none")

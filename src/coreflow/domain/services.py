@@ -5,13 +5,13 @@ which names the very objects it depends on: two equal sets of ingredients give e
 the result while all ingredients are the same objects.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
 from . import naming
 from .health import WORD_LIMIT, health_check, health_problems
+from .hosts import canonical_host, host_problem, is_port, port_in
 from .ids import ClusterId, NodeId, Owner
 from .images import ArchiveImage, RegistryImage, Rejected, pinned
 from .records import RegistryLogin, Resources, ServiceRecord
@@ -59,9 +59,6 @@ _MOST_BYTES = 12
 BEYOND = 2**63
 """The first number that the engine cannot hold."""
 SECRET_FILE = "secret.json"
-_HOST_NAME = re.compile(
-    r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-)
 
 
 @frozen(kw_only=True)
@@ -125,15 +122,7 @@ def render_workload(given: Ingredients) -> Rendered:
     Raises Rejected with every reason found.
     """
     record, owner = given.service, Owner(given.service.id)
-    hosts = tuple(host_names(record))
-    mounts, payload = _checked(
-        given,
-        [
-            *_record_problems(record, hosts),
-            *_resource_problems(record.resources),
-            *_room_problems(given),
-        ],
-    )
+    mounts, payload = _checked(given)
     secret = _secret(given, payload)
     order = "stop-first" if holds_node_data(mounts) else "start-first"
     body = ServiceBody(
@@ -174,23 +163,29 @@ def render_workload(given: Ingredients) -> Rendered:
 
 def value_problems(record: ServiceRecord) -> list[str]:
     """Everything that is wrong with a record by itself, whatever its image and its secrets are."""
-    limit, reserved = limits(record.resources), reservations(record.resources)
-    problems = [*_record_problems(record, tuple(host_names(record))), *_resource_problems(limit, reserved)]
-    try:
-        make_mounts(record)
-    except Rejected as exc:
-        problems += exc.reasons
-    return problems
+    return _own_parts(record)[1]
 
 
-def _checked(given: Ingredients, problems: list[str]) -> tuple[tuple[Mount, ...], Payload | None]:
-    """The parts that can fail, all tried before any reason is raised; `problems` are those known already."""
+def _own_parts(record: ServiceRecord, spelt: tuple[Mount, ...] = ()) -> tuple[tuple[Mount, ...], list[str]]:
+    """The mounts, none where they cannot be made, and everything that is wrong with the record by itself."""
+    problems = [*_record_problems(record, tuple(host_names(record))), *_resource_problems(record.resources)]
     mounts: tuple[Mount, ...] = ()
-    payload = None
     try:
-        mounts = make_mounts(given.service, given.spelt)
+        mounts = make_mounts(record, spelt)
     except Rejected as exc:
         problems += exc.reasons
+    if (size := _size(record, mounts)) > SPEC_LIMIT:
+        problems.append(
+            f"environment, volumes and healthCheck have {size} bytes in all; Swarm can change no service of more than {SPEC_LIMIT}"
+        )
+    return mounts, problems
+
+
+def _checked(given: Ingredients) -> tuple[tuple[Mount, ...], Payload | None]:
+    """The parts that can fail, all tried before any reason is raised."""
+    mounts, problems = _own_parts(given.service, given.spelt)
+    problems += _room_problems(given)
+    payload = None
     if given.layers or given.provisioned:
         try:
             payload = make_payload(given.layers, given.provisioned or {})
@@ -198,10 +193,6 @@ def _checked(given: Ingredients, problems: list[str]) -> tuple[tuple[Mount, ...]
             problems += exc.reasons
         except TypeError:  # the encoder's complaint quotes nothing, but says nothing either
             problems.append("a secret value is not valid Unicode text")
-    if (size := _size(given.service, mounts)) > SPEC_LIMIT:
-        problems.append(
-            f"environment, volumes and healthCheck have {size} bytes in all; Swarm can change no service of more than {SPEC_LIMIT}"
-        )
     if problems:
         raise Rejected(*problems)
     return mounts, payload
@@ -305,13 +296,13 @@ def reservations(resources: Resources | None) -> Limits:
 
 
 def host_names(record: ServiceRecord) -> Iterator[tuple[str, str]]:
-    """Every host name that leads to this service, normalised, with the field that says so."""
+    """Every host name that leads to this service, in its canonical spelling, with the field that says so."""
     for index, domain in enumerate(record.domains):
         if domain.protocol != "ssh":
-            yield domain.name.strip().rstrip(".").lower(), f"domains[{index}].name"
+            yield canonical_host(domain.name), f"domains[{index}].name"
     if record.ports is not None:
         for name in record.ports.custom:
-            yield name.strip().rstrip(".").lower(), f"ports.custom.{name}"
+            yield canonical_host(name), f"ports.custom.{name}"
 
 
 def host_ports(record: ServiceRecord) -> Iterator[tuple[str, int]]:
@@ -319,17 +310,10 @@ def host_ports(record: ServiceRecord) -> Iterator[tuple[str, int]]:
     web = record.ports.web if record.ports is not None else None
     ports = [domain.port or web for domain in record.domains if domain.protocol != "ssh"]
     if record.ports is not None:
-        custom = [text.strip() for text in record.ports.custom.values()]
-        ports += [
-            int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None for text in custom
-        ]
+        ports += [port_in(text) for text in record.ports.custom.values()]
     for (host, _), port in zip(host_names(record), ports, strict=True):
-        if port is not None and _is_port(port) and len(host) <= 253 and _HOST_NAME.fullmatch(host):
+        if port is not None and is_port(port) and host_problem(host) is None:
             yield host, port
-
-
-def _is_port(port: int) -> bool:
-    return 1 <= port <= 65535
 
 
 def _record_problems(record: ServiceRecord, hosts: tuple[tuple[str, str], ...]) -> Iterator[str]:
@@ -341,10 +325,8 @@ def _record_problems(record: ServiceRecord, hosts: tuple[tuple[str, str], ...]) 
     yield from _port_problems(record)
     seen: set[str] = set()
     for host, where in hosts:
-        if not host:
-            yield f"{where} is empty"
-        elif len(host) > 253 or _HOST_NAME.fullmatch(host) is None:
-            yield f"{where} is not a host name"
+        if (problem := host_problem(host)) is not None:
+            yield f"{where} {problem}"
         elif host in seen:
             yield f"{where}: the host name {host} occurs twice"
         seen.add(host)
@@ -367,18 +349,17 @@ def _shown(key: str) -> str:
 
 def _port_problems(record: ServiceRecord) -> Iterator[str]:
     web = record.ports.web if record.ports is not None else None
-    if web is not None and not _is_port(web):
+    if web is not None and not is_port(web):
         yield "ports.web is not a port (1 to 65535)"
     for index, domain in enumerate(record.domains):
         if domain.protocol == "ssh":
             continue
-        if domain.port is not None and not _is_port(domain.port):
+        if domain.port is not None and not is_port(domain.port):
             yield f"domains[{index}].port is not a port (1 to 65535)"
         elif domain.port is None and web is None:
             yield f"domains[{index}] has no port, and ports.web is missing"
     for name, text in record.ports.custom.items() if record.ports is not None else ():
-        port = text.strip()
-        if not (port.isascii() and port.isdigit() and _is_port(int(port[:6]))):
+        if port_in(text) is None:
             yield f"ports.custom.{name} is not a port (1 to 65535)"
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from coreflow.domain.codec import decode
-from coreflow.domain.gateway import NAME_PREFIX, GatewayRoute, ObservedRoute, TlsMode, normal_host
+from coreflow.domain.gateway import NAME_PREFIX, GatewayRoute, ObservedRoute, TlsMode
+from coreflow.domain.hosts import canonical_host
 from coreflow.domain.ids import ClusterId
 from coreflow.domain.records import CertificateRecord
 
@@ -124,7 +125,7 @@ def _route(raw: object, inside: object, name: str) -> GatewayRoute | None:
 
 def _hosts(value: object) -> set[str]:
     values = value if isinstance(value, list) else [value]
-    return {normal_host(host) if isinstance(host, str) else "" for host in values} - {""}
+    return {canonical_host(host) if isinstance(host, str) else "" for host in values} - {""}
 
 
 def _narrowed(match: object) -> bool:
