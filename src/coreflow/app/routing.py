@@ -156,6 +156,8 @@ class CertificateBook:
         except Exception as exc:  # noqa: BLE001 - one host must not cost the others theirs
             self._missing(name, host, f"its certificate cannot be used ({type(exc).__name__})")
         else:
+            if found.remarks and (host.certificate is None or host.certificate.remarks != found.remarks):
+                log.warning("certificate", host=name, remarks="; ".join(found.remarks))
             host.certificate, host.reason, host.delay = found, "", 0.0
             now = self._wall_clock()
             host.due = max(found.renew_at, now + FIRST_RETRY) + random.uniform(0, 60)  # noqa: S311 - spreads them
