@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from tests.integration.engine_bench import GOOD, NEWER, NOWHERE, PASSWORD, SECOND, USER, Bench, Json, pieces
+from tests.unit import references
 
 from coreflow.adapters.swarm.engine import Document, EngineError
 from coreflow.adapters.swarm.wire import registry_auth
@@ -290,6 +291,39 @@ async def test_two_mounts_cannot_share_a_path(bench: Bench) -> None:
     mounts = [{"Type": "volume", "Source": bench.name(v), "Target": "/data"} for v in "vw"]
     with refused(400, "duplicate mount point: /data"):
         await bench.create(idle(bench, Mounts=mounts))
+
+
+async def test_image_references_that_are_taken(bench: Bench) -> None:
+    """Hosts, digests, lengths and marks that every engine understands."""
+    for image in references.TAKEN:
+        await bench.engine.remove_service(await bench.create(idle(bench, Image=image)))
+
+
+async def test_image_references_that_are_refused(bench: Bench) -> None:
+    """What is no reference is refused when a service is made, and changes none."""
+    identity = await bench.create(idle(bench))
+    live = await bench.live(identity)
+    for image in references.REFUSED:
+        with refused(400, "is not a valid repository/tag"):
+            await bench.create(idle(bench, "b", Image=image))
+    live["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] = references.REFUSED[0]
+    with refused(400, "is not a valid repository/tag"):
+        await bench.engine.update_service(identity, live["Version"]["Index"], live["Spec"])
+
+
+async def test_image_references_that_only_newer_engines_take(bench: Bench) -> None:
+    """Hosts in brackets or with capital letters alone, and names whose host makes them too long. An older engine refuses
+    them when they are looked up, too."""
+    version = tuple(map(int, (await bench.engine.version())["ApiVersion"].split(".")))
+    for image in references.NEWER:
+        if version >= (1, 42):
+            await bench.engine.remove_service(await bench.create(idle(bench, Image=image)))
+            continue
+        with refused(400, "is not a valid repository/tag"):
+            await bench.create(idle(bench, Image=image))
+        for look in (bench.engine.inspect_image, bench.engine.inspect_distribution):
+            with refused(400, ""):
+                await look(image)
 
 
 @pytest.mark.parametrize("name", ["a.b", "-a", "a-", "a b"])

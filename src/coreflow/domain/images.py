@@ -14,14 +14,26 @@ from .records import ExternalRegistryRecord, ImageRecord, Records, RegistryLogin
 from .specs import Platform
 
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com"})
+_HUB, _OFFICIAL = "docker.io", "library/"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
 _REFERENCE = re.compile(
     rf"(?P<name>(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*)"
-    r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    rf"(?::(?P<tag>[\w][\w.-]{{0,127}}))?(?:@(?P<digest>{_DIGEST}))?",
     re.ASCII,
 )
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+_PATH_LIMIT = 255
+"""Characters of a name without its host, `library/` included; engines before 23 count the host, too (measured on 20.10)."""
+_HTTPS = ":443"
+_LOCAL_LIMIT = _PATH_LIMIT - len(f"{_HUB}/{_OFFICIAL}")
+"""Characters of a name that every engine takes for an image without a registry."""
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
+
+
+_NO_HOST = "needs a dot or a port: Docker takes it for a name on Docker Hub"
 
 
 class Rejected(CoreflowError):
@@ -82,18 +94,50 @@ ImageSource = ArchiveImage | RegistryImage
 def split_reference(reference: str) -> tuple[str, str, str]:
     """Split into name (host and path), tag and digest; the latter two may be empty.
 
-    Raises ValueError when it is not an image reference.
+    Raises ValueError when it is not an image reference (source: `ParseNormalizedNamed` of Docker's reference library;
+    measured on 26.1). An older engine takes less: hosts in brackets, and hosts that are told by their capital letters
+    only, are refused by 20.10 when the image is looked up.
     """
     match = _REFERENCE.fullmatch(reference)
-    if match is None or len(reference) > 255 + 128 + 72:
+    if match is None or _IMAGE_ID.fullmatch(reference) is not None:
+        raise ValueError("not an image reference")
+    host, path = _host_and_path(match["name"])
+    if path.startswith("[") or (host == _HUB and path != path.lower()) or len(path) > _PATH_LIMIT:
         raise ValueError("not an image reference")
     return match["name"], match["tag"] or "", match["digest"] or ""
 
 
+def _is_host(first: str) -> bool:
+    """Whether the engine takes the part before the first slash for a host, and not for a part of a name on Docker Hub."""
+    return "." in first or ":" in first or first == "localhost" or first != first.lower()
+
+
+def _names_host(reference: str) -> bool:
+    first, slash, _ = reference.partition("/")
+    return bool(slash) and _is_host(first)
+
+
+def _host_and_path(name: str) -> tuple[str, str]:
+    host, path = _HUB, name
+    if _names_host(name):
+        host, _, path = name.partition("/")
+    if host in {_HUB, f"index.{_HUB}"}:
+        return _HUB, path if "/" in path else _OFFICIAL + path
+    return host, path
+
+
 def registry_host(reference: str) -> str:
     """The host of a reference, or `docker.io` where it names none."""
-    first, slash, _ = reference.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
+    return _host_and_path(reference)[0]
+
+
+def familiar_name(name: str) -> str:
+    """A name as the engine lists it: without the host and the folder that Docker Hub's own images have."""
+    host, path = _host_and_path(name)
+    if host != _HUB:
+        return f"{host}/{path}"
+    short = path.removeprefix(_OFFICIAL)
+    return path if "/" in short else short
 
 
 def pinned(reference: str, digest: str | None) -> str:
@@ -127,14 +171,25 @@ def _host_of(url: str) -> str:
 
 def _cluster_login(reference: str, records: Records) -> RegistryLogin | None:
     login = records.cluster.registry_info
-    if login is not None and _same_host(_host_of(login.serveraddress), registry_host(reference)):
+    if login is not None and _is_login_for(login.serveraddress, reference):
         return login
     return None
 
 
-def _same_host(one: str, other: str) -> bool:
-    """Whether two names are those of one registry; Docker Hub has several."""
-    return one == other or {one, other} <= _HUB_HOSTS
+def _is_login_for(address: str, reference: str) -> bool:
+    """Whether a login's address is that of the registry which the engine asks for this reference.
+
+    Hosts are compared without case and without the port of HTTPS. Docker Hub has several names in addresses; in
+    references the engine knows them in lower case and without a port only.
+    """
+    return _registry(_host_of(address).lower()) == _registry(registry_host(reference))
+
+
+def _registry(host: str) -> str:
+    if host in _HUB_HOSTS:
+        return _HUB
+    plain = host.lower().removesuffix(_HTTPS)
+    return f"{plain}{_HTTPS}" if plain in _HUB_HOSTS else plain
 
 
 def plain_source(reference: str, records: Records, what: str) -> RegistryImage:
@@ -182,6 +237,8 @@ def _from_target(service: ServiceRecord, records: Records) -> RegistryImage:
         if gone:
             raise Rejected(*(f"registryTarget: {name} is missing" for name in gone))
         base = f"{server_address(target.registry_host or '')}/{(target.repository or '').strip('/')}"
+        if not _names_host(base):
+            raise Rejected(f"registryTarget: registryHost {_NO_HOST}")
         tag = target.tag or service.image_version
         if target.digest:
             reference = f"{base}@{target.digest}"
@@ -204,6 +261,8 @@ def _from_archive(service: ServiceRecord, image: ImageRecord) -> ArchiveImage:
     reference = f"{image.id}:{wanted}"
     try:
         split_reference(reference)
+        if len(image.id) > _LOCAL_LIMIT:
+            raise ValueError(reference)
     except ValueError:
         raise Rejected(f"image {image.id}, version {wanted}: not usable as an image name and tag") from None
     return ArchiveImage(
@@ -227,13 +286,11 @@ def _from_external(service: ServiceRecord, image: ImageRecord, records: Records)
         host = _host_of(registry.url)
         if not host:
             raise Rejected(f"external registry {registry.id}: url is empty")
-        if (
-            host not in _HUB_HOSTS
-            and not reference.startswith((f"{host}/", "docker.io/"))
-            and registry_host(reference) == "docker.io"
-        ):
+        if _registry(host.lower()) != _HUB and not _names_host(reference):
+            if not _is_host(host):
+                raise Rejected(f"external registry {registry.id}: the host of its url {_NO_HOST}")
             reference = f"{host}/{reference}"
-        if _same_host(host, registry_host(reference)):  # nobody else gets its password
+        if _is_login_for(registry.url, reference):  # nobody else gets its password
             login = _registry_login(registry)
     reference = _complete(reference, f"image {image.id}")
     return RegistryImage(request=ImageRequest(reference, login or _cluster_login(reference, records)))

@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit import references
 
 from coreflow.adapters.memory.containers import Context, expanded
 from coreflow.adapters.memory.echo import stored_service
@@ -103,7 +104,7 @@ VOLUMES = st.builds(
 )  # fmt: skip
 BODIES = st.builds(
     ServiceBody,
-    image=WORDS,
+    image=st.sampled_from(references.TAKEN),
     command=TEXTS,
     args=TEXTS,
     env=TEXTS,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.unit import references
 
 from coreflow.domain.codec import decode_records
 from coreflow.domain.images import (
@@ -11,6 +12,7 @@ from coreflow.domain.images import (
     RegistryImage,
     Rejected,
     distinct,
+    familiar_name,
     image_source,
     missing,
     pinned,
@@ -65,6 +67,7 @@ def login(values: Json) -> RegistryLogin:
     return RegistryLogin(**values)
 
 
+NO_HOST = "needs a dot or a port: Docker takes it for a name on Docker Hub"
 PARTS = {"registryHost": "r.example.com", "repository": "team/shop"}
 
 
@@ -96,6 +99,7 @@ def test_registry_target(target: Json, reference: str) -> None:
         ({"imageUrl": "Not An Image"}, ("registryTarget: not a valid image reference",)),
         ({"imageUrl": "shop:ä"}, ("registryTarget: not a valid image reference",)),
         ({**PARTS, "digest": "sha256:short"}, ("registryTarget: not a valid image reference",)),
+        ({**PARTS, "tag": "1", "registryHost": "registry"}, (f"registryTarget: registryHost {NO_HOST}",)),
         ({**PARTS, "tag": "a b"}, ("registryTarget: not a valid image reference",)),
         ({"imageUrl": "ftp://"}, ("registryTarget: not a valid image reference",)),
     ],
@@ -181,6 +185,15 @@ def test_no_archive(service: Json, expected: str) -> None:
     assert reasons(world(service, image)) == (expected,)
 
 
+NOBODYS = {
+    ("r.example.com", "other.example.com/shop:1"),
+    ("r.example.com", "docker.io/team/shop:1"),
+    ("r.example.com", "index.docker.io/shop:1"),
+    ("r.example.com", "r.example.com:80/shop:1"),
+    ("docker.io", "docker.io:443/team/shop:1"),
+    ("docker.io", "DOCKER.IO/team/shop:1"),
+}
+"""References that lead elsewhere than to the registry at that address, as engines see it."""
 REGISTRY = {"type": "docker", "url": "https://r.example.com/", "username": "puller", "password": "pw"}
 
 
@@ -194,8 +207,16 @@ REGISTRY = {"type": "docker", "url": "https://r.example.com/", "username": "pull
         ("r.example.com", "other.example.com/shop:1", None, "other.example.com/shop:1"),
         ("r.example.com/v2", "shop:1", None, "r.example.com/shop:1"),
         ("localhost:5000", "shop:1", None, "localhost:5000/shop:1"),
-        ("registry", "shop:1", None, "registry/shop:1"),
-        ("registry", "registry/shop:1", None, "registry/shop:1"),
+        ("registry:5000", "shop:1", None, "registry:5000/shop:1"),
+        ("registry:443", "registry:443/shop:1", None, "registry:443/shop:1"),
+        ("REG.example.com:443", "reg.example.com/shop:1", None, "reg.example.com/shop:1"),
+        ("https://reg.example.com", "REG.EXAMPLE.com:443/shop:1", None, "REG.EXAMPLE.com:443/shop:1"),
+        ("https://INDEX.docker.io/v1/", "index.docker.io/team/shop:1", None, "index.docker.io/team/shop:1"),
+        ("docker.io", "docker.io:443/team/shop:1", None, "docker.io:443/team/shop:1"),
+        ("docker.io", "DOCKER.IO/team/shop:1", None, "DOCKER.IO/team/shop:1"),
+        ("[::1]:5000", "shop:1", None, "[::1]:5000/shop:1"),
+        ("r.example.com", "r.example.com:80/shop:1", None, "r.example.com:80/shop:1"),
+        ("r.example.com", "index.docker.io/shop:1", None, "index.docker.io/shop:1"),
         ("r.example.com", f"shop@{DIGEST}", "2", f"r.example.com/shop@{DIGEST}"),
         ("r.example.com", "https://r.example.com/shop:1", None, "r.example.com/shop:1"),
         ("docker.io", "team/shop:1", None, "team/shop:1"),
@@ -210,12 +231,7 @@ def test_external_reference(url: str, tag: str, version: str | None, reference: 
     image = {"location": {"externalRegistryId": "r", "externalImageTag": tag}}
     found = request(world({"imageId": "i", "imageVersion": version}, image, {**REGISTRY, "url": url}))
     assert found.reference == reference
-    # Docker takes a first part without a dot or a port for a folder of Docker Hub's: nobody else gets the password
-    elsewhere = reference.startswith(("other.", "registry/")) or (url, reference[:10]) == (
-        "r.example.com",
-        "docker.io/",
-    )
-    assert (found.login is None) is elsewhere
+    assert (found.login is None) is ((url, tag) in NOBODYS)  # nobody else gets the password
     assert found.login is None or found.login.serveraddress == server_address(url)
 
 
@@ -227,6 +243,8 @@ def test_external_reference(url: str, tag: str, version: str | None, reference: 
         ({"externalImageTag": "shop", "externalRegistryId": "x"}, REGISTRY, "external registry x does not exist"),
         ({"externalImageTag": "shop", "externalRegistryId": "r"}, {**REGISTRY, "type": "npm"}, "external registry r is not a Docker registry"),
         ({"externalImageTag": "shop", "externalRegistryId": "r"}, {**REGISTRY, "url": "https://"}, "external registry r: url is empty"),
+        ({"externalImageTag": "shop", "externalRegistryId": "r"}, {**REGISTRY, "url": "https://registry/"}, f"external registry r: the host of its url {NO_HOST}"),
+        ({"externalImageTag": "registry/shop", "externalRegistryId": "r"}, {**REGISTRY, "url": "registry"}, f"external registry r: the host of its url {NO_HOST}"),
         ({"externalImageTag": "Shop:1"}, None, "image i: not a valid image reference"),
     ],
 )  # fmt: skip
@@ -305,9 +323,47 @@ def test_no_reference(reference: str) -> None:
         split_reference(reference)
 
 
+def test_references_are_those_of_the_engine() -> None:
+    """The contract suite holds engines to the same lists."""
+    for reference in (*references.TAKEN, *references.NEWER):
+        name, tag, digest = split_reference(reference)
+        assert reference == f"{name}{':' if tag else ''}{tag}{'@' if digest else ''}{digest}"
+    for reference in references.REFUSED:
+        with pytest.raises(ValueError, match="not an image reference"):
+            split_reference(reference)
+
+
+@pytest.mark.parametrize("identity", ["a" * 238, "D", "a" * 64 + "/B", "[::1]"])
+def test_an_archive_has_a_name_that_every_engine_takes(identity: str) -> None:
+    """The id of an image in Cloudly's store becomes its name in the engine."""
+    image = {"id": identity, "location": {"internal": True}, "versions": [{"versionString": "1"}]}
+    service = {"imageId": identity, "imageVersion": "1"}
+    assert reasons(world(service, image)) == (
+        f"image {identity}, version 1: not usable as an image name and tag",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "familiar"),
+    [
+        ("nginx", "nginx"), ("library/nginx", "nginx"), ("docker.io/nginx", "nginx"), ("index.docker.io/library/nginx", "nginx"),
+        ("docker.io/library/library/nginx", "library/library/nginx"), ("docker.io/a/b", "a/b"), ("r.example.com/library/nginx", "r.example.com/library/nginx"),
+        ("DOCKER.IO/nginx", "DOCKER.IO/nginx"), ("docker.io/docker.io/nginx", "docker.io/nginx"),
+    ],
+)  # fmt: skip
+def test_familiar_names(name: str, familiar: str) -> None:
+    """An engine lists what comes from Docker Hub without its host."""
+    assert familiar_name(name) == familiar
+
+
 @pytest.mark.parametrize(
     ("reference", "host"),
     [
+        ("index.docker.io/shop", "docker.io"),
+        ("docker.io:443/shop", "docker.io:443"),
+        ("DOCKER.IO/shop", "DOCKER.IO"),
+        ("Registry/shop", "Registry"),
+        ("[::1]:5000/shop", "[::1]:5000"),
         ("shop", "docker.io"),
         ("team/shop:1", "docker.io"),
         ("localhost/shop", "localhost"),

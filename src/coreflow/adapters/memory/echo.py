@@ -20,7 +20,7 @@ _CONSTRAINT_VALUE = re.compile(r"(?i)[a-z0-9:\-_\s\.\*\(\)\?\+\[\]\\^\$\|/]+")
 _HOST = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
-    rf"(?P<name>(?:(?P<host>(?:{_HOST}(?:\.{_HOST})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?)/)?{_PART}(?:/{_PART})*)"
+    rf"(?P<name>(?:(?P<host>{_HOST}(?:\.{_HOST})*(?::[0-9]+)?)/)?{_PART}(?:/{_PART})*)"
     r"(?::[\w][\w.-]{0,127})?(?:@(?:sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}))?",
     re.ASCII,
 )
@@ -114,18 +114,23 @@ def _check_constraint(constraint: str) -> None:
 def _is_image(reference: str) -> bool:
     """Whether the engine takes it for the reference of an image (source: distribution's `reference`).
 
-    20.10 counts the host to the 255 characters, takes none with capitals but without a dot, and no IPv6 address; 26.1 does.
-    As 20.10, but for IPv6.
+    As 20.10, which counts the host to the 255 characters, and takes no host that only its capitals tell, and no IPv6 address;
+    26.1 does.
     """
     found = _IMAGE.fullmatch(reference)
     if found is None or re.fullmatch(r"[a-f0-9]{64}", reference):
         return False
     name, host = found["name"], found["host"]
-    if host is None or not (set(host) & set(".:[") or host == "localhost"):
+    if host is None or not (set(host) & set(".:") or host == "localhost"):
         name = f"docker.io/{name}" if "/" in name else f"docker.io/library/{name}"
         if name != name.lower():
             return False
     return len(name) <= 255
+
+
+def is_looked_up(reference: str) -> bool:
+    """Whether the engine looks for it: the reference of an image, or an image's ID."""
+    return _is_image(reference) or re.fullmatch(r"[a-f0-9]{64}", reference) is not None
 
 
 def _container(container: Document) -> Document:

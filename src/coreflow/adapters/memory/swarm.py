@@ -1235,6 +1235,8 @@ class MemoryEngine:
     def _inspect_image(self, reference: str) -> Document:
         node = next(iter(self.nodes.values()))
         if reference not in node.images:
+            if not echo.is_looked_up(reference):
+                raise EngineError(400, "invalid reference format")
             raise EngineError(404, f"No such image: {reference}")
         host, _, path = reference.partition("/")
         digest = self.registries[host].images.get(path) if host in self.registries else None
@@ -1255,6 +1257,8 @@ class MemoryEngine:
 
     def _ask_registry(self, reference: str, auth: str | None) -> str:
         """The digest of a reference; refuses as the engine passes on what a registry says."""
+        if not echo.is_looked_up(reference):
+            raise EngineError(400, "invalid reference format")
         name, _, pinned = reference.partition("@")
         host, _, path = name.partition("/")
         registry = self.registries.get(host)

@@ -9,7 +9,14 @@ import trio
 from coreflow.domain import naming
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import NodeId
-from coreflow.domain.images import ImageRequest, ResolvedImage, pinned, registry_host, split_reference
+from coreflow.domain.images import (
+    ImageRequest,
+    ResolvedImage,
+    familiar_name,
+    pinned,
+    registry_host,
+    split_reference,
+)
 from coreflow.domain.observed import Observed, ObservedSecret, ObservedService, ObservedTask
 from coreflow.domain.plan import (
     Action,
@@ -194,7 +201,7 @@ class SwarmPort:
             raise translated(exc, f"image {reference}") from exc
         except EngineUnreachable as exc:
             raise Unavailable(f"image {reference}: the engine does not answer ({exc})") from exc
-        familiar = name.removeprefix("docker.io/").removeprefix("library/")
+        familiar = familiar_name(name)
         return not any(known.partition("@")[0] == familiar for known in image.get("RepoDigests") or ())
 
     async def load(self, spec: ImageSpec, archive: AbstractAsyncContextManager[AsyncIterator[bytes]]) -> None:
