@@ -117,6 +117,14 @@ CASES: list[tuple[int, str, type[PortError], str]] = [
         Refused,
         "a login is needed, or there is no such image",
     ),
+    (500, "no manifest found for full image ID", Refused, "no registry can be asked for this reference"),
+    (500, 'Get "https:/v2/": http: no Host in request URL', Refused, "no registry can be asked"),
+    (
+        500,
+        'Get "https://r:99999/v2/": dial tcp: address 99999: invalid port',
+        Refused,
+        "no registry can be asked",
+    ),
     # not the registry's
     (400, "invalid reference format", Refused, f"asking {HOST}: invalid reference format"),
     (500, "mkdir /var/lib/docker/tmp: no space left on device", Unavailable, "no space left on device"),

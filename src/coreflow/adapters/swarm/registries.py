@@ -116,6 +116,12 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(Refused, r"", _NOT_LET_IN, 401, without=_NO_LOGIN),
     _rule(Refused, r"", _DENIED, 403, without=_DENIED_TO_ALL),
+    # a reference that engines take and no registry can be asked for: an image ID, a host with an underscore, port 99999
+    _rule(
+        Refused,
+        r"no manifest found for full image ID|no Host in request URL|: invalid port$",
+        "no registry can be asked for this reference",
+    ),
     # on the way to it
     _rule(Unavailable, r"proxyconnect \w+: (?P<why>.*)", "the engine's proxy does not lead to {host}: {why}"),
     _rule(Unavailable, r"\blookup \S+.*no such host", "{host} does not answer: there is no such host name"),
