@@ -1,4 +1,5 @@
-"""A unix socket in front of an engine's: counts what goes through, and can kill the client at a chosen write.
+"""A unix socket in front of an engine's: counts what goes through, can kill the client at a chosen write, or
+answer in its place.
 
 Runs in threads of the test process. Requests are read properly (Content-Length or chunked), since one connection
 carries many; answers are passed on as they come.
@@ -40,6 +41,8 @@ class EngineProxy:
     trap: Trap | None = None
     updates: list[Any] = field(factory=list)
     """The specs of the services that were updated, as they were sent."""
+    answer: Callable[[str, bytes], str | None] | None = None
+    """Takes a request's target, and its head with its body: a text that is an error in place of the engine's answer."""
     _lock: threading.Lock = field(factory=threading.Lock)
 
     @property
@@ -77,12 +80,14 @@ class EngineProxy:
                 engine.connect(self.upstream)
                 threading.Thread(target=_relay, args=(engine, client, sprung), daemon=True).start()
                 with client.makefile("rb") as stream:
-                    while self._forward(stream, engine, sprung):
+                    while self._forward(stream, engine, sprung, client):
                         pass
             except OSError:
                 pass
 
-    def _forward(self, stream: BufferedReader, engine: socket.socket, sprung: list[Trap]) -> bool:
+    def _forward(
+        self, stream: BufferedReader, engine: socket.socket, sprung: list[Trap], client: socket.socket
+    ) -> bool:
         """Pass on one request; whether the connection goes on."""
         head = _head(stream)
         if not head:
@@ -95,16 +100,29 @@ class EngineProxy:
                 trap.spring()
                 return False
             sprung.append(trap)
+        if self.answer is not None:
+            body = b"".join(_body(head, stream))
+            if (text := self.answer(target, head + body)) is not None:
+                client.sendall(_error(text))
+            else:
+                engine.sendall(head + body)
+            return True
         engine.sendall(head)
-        body = bytearray()
+        sent = bytearray()
         is_update = method == "POST" and UPDATE.search(target) is not None
         for piece in _body(head, stream):
             engine.sendall(piece)
             if is_update:
-                body += piece
+                sent += piece
         if is_update:
-            self.updates.append(json.loads(body))
+            self.updates.append(json.loads(sent))
         return True
+
+
+def _error(text: str) -> bytes:
+    document = json.dumps({"message": text}).encode()
+    head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(document)}\r\n\r\n"
+    return head.encode() + document
 
 
 def _relay(engine: socket.socket, client: socket.socket, sprung: list[Trap]) -> None:

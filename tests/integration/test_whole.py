@@ -1,5 +1,6 @@
 """The command on a real Swarm: what an operator is promised, looked at in the resulting world."""
 
+import base64
 import itertools
 import json
 import os
@@ -11,11 +12,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tests.integration.corestore_server import CorestoreServer, running_corestore
 from tests.integration.engine_proxy import Trap, When, engine_proxy
 from tests.integration.lab import EXITING_IMAGE, LOCAL_IMAGE, NEWER_IMAGE, Lab, open_lab
+
+from coreflow.domain.spellings import views
 
 pytestmark = pytest.mark.engine
 _numbers = itertools.count()
@@ -535,6 +539,57 @@ def test_secrets_appear_nowhere(lab: Lab) -> None:
     output += [json.dumps(live["Spec"]["Labels"]), json.dumps(lab.client.secrets())]
     assert not [text for text in output if canary in text]
     assert json.loads(lab.exec("a", "cat", "/run/secrets/secret.json")) == {"KEY": f"{canary}-value"}
+
+
+ECHOES: dict[str, Callable[[bytes], str]] = {
+    "plain": lambda request: request.decode(),
+    "base64": lambda request: base64.b64encode(request).decode(),
+    "URL": lambda request: quote(request, safe=""),
+    "JSON": lambda request: json.dumps(request.decode()),
+}
+
+
+@pytest.mark.parametrize("target", ["/services/create", "/secrets/create", "/distribution/"])
+@pytest.mark.parametrize("spelling", ECHOES)
+def test_a_proxy_that_echoes_requests(lab: Lab, spelling: str, target: str) -> None:
+    """An error of the engine that quotes the whole request, in whatever spelling, is told without its secrets."""
+    canary = "canary-7f3a"
+    private = f"{os.environ.get('COREFLOW_TEST_PRIVATE_REGISTRY', '127.0.0.1:9')}/private:1"
+    service = lab.service(
+        "a",
+        private if target == "/distribution/" else LOCAL_IMAGE,
+        secretBundleId="bundle",
+        environment={"PLAIN": f"{canary}-env", "PIN": "c4"},
+        volumes=[{"mountPath": "/data", "driver": "local", "options": {"o": f"{canary}-option"}}],
+    )
+    service["data"]["registryTarget"]["registryInfo"] = {
+        "serveraddress": private.partition("/")[0],
+        "username": "u",
+        "password": f"{canary}-pw",
+    }
+    lab.write(service, **lab.secrets(KEY=f"{canary}-value"))
+    echoed: list[str] = []
+
+    def echo(asked: str, request: bytes) -> str | None:
+        if target not in asked:
+            return None
+        echoed.append(f"cannot do it: {ECHOES[spelling](request)}")
+        return echoed[-1]
+
+    output = []
+    with engine_proxy(lab.host, lab.folder) as proxy:
+        proxy.answer = echo
+        for arguments in (
+            ["plan"],
+            ["apply", "--timeout", "1"],
+            ["apply", "--timeout", "1", "--format", "json"],
+        ):
+            result = lab.run(*arguments, "--records", str(lab.records), DOCKER_HOST=proxy.url)
+            output += [*result.out.splitlines(), *result.err.splitlines()]
+    assert echoed
+    seen = [view.text for text in output for view in views(text)]
+    assert not [text for text in seen if canary in text or "PIN=c4" in text]
+    assert max(map(len, output)) < 2000
 
 
 def test_an_engine_that_is_away_is_said_in_one_line(lab: Lab) -> None:
