@@ -685,6 +685,29 @@ async def test_a_name_is_free_again_once_its_object_is_removed(port: Port) -> No
     assert (await port.service("A")).name == in_upper_case(old.name)
 
 
+async def test_a_network_that_is_leaving_keeps_nobody_from_being_made_for_good(port: Port) -> None:
+    """A removed network keeps its name on the node until its last container has ended: tried again, it can be made."""
+    spec = port.network(subnet="10.231.242.0/24")
+    await port.make(spec)
+    await port.make(port.spec(networks=(Attachment(spec.name),)))
+    await port.running()
+    old = await port.seen_network()
+    await port.apply(Remove(await port.service(), STAGE, "unwanted"))
+    await port.bench.remove_network(old.id)
+
+    async def make() -> bool:
+        await port.observe()
+        try:
+            await port.make(spec)
+        except (LostRace, Unavailable):
+            return False
+        return True
+
+    await port.bench.eventually(make)
+    networks = [n for n in (await port.observe()).networks if n.name == spec.name and not n.is_remnant]
+    assert [network.id == old.id for network in networks] == [False]
+
+
 async def test_a_secret_that_vanished_before_its_service_was_made_is_a_lost_race(port: Port) -> None:
     """The engine calls it an invalid argument; it was there when we looked."""
     await port.make(port.secret())
@@ -778,7 +801,7 @@ async def test_an_image_needs_a_login(port: Port) -> None:
 
     with pytest.raises(Refused, match="a login is needed, or there is no such image"):
         await port.resolve(ImageRequest(reference))
-    with pytest.raises(Refused, match="it did not accept the login, or never asked for one"):
+    with pytest.raises(Refused, match="the login is wrong"):
         await port.resolve(ImageRequest(reference, login("wrong-horse")))
     assert (await port.resolve(ImageRequest(reference, login(PASSWORD)))).digest
 
@@ -843,3 +866,38 @@ async def test_changes_wake(port: Port) -> None:
             await anext(changes)
             await port.make(port.idle())
             await anext(changes)
+
+
+async def test_images_are_listed_by_each_name_and_removed_by_it(port: Port) -> None:
+    """A name goes, and the image with its last one; a name that is gone already counts as removed."""
+    spec = port.image()
+    await port.load(spec, Archive(port.bench.archive("test-1.tar")).open())
+    other = f"{port.bench.prefix}/image:2"
+    port.bench.images.append(other)
+    await port.bench.engine.tag_image(spec.reference, f"{port.bench.prefix}/image", "2")
+    found = {image.reference: image for image in await port.images()}
+    assert found[spec.reference].id == found[other].id
+    assert found[spec.reference].size > 0
+    for _ in range(2):
+        await port.remove_image(other)
+    assert not await port.has_image(other)
+    assert await port.has_image(spec.reference)
+    await port.remove_image(spec.reference)
+    assert not {spec.reference, other} & {image.reference for image in await port.images()}
+
+
+async def test_an_image_in_use_is_told_and_its_last_name_stays(port: Port) -> None:
+    """A container is made from it: that is seen, and its last name is refused to go."""
+    await port.make(port.spec())
+    await port.running()
+    (image,) = [image for image in await port.images() if image.reference == GOOD]
+    assert image.in_use
+    document = await port.bench.engine.inspect_image(GOOD)
+    if document["RepoTags"] != [GOOD] or document["RepoDigests"]:
+        return  # another test has left it a second name: then it would not be refused
+    try:
+        with pytest.raises(Refused, match=f"removing image {GOOD}: a container is made from it"):
+            await port.remove_image(GOOD)
+    finally:  # other tests need it
+        name, _, tag = GOOD.partition(":")
+        await port.bench.engine.tag_image(image.id, name, tag)

@@ -70,7 +70,7 @@ CASES = (
     Case(OPEN, "mixed", Refused, NEEDED),
     Case(OPEN, "mixed", Refused, NOT_TAKEN, PASSWORD),
     Case(BASIC, "multi", Refused, NEEDED, memory="no-login"),
-    Case(BASIC, "multi", Refused, NOT_TAKEN, "wrong", memory="wrong-login"),
+    Case(BASIC, "multi", Refused, NOT_TAKEN, "wrong", memory="mixed"),
     Case(BASIC, "missing", Refused, "not found on {}", PASSWORD),
     Case(
         BEARER,

@@ -426,6 +426,27 @@ def test_an_internal_image_is_loaded_from_its_archive(lab: Lab, engine_state: Pa
         assert result.code == 1, str(result)
         assert image in result.out
         assert lab.exec("a", "cat", "/version").strip() == "2"
+    _prune(lab, image, record)
+
+
+def _prune(lab: Lab, image: str, record: dict[str, Any]) -> None:
+    """What a service needs stays; what nothing needs is listed first, and removed only when that is asked for."""
+
+    def left(*options: str) -> list[str]:
+        return [i["reference"] for i in lab.run(*command, "--format", "json", *options).json["images"]]
+
+    command = ("images", "--records", str(lab.records))
+    assert left() == left("--prune") == []
+    lab.write(lab.service("b", scaleFactor=0), images=[record])
+    lab.deploy()
+    lab.wait("the containers of the old service are gone", lambda: left() == [f"{image}:1", f"{image}:2"])
+    assert left() == left("--prune")
+    assert left() == []
+    shown = lab.run(*command)
+    assert (shown.code, shown.out.strip()) == (0, "Every image is needed.")
+    tags = [tag for found in lab.client.images() for tag in found["RepoTags"] or ()]
+    assert LOCAL_IMAGE in tags
+    assert not any(tag.startswith(image) for tag in tags)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

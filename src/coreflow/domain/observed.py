@@ -41,6 +41,8 @@ class ObservedService:
     """How often somebody forced a restart of the tasks; a write must repeat it, or it restarts them again."""
     previous_secrets: frozenset[str] = frozenset()
     """Names of the secrets that the previous spec mounts: needed should it be rolled back."""
+    previous_image: str = ""
+    """The image of the previous spec: it runs again should this one be rolled back."""
     previous_intent: Fingerprint | None = None
     """The fingerprint label of the previous spec: after a roll-back by hand, that of the spec rolled away from."""
     platforms: tuple[Platform, ...] = ()

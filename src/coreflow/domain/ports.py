@@ -13,6 +13,7 @@ from .bindings import BindingSpec, BindingStatus, Provisioned
 from .gateway import GatewayAction, ObservedRoute
 from .ids import ServiceId
 from .images import ImageRequest, ResolvedImage
+from .leftovers import LoadedImage
 from .observed import Observed, ObservedService, ObservedTask
 from .plan import Action
 from .records import CertificateRecord, Records
@@ -66,6 +67,17 @@ class DockerPort(Protocol):
         """Load an image archive (`docker save`, plain or gzip) and tag it with the spec's reference.
 
         An image that is there already is left as it is, and its archive is not opened.
+        """
+        ...
+
+    async def images(self) -> tuple[LoadedImage, ...]:
+        """Every image on the engine's own node, once for each of its names."""
+        ...
+
+    async def remove_image(self, reference: str) -> None:
+        """Take a name from an image, and remove the image with its last one. Gone already is success.
+
+        Raises Refused while a container is made from it and it has no other name.
         """
         ...
 

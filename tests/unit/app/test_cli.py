@@ -19,7 +19,7 @@ from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, pla
 from coreflow.adapters.memory import Fault, MemoryCloudly, MemoryEngine
 from coreflow.adapters.swarm.engine import EngineError
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.cli import check, deploy, main, present, progress, running
+from coreflow.app.cli import check, deploy, images, main, present, progress, running
 from coreflow.app.cli.running import Format
 from coreflow.domain.convergence import Verdict
 from coreflow.domain.plan import Wait
@@ -64,6 +64,25 @@ def test_every_command_is_listed_with_what_it_does(tmp_path: Path) -> None:
     done = run(cwd=tmp_path)
     for command in ("demo", "plan", "apply", "run", "check", "version"):
         assert re.search(rf"{command}[:\s]+\w+", done.stdout), done.stdout
+
+
+def test_images_are_pruned_one_by_one() -> None:
+    """What nothing needs goes; what the engine keeps is said, and keeps no other."""
+
+    async def scene() -> None:
+        world = World()
+        for version in "123":
+            world.engine.add_image(f"app:{version}")
+        port = SwarmPort(world.engine)
+        found = tuple(image for image in await port.images() if image.reference.startswith("app:"))
+        assert [image.reference for image in found] == ["app:1", "app:2", "app:3"]
+        world.engine.faults.append(Fault(method="remove_image", error=EngineError(409, "conflict: in use")))
+        outcomes = await images.remove(port, found)
+        assert list(outcomes.values()) == ["removing image app:1: a container is made from it", None, None]
+        left = {image.reference for image in await port.images()}
+        assert left & {"app:1", "app:2", "app:3"} == {"app:1"}
+
+    play(scene)
 
 
 def test_the_demo_shows_the_whole_story(tmp_path: Path) -> None:

@@ -348,7 +348,7 @@ def test_a_login_is_used_checked_and_refreshed() -> None:
 
         world.cloudly.set(record("wrong"))
         assert (
-            "did not accept the login"
+            "login is wrong"
             in (await world.reconciler().deploy(timeout=10)).last.plan.rejections[0].reasons[0]
         )
         assert await world.names() == []

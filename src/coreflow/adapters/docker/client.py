@@ -265,6 +265,19 @@ class DockerEngine:
         document: Document = await self._read(f"/images/{quote(reference)}/json")
         return document
 
+    async def list_images(self) -> Sequence[Document]:
+        """`GET /images/json`."""
+        return await self._list("/images/json")
+
+    async def list_containers(self) -> Sequence[Document]:
+        """`GET /containers/json`."""
+        documents: Sequence[Document] = await self._read("/containers/json", all="true")
+        return documents or ()
+
+    async def remove_image(self, reference: str) -> None:
+        """`DELETE /images/{name}`."""
+        await self._call("DELETE", f"/images/{quote(reference)}")
+
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """`GET /distribution/{name}/json`."""
         path = f"/distribution/{quote(reference)}/json"

@@ -41,6 +41,7 @@ MONITOR = 5.0
 RESTART_DELAY = 5.0
 NANO = 1_000_000_000
 SETTLE_LIMIT = 3600.0
+IMAGE_SIZE = 1_000_000
 _EXIT = re.compile(r"non-zero exit \((\d+)\)")
 _ENDED = frozenset({"complete", "failed", "rejected", "shutdown", "orphaned", "remove"})
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -453,6 +454,18 @@ class MemoryEngine:
         """`GET /images/{name}/json`."""
         document: Document = await self._call("inspect_image", lambda: self._inspect_image(reference))
         return document
+
+    async def list_images(self) -> Sequence[Document]:
+        """`GET /images/json`."""
+        return await self._list("list_images", self._listed_images)
+
+    async def list_containers(self) -> Sequence[Document]:
+        """`GET /containers/json`: of tasks that have not been forgotten."""
+        return await self._list("list_containers", lambda: list(self._containers()))
+
+    async def remove_image(self, reference: str) -> None:
+        """`DELETE /images/{name}`."""
+        await self._call("remove_image", lambda: self._remove_image(reference), write=True)
 
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """`GET /distribution/{name}/json`."""
@@ -1250,6 +1263,41 @@ class MemoryEngine:
         ]
         return {"Id": identity, "RepoTags": names, "RepoDigests": digests}
 
+    def _listed_images(self) -> list[Document]:
+        names: dict[str, list[str]] = {}
+        for reference in sorted(next(iter(self.nodes.values())).images):
+            tags = names.setdefault(self._image_id(reference), [])
+            if not reference.startswith("sha256:") and "@" not in reference:
+                tags.append(reference)
+        return [{"Id": identity, "RepoTags": tags, "Size": IMAGE_SIZE} for identity, tags in names.items()]
+
+    def _containers(self) -> Iterator[Document]:
+        node = next(iter(self.nodes.values()))
+        for task in self._tasks.values():
+            if task.document.get("NodeID") == node.id and task.state not in {
+                "new",
+                "pending",
+                "preparing",
+                "rejected",
+            }:
+                image = task.spec["ContainerSpec"]["Image"]
+                yield {"Id": task.document["ID"], "Image": image, "ImageID": self._image_id(image)}
+
+    def _remove_image(self, reference: str) -> None:
+        node = next(iter(self.nodes.values()))
+        if reference not in node.images:
+            raise EngineError(404, f"No such image: {reference}")
+        identity = self._image_id(reference)
+        others = [name for name in node.images - {reference} if self._image_id(name) == identity]
+        user = next((c["Id"] for c in self._containers() if c["ImageID"] == identity), None)
+        if user is not None and not others:
+            text = f'conflict: unable to remove repository reference "{reference}" (must force)'
+            raise EngineError(
+                409, f"{text} - container {user} is using its referenced image {identity[7:19]}"
+            )
+        node.images.discard(reference)
+        self._image_ids.pop(reference, None)
+
     def _image_id(self, reference: str) -> str:
         if reference.startswith("sha256:"):
             return reference
@@ -1303,11 +1351,13 @@ class MemoryEngine:
 
     def _tag(self, image: str, reference: str) -> None:
         node = next(iter(self.nodes.values()))
-        if image not in node.images:
+        named = sorted(name for name in node.images if image in {name, self._image_id(name)})
+        if not named:
             raise EngineError(404, f"No such image: {image}")
+        behaviour = self.behaviours.get(image, self.behaviours.get(named[0], RUNS))
         node.images.add(reference)
         self._image_ids[reference] = self._image_id(image)
-        self.behaviours[reference] = self.behaviours.get(image, RUNS)
+        self.behaviours[reference] = behaviour
 
 
 def _digest_of(text: str) -> str:

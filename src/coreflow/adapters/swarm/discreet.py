@@ -122,6 +122,14 @@ class Discreet:
         """See `Engine`."""
         return await self._asked(self._engine.inspect_image(reference))
 
+    async def list_images(self) -> Sequence[Document]:
+        """See `Engine`."""
+        return await self._asked(self._engine.list_images())
+
+    async def list_containers(self) -> Sequence[Document]:
+        """See `Engine`."""
+        return await self._asked(self._engine.list_containers())
+
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """See `Engine`."""
         return await self._asked(
@@ -175,6 +183,10 @@ class Discreet:
     async def tag_image(self, image: str, repository: str, tag: str) -> None:
         """See `Engine`."""
         await self._asked(self._engine.tag_image(image, repository, tag))
+
+    async def remove_image(self, reference: str) -> None:
+        """See `Engine`."""
+        await self._asked(self._engine.remove_image(reference))
 
     # --- texts in documents
 

@@ -104,6 +104,21 @@ class Engine(Protocol):
         """`GET /images/{name}/json`: an image this engine has; at least `Id`, `RepoTags`, `RepoDigests`."""
         ...
 
+    async def list_images(self) -> Sequence[Document]:
+        """`GET /images/json`: this node's; at least `Id`, `RepoTags`, `Size`."""
+        ...
+
+    async def list_containers(self) -> Sequence[Document]:
+        """`GET /containers/json?all=true`: this node's, ended ones included; at least `Id`, `ImageID`."""
+        ...
+
+    async def remove_image(self, reference: str) -> None:
+        """`DELETE /images/{name}`, not by force: takes the name, and the image with its last name.
+
+        Refused while a container is made from it, if that is its last name.
+        """
+        ...
+
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """`GET /distribution/{name}/json`: what the registry says; `Descriptor.digest`."""
         ...

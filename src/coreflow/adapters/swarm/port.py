@@ -17,6 +17,7 @@ from coreflow.domain.images import (
     registry_host,
     split_reference,
 )
+from coreflow.domain.leftovers import LoadedImage
 from coreflow.domain.observed import Observed, ObservedSecret, ObservedService, ObservedTask
 from coreflow.domain.plan import (
     Action,
@@ -218,6 +219,26 @@ class SwarmPort:
             name, tag, _ = split_reference(spec.reference)
             with _translated(f"tagging {what}"):
                 await self._engine.tag_image(loaded[0], name, tag)
+
+    async def images(self) -> tuple[LoadedImage, ...]:
+        """Every image on the engine's own node: two reads."""
+        with _translated("listing images"):
+            images = await self._engine.list_images()
+            containers = await self._engine.list_containers()
+        return tuple(wire.loaded_images(images, containers))
+
+    async def remove_image(self, reference: str) -> None:
+        """Take a name from an image, never by force."""
+        what = f"removing image {reference}"
+        try:
+            await self._engine.remove_image(reference)
+        except EngineError as exc:
+            if exc.status == 409:
+                raise Refused(f"{what}: a container is made from it") from exc
+            if exc.status != 404:
+                raise translated(exc, what) from exc
+        except EngineUnreachable as exc:
+            raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
 
     async def has_image(self, reference: str) -> bool:
         """Whether the engine has an image by this name."""

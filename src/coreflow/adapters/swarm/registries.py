@@ -49,7 +49,7 @@ class Rule:
 
 def _page(text: str) -> str:
     """A page of something that is not a registry, in one short line without its tags."""
-    line = said(re.sub(r"<[^>]*>", " ", text.replace("\\n", " ")))[:PAGE_SHOWN]
+    line = said(re.sub(r"<[^>]*>", " ", text.replace("\\n", " "))).strip('" ')[:PAGE_SHOWN]
     return f" ({line})" if line else ""
 
 
@@ -60,6 +60,7 @@ def _rule(kind: type[PortError], text: str, says: str, *statuses: int, without: 
 _STATUS = r"(?P<status>[45]\d\d(?: [A-Za-z]+)*)"
 _NOT_LET_IN = "refused by {host}: unauthorized (401): it did not accept the login, or never asked for one"
 """The engine sends a login only to a registry that asks for one before it is asked for an image, and does not tell."""
+_WRONG = "refused by {host}: unauthorized (401): the login is wrong, or was never asked for"
 _NO_LOGIN = "refused by {host}: unauthorized (401): a login is needed, or there is no such image"
 _DENIED = "refused by {host}: access denied (403) to this login"
 _DENIED_TO_ALL = "refused by {host}: access denied (403): a login is needed, or there is no such image"
@@ -108,6 +109,7 @@ RULES: tuple[Rule, ...] = (
         without=_NO_LOGIN,
     ),
     _rule(Refused, r"(?<!permission )\bdenied\b", _DENIED, without=_DENIED_TO_ALL),
+    _rule(Refused, r"unauthorized: authentication required", _WRONG, without=_NO_LOGIN),
     _rule(
         Refused,
         r"unauthorized|authentication required|no basic auth|authorization failed",

@@ -17,6 +17,7 @@ import orjson
 
 from coreflow.domain import naming
 from coreflow.domain.ids import NodeId
+from coreflow.domain.leftovers import LoadedImage
 from coreflow.domain.observed import (
     ROLLED_BACK,
     ObservedNetwork,
@@ -303,6 +304,7 @@ def observed_service(document: Json, network_names: Mapping[str, str]) -> Observ
         fingerprints=fingerprints(body),
         force_update=(spec.get("TaskTemplate") or {}).get("ForceUpdate") or 0,
         previous_secrets=frozenset(_secret_names(previous)),
+        previous_image=((previous.get("TaskTemplate") or {}).get("ContainerSpec") or {}).get("Image") or "",
         previous_intent=(previous.get("Labels") or {}).get(naming.FINGERPRINT),
         platforms=_platforms(spec),
         update_state=status.get("State") or "",
@@ -632,6 +634,20 @@ def observed_network(document: Json, now: float = 0.0) -> ObservedNetwork:
         is_remnant=document.get("Scope") == "swarm" and document.get("Containers") is not None,
         is_new=_is_new(document, now),
     )
+
+
+def loaded_images(images: Iterable[Json], containers: Iterable[Json]) -> Iterator[LoadedImage]:
+    """Read the images of a node, each once for each of its names."""
+    used = {container.get("ImageID") for container in containers}
+    for document in images:
+        for reference in document.get("RepoTags") or ():
+            if reference != "<none>:<none>":
+                yield LoadedImage(
+                    reference=reference,
+                    id=document["Id"],
+                    size=document.get("Size") or 0,
+                    in_use=document["Id"] in used,
+                )
 
 
 def observed_node(document: Json) -> ObservedNode:

@@ -17,6 +17,7 @@ COMMANDS = {
         "routes:routes",
         "Show which host leads to which tasks, with which certificate, and what is missing.",
     ),
+    "images": ("images:images", "List the images from archives that nothing needs any more, or remove them."),
     "backup": ("backups:backup", "Take snapshots of everything that belongs to a service."),
     "restore": ("backups:restore", "Bring a backup of a service back, or list those that there are."),
     "check": ("check:check", "Check the settings, the engine, the records and the images' registries."),
