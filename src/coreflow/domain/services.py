@@ -201,7 +201,7 @@ def _checked(given: Ingredients) -> tuple[tuple[Mount, ...], Payload | None]:
 def _size(record: ServiceRecord, mounts: tuple[Mount, ...]) -> int:
     """Roughly the bytes of what can be large in a service."""
     check = record.health_check.command if record.health_check is not None else ()
-    texts = [*environment(record), *check]
+    texts = [*environment(record), *check, record.id]
     for mount in mounts:
         texts += [mount.source, mount.target, mount.driver]
         texts += [text for pair in (*mount.options.items(), *mount.labels.items()) for text in pair]
