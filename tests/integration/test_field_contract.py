@@ -232,7 +232,7 @@ async def test_containers_that_no_node_starts(bench: Bench, kind: int) -> None:
     async def one(short: str, case: tuple[Json, str, str]) -> None:
         container, state, text = case
         identity = await bench.create(with_container(bench, short, **container))
-        task = await bench.task_in(identity, "rejected", "failed", "running", "complete")
+        task = await bench.task_in(identity, "rejected", "failed")  # some run for a moment
         assert task["Status"]["State"] in state, container
         assert text in task["Status"]["Err"]
 
