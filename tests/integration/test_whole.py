@@ -340,7 +340,7 @@ def test_a_registry_with_a_login(lab: Lab, engine_state: Path) -> None:
         }
         return record
 
-    lab.write(service("1", "wrong"))
+    lab.write(service("1", "incorrect-horse"))
     rejected = lab.apply("--timeout", "20")
     assert rejected.code == 1
     assert "login is wrong" in rejected.out
@@ -363,7 +363,7 @@ def test_a_registry_with_a_login(lab: Lab, engine_state: Path) -> None:
         assert lab.inspect("a")["Version"] == version
     finally:
         subprocess.run([script, "registry", "start", port, *name], check=True)
-    lab.write(service("2", "wrong"))
+    lab.write(service("2", "incorrect-horse"))
     assert lab.apply("--timeout", "20").code == 1
     assert lab.inspect("a")["Version"] == version
     lab.write(service("2", "correct-horse"))
