@@ -21,6 +21,7 @@ The rules:
 import hashlib
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Literal, assert_never
 
 from attrs import Factory, evolve, field, frozen
@@ -326,10 +327,10 @@ def make_plan(
 
 @frozen(kw_only=True)
 class _Seen:
-    """Indexes over what was observed; services and secrets by their names without case, as Swarm compares them."""
+    """Indexes over what was observed."""
 
     owned: Mapping[str, ObservedService] = Factory(dict)
-    secrets: Mapping[str, ObservedSecret] = Factory(dict)
+    """Our services by name."""
     networks: Mapping[str, ObservedNetwork] = field(factory=dict)
 
 
@@ -340,8 +341,7 @@ class _Planning:
         self.desired, self.observed, self.options, self.log = desired, observed, options, log
         cluster = desired.cluster
         self.seen = _Seen(
-            owned={naming.folded(s.name): s for s in observed.services if s.cluster == cluster},
-            secrets={naming.folded(s.name): s for s in observed.secrets},
+            owned={s.name: s for s in observed.services if s.cluster == cluster},
             networks={n.name: n for n in observed.networks if not n.is_remnant},
         )
         self.base: list[Step] = []
@@ -360,14 +360,24 @@ class _Planning:
         self.refusal: Refusal | None = None
         self.held: set[Unit] = set(desired.held)
         self._tasks: dict[str, list[ObservedTask]] | None = None
-        wanted = {naming.folded(name): spec.owner for name, spec in desired.services.items()}
-        renamed = {spec.owner for spec in desired.services.values() if spec.owner != BASE}
-        self.leftovers = [
-            service
-            for name, service in sorted(self.seen.owned.items())
-            if name not in wanted or (wanted[name] != service.owner and service.owner in renamed)
-        ]
+        self.leftovers = list(self._leftovers())
         """Our services whose names nobody wants any more, or only another record, while theirs has a new name."""
+
+    def _leftovers(self) -> Iterator[ObservedService]:
+        services = self.desired.services
+        suspects = [
+            live
+            for name, live in self.seen.owned.items()
+            if (spec := services.get(name)) is None or spec.owner != live.owner
+        ]
+        if not suspects:  # the common case
+            return
+        wanted = {naming.folded(name): spec.owner for name, spec in services.items()}
+        renamed = {spec.owner for spec in services.values() if spec.owner != BASE}
+        for live in sorted(suspects, key=lambda s: naming.folded(s.name)):
+            owner = wanted.get(naming.folded(live.name))
+            if owner is None or (owner != live.owner and live.owner in renamed):
+                yield live
 
     def plan(self) -> Plan:
         return Plan(
@@ -398,8 +408,20 @@ class _Planning:
         return True
 
     def live(self, name: str) -> ObservedService | None:
-        """Our service that has a name, whatever its case."""
-        return self.seen.owned.get(naming.folded(name))
+        """Our service that has a name, whatever its case, as Swarm compares names."""
+        return self.seen.owned.get(name) or self._folded.get(naming.folded(name))
+
+    def secret(self, name: str) -> ObservedSecret | None:
+        """The secret that has a name, whatever its case and whosever it is."""
+        return self._secrets.get(naming.folded(name))
+
+    @cached_property
+    def _secrets(self) -> Mapping[str, ObservedSecret]:
+        return {naming.folded(secret.name): secret for secret in self.observed.secrets}
+
+    @cached_property
+    def _folded(self) -> Mapping[str, ObservedService]:
+        return {naming.folded(service.name): service for service in self.seen.owned.values()}
 
     # restores
 
@@ -422,11 +444,11 @@ class _Planning:
 
     def services(self) -> None:
         """Compare every desired service with the live one; the common case, no difference, comes first."""
-        secrets = self.seen.secrets
         changed: list[ServiceSpec] = []
+        owned = self.seen.owned
         for name, spec in self.desired.services.items():
-            live = self.live(name)
-            if live is None or live.name != name or live.seal != spec.seal:
+            live = owned.get(name)
+            if live is None or live.seal != spec.seal:
                 changed.append(spec)
         self.kept += len(self.desired.services) - len(changed)
         if self.restoring:
@@ -436,7 +458,7 @@ class _Planning:
             steps = self._change(spec, self.live(spec.name), room)
             if steps:
                 secret = self.desired.secrets.get(spec.name)
-                there = secrets.get(naming.folded(secret.name)) if secret is not None else None
+                there = self.secret(secret.name) if secret is not None else None
                 if there is not None and not naming.is_ours(there.labels, self.desired.cluster):
                     whose = naming.whose(there.labels)
                     self._reject(spec, f"a secret named {there.name} exists already and {whose}")
@@ -565,7 +587,7 @@ class _Planning:
             if live_image is None or unpinned(live_image) != image.reference:
                 parts.append(Create(image, f"{spec.name} runs it"))
         secret = self.desired.secrets.get(spec.name)
-        if secret is not None and naming.folded(secret.name) not in self.seen.secrets:
+        if secret is not None and self.secret(secret.name) is None:
             parts.append(Create(secret, f"{spec.name} mounts it"))
         return [*parts, action]
 
@@ -675,7 +697,7 @@ class _Planning:
         needed: set[str] = set()
         rolling: set[Owner] = set()
         for service in self.observed.services:
-            if service.name in self.removed and naming.folded(service.name) in self.seen.owned:
+            if service.name in self.removed and service.name in self.seen.owned:
                 continue
             if not candidates.isdisjoint(service.named_secrets):
                 needed |= service.named_secrets
