@@ -44,9 +44,9 @@ class LookUps:
     async def answers(
         self, requests: Iterable[ImageRequest], *, about: object = None, refresh: bool = False
     ) -> dict[ImageRequest, Resolution]:
-        """An answer to each request; a failure is one, too. `about` is what they came from: another object is a change."""
+        """An answer to each request; a failure is one, too. `about` is what they came from: what differs has changed."""
         requests = tuple(requests)
-        eager, self._about = refresh or about is not self._about, about
+        eager, self._about = refresh or about != self._about, about
         self._failed = {request: self._failed[request] for request in requests if request in self._failed}
         answers: dict[ImageRequest, Resolution] = {}
         limiter = trio.CapacityLimiter(CONCURRENCY)

@@ -207,7 +207,7 @@ class Reconciler:
         records, observed = await self._fetch()
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
-        images = await self._look_ups.answers(requests, about=records, refresh=refresh)
+        images = await self._look_ups.answers(requests, about=_behind_images(records), refresh=refresh)
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             bound = self.bindings.look(records, observed)
             desired = self._renderer.render(records, observed, images, bound, refresh=refresh)
@@ -436,6 +436,12 @@ class _Application:
         subject = subject_of(outcome.step.action)
         if outcome.status != "applied" and isinstance(subject, NetworkSpec):
             self.broken.add(subject.name)
+
+
+def _behind_images(records: Records) -> tuple[object, ...]:
+    """The records that say which images there are. Unchanged ones are the same objects, whoever sent them again."""
+    images, registries = records.images.values(), records.external_registries.values()
+    return records.services, tuple(images), tuple(registries), records.cluster.registry_info
 
 
 _SLOW_KINDS = frozenset({"image", "binding"})
