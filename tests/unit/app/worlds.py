@@ -49,9 +49,9 @@ def cluster(*services: Json, secrets: dict[str, str] | None = None, **others: An
     }
 
 
-def new_engine(**options: Any) -> MemoryEngine:
-    """An empty Swarm with the images that tests use."""
-    engine = MemoryEngine(**options)
+def new_engine(engine: MemoryEngine | None = None, **options: Any) -> MemoryEngine:
+    """An empty Swarm, one of a test's own or a plain one, with the images that tests use."""
+    engine = MemoryEngine(**options) if engine is None else engine
     for image in (GOOD, NEWER):
         engine.add_image(image)
     engine.add_image(BAD, Behaviour(exits=1))
