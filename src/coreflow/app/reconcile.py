@@ -116,8 +116,14 @@ class Settlement:
 
     @property
     def troubles(self) -> tuple[Outcome, ...]:
-        """What could not be done, as of the last pass that tried anything."""
-        return next((report.troubles for report in reversed(self.reports) if report.outcomes), ())
+        """What could not be done, as of the last pass that tried anything.
+
+        That somebody else was faster is none as soon as a later look has found nothing more to do.
+        """
+        if self.reports and not self.reports[-1].outcomes:
+            tried = next((report.troubles for report in reversed(self.reports) if report.outcomes), ())
+            return tuple(outcome for outcome in tried if outcome.status != "overtaken")
+        return self.reports[-1].troubles if self.reports else ()
 
     @property
     def pending(self) -> frozenset[str]:

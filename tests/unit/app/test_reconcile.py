@@ -486,6 +486,24 @@ def test_what_changes_as_fast_as_it_is_put_right_is_left_for_a_while() -> None:
     play(scene)
 
 
+def test_somebody_who_was_faster_is_no_trouble() -> None:
+    """A service that somebody else makes at the same moment: the next look finds it as desired, and that is all."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        taken = EngineError(
+            409, "rpc error: code = AlreadyExists desc = name conflicts with an existing object"
+        )
+        world.engine.faults.append(Fault(method="create_service", when="after", error=taken))
+        settlement = await world.reconciler().settle()
+        assert [o.status for o in settlement.reports[0].outcomes][-1] == "overtaken"
+        assert settlement.troubles == ()
+        assert await world.names() == ["a"]
+
+    play(scene)
+
+
 def test_a_crash_leaves_nothing_doubled() -> None:
     """Killed after any of its writes, the next run finishes with the same objects."""
 
