@@ -39,6 +39,8 @@ CHUNK = 1024 * 1024
 """Bytes of an archive that are read at once."""
 DEPTH_LIMIT = 100
 """Mappings and lists inside each other; a cluster file needs about ten."""
+ALIAS_LIMIT = 10_000_000
+"""Values, and characters of texts, that aliases bring in: a few lines of aliases of aliases stand for any number."""
 
 Signature = tuple[int, ...]
 """What tells one state of a file from another, without reading it."""
@@ -411,7 +413,11 @@ class _YamlReader:
         self._path = path
         self._loader: Any = base(data)
         self._next: Callable[[], yaml.Event] = self._loader.get_event
-        self._anchors: dict[str, object] = {}
+        self._anchors: dict[str, tuple[object, int]] = {}
+        """What each stands for, and how much that is."""
+        self._size = 0
+        """How much has been read: values, and characters of texts. What an alias stands for counts anew."""
+        self._aliased = 0
 
     def document(self) -> object:
         """The document, which must be the only one."""
@@ -433,18 +439,28 @@ class _YamlReader:
             value = self._scalar(event)
             return "<<" if value is _MERGE else value
         if kind is yaml.AliasEvent:
-            if event.anchor not in self._anchors:
-                self._wrong(event, "this alias has no anchor before it")
-            return self._anchors[event.anchor]
+            return self._alias(event)
         if depth == DEPTH_LIMIT:
             self._wrong(event, f"more than {DEPTH_LIMIT} mappings and lists inside each other")
+        before = self._size
+        self._size += 1
         is_mapping = kind is yaml.MappingStartEvent
         if event.tag not in {None, "!", f"{_TAG}{'map' if is_mapping else 'seq'}"}:
             self._wrong(event, "this tag is not understood")
         collection = self._mapping(depth + 1) if is_mapping else self._list(depth + 1)
         if event.anchor is not None:
-            self._anchors[event.anchor] = collection
+            self._anchors[event.anchor] = collection, self._size - before
         return collection
+
+    def _alias(self, event: Any) -> object:
+        if event.anchor not in self._anchors:
+            self._wrong(event, "this alias has no anchor before it")
+        value, size = self._anchors[event.anchor]
+        self._size += size
+        self._aliased += size
+        if self._aliased > ALIAS_LIMIT:
+            self._wrong(event, "aliases bring in more than a cluster file may hold")
+        return value
 
     def _list(self, depth: int) -> list[object]:
         values = []
@@ -480,8 +496,10 @@ class _YamlReader:
 
     def _scalar(self, event: yaml.ScalarEvent) -> object:
         value = self._plain(event)
+        size = 1 + len(event.value)
+        self._size += size
         if event.anchor is not None:
-            self._anchors[event.anchor] = value
+            self._anchors[event.anchor] = value, size
         return value
 
     def _plain(self, event: Any) -> object:

@@ -300,10 +300,27 @@ def test_the_deepest_nesting_is_read() -> None:
 
 def test_aliases_do_not_multiply() -> None:
     """A document of aliases to aliases is as small in memory as in the file."""
-    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, DEPTH_LIMIT))]
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 10))]
     document = parse_yaml(NAME, "\n".join(lines).encode())
     assert isinstance(document, dict)
-    assert document["a99"][0] is document["a99"][1] is document["a98"]
+    assert document["a9"][0] is document["a9"][1] is document["a8"]
+
+
+@pytest.mark.parametrize("anchor", ["[x]", "{x: x}", f"[{'x' * 100_000}]", "x"])
+@pytest.mark.parametrize("use", ["[{0}, {0}]", "{{<<: {{a: {0}, b: {0}}}}}"])
+def test_aliases_bring_in_no_more_than_anybody_can_read(anchor: str, use: str) -> None:
+    """A few lines of aliases to aliases stand for any number of values, which whoever looks at all of them never ends with."""
+    lines = [f"a0: &a0 {anchor}", *(f"a{n}: &a{n} {use.format(f'*a{n - 1}')}" for n in range(1, DEPTH_LIMIT))]
+    problem = problem_of(lambda: parse_yaml(NAME, "\n".join(lines).encode()))
+    assert problem.startswith("aliases bring in more than a cluster file may hold @ ")
+
+
+def test_many_aliases_of_something_small_are_read() -> None:
+    """What is shared by very many services is no reason to refuse a file."""
+    lines = ["shared: &shared {LOG: debug, REGION: north}", "all:", *["- *shared"] * 20_000]
+    document = parse_yaml(NAME, "\n".join(lines).encode())
+    assert isinstance(document, dict)
+    assert len(document["all"]) == 20_000
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")))

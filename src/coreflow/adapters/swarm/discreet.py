@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import orjson
 
 from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
+from coreflow.domain.templates import read_literal
 
 from .engine import Document, Engine, EngineError, EngineUnreachable
 
@@ -223,7 +224,18 @@ def _held(spec: Json, auth: str | None) -> Redactor:
 
 
 def _values(template: Json) -> Iterator[tuple[str, str]]:
-    """Variables, options of volumes and the words of a health check, of what a task is made from."""
+    """Variables, options of volumes and the words of a health check, of what a task is made from.
+
+    Both as they are sent and as they arrive: whoever refuses one later, a volume driver, say, quotes what has arrived.
+    """
+    for name, value in _sent(template):
+        yield name, value
+        arrived = read_literal(value)
+        if arrived is not None and arrived != value:
+            yield name, arrived
+
+
+def _sent(template: Json) -> Iterator[tuple[str, str]]:
     container = template.get("ContainerSpec") or {}
     for variable in container.get("Env") or ():
         name, _, value = variable.partition("=")
