@@ -31,7 +31,7 @@ from .specs import (
     fingerprints,
 )
 from .templates import BRACES, GROWTH
-from .volumes import LOCAL_DRIVER, lacking_options, make_mounts
+from .volumes import LOCAL_DRIVER, lacking_options, make_mounts, plain
 
 WEB_GATEWAY = "sznwebgateway"
 """The overlay network of public workload traffic."""
@@ -59,6 +59,7 @@ _MOST_BYTES = 12
 BEYOND = 2**63
 """The first number that the engine cannot hold."""
 SECRET_FILE = "secret.json"
+_SECRET_PATH = f"/run/secrets/{SECRET_FILE}"
 
 
 @frozen(kw_only=True)
@@ -193,9 +194,18 @@ def _checked(given: Ingredients) -> tuple[tuple[Mount, ...], Payload | None]:
             problems += exc.reasons
         except TypeError:  # the encoder's complaint quotes nothing, but says nothing either
             problems.append("a secret value is not valid Unicode text")
+        problems += _covered(mounts)
     if problems:
         raise Rejected(*problems)
     return mounts, payload
+
+
+def _covered(mounts: Iterable[Mount]) -> Iterator[str]:
+    """Mounts where the file with the secrets has to be: no container starts with them (measured on 20.10)."""
+    for mount in mounts:
+        target = plain(mount.target)
+        if target.startswith(f"{_SECRET_PATH}/") or (mount.type == "volume" and target == _SECRET_PATH):
+            yield f"the mount at {target} is in the way of the secrets, which are a file at {_SECRET_PATH}"
 
 
 def _size(record: ServiceRecord, mounts: tuple[Mount, ...]) -> int:

@@ -466,3 +466,32 @@ def test_what_the_engine_would_refuse_is_rejected_with_the_reason(data: dict[str
     answers = {request: ResolvedImage(None) for request in renderer.image_requests(records, Observed())}
     [rejection] = renderer.render(records, Observed(), answers).rejections
     assert reason in " ".join(rejection.reasons)
+
+
+@pytest.mark.parametrize(
+    "path", ["/run/secrets/secret.json", "/run//secrets/x/../secret.json/", "/run/secrets/secret.json/x"]
+)
+def test_a_volume_where_the_secrets_are(path: str) -> None:
+    """A volume is a directory: it cannot be where the file has to be, nor below it. Without secrets it can."""
+    data = {"volumes": [{"mountPath": path, "driver": "local"}]}
+    (reason,) = reasons(data, layers=(layer("v"),))
+    assert reason.endswith("is in the way of the secrets, which are a file at /run/secrets/secret.json")
+    assert body(data).mounts
+
+
+@pytest.mark.parametrize(
+    ("path", "is_rejected"), [("/run/secrets/secret.json", False), ("/run/secrets/secret.json/x", True)]
+)
+def test_a_bind_mount_where_the_secrets_are(path: str, *, is_rejected: bool) -> None:
+    """A bind mount may be a file, too, which the secrets then cover."""
+    data = {"resources": {"volumeMounts": [{"hostFsPath": "/etc/hostname", "containerFsPath": path}]}}
+    if is_rejected:
+        assert len(reasons(data, layers=(layer("v"),))) == 1
+    else:
+        assert render(data, layers=(layer("v"),)).service.body.secrets
+
+
+def test_a_volume_around_the_secrets() -> None:
+    """Docker puts the file into it."""
+    data = {"volumes": [{"mountPath": "/run/secrets", "driver": "local"}]}
+    assert render(data, layers=(layer("v"),)).service.body.secrets

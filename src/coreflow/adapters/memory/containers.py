@@ -158,11 +158,18 @@ def _obstacles(
         yield "failed", f"{runc}environment variable value can't contain null(\\x00)"
     if any(len(line.encode()) >= WORD_LIMIT for line in container.get("Env") or ()):
         yield "failed", "task: non-zero exit (1)"
+    secrets = {
+        f"/run/secrets/{secret['File']['Name']}"
+        for secret in container.get("Secrets") or ()
+        if secret.get("File")
+    }
     for mount in container.get("Mounts") or ():
         target = _clean(mount["Target"])
+        if any(target.startswith(f"{secret}/") for secret in secrets):
+            yield "failed", f"{runc}not a directory: unknown: Are you trying to mount a directory onto a file"
         if target in {"/proc", "/dev"} or target.startswith("/proc/"):
             yield "failed", f"{runc}{target} cannot be mounted"
-        if mount["Type"] == "volume" and target in _FILES:
+        if mount["Type"] == "volume" and target in _FILES | secrets:
             yield "failed", f"{runc}not a directory: unknown: Are you trying to mount a directory onto a file"
 
 
