@@ -35,6 +35,8 @@ _TABLE: tuple[tuple[str, Cause], ...] = (
     (r"no such host|temporary failure|service unavailable|toomanyrequests", Cause.PLATFORM),
     (r"volumedriver|error while mounting volume|plugin .*not found", Cause.PLATFORM),
     (r"secret store|config store", Cause.PLATFORM),
+    # dockerd's, for a container that was gone with its node, or with containerd; also what some programs end with
+    (r"non-zero exit \(255\)", Cause.UNKNOWN),
     (r"non-zero exit", Cause.IMAGE),
     (r"no such image|manifest unknown|pull access denied|repository does not exist", Cause.IMAGE),
     (r"executable file not found|exec format error|exec: |no command specified", Cause.IMAGE),
