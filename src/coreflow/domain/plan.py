@@ -510,7 +510,9 @@ class _Planning:
         if live.intent == wanted:
             return self._repair(spec, live, unit)
         entry = self.log.entry(spec.name, wanted)
-        if not self.options.retry_failed or (entry is not None and entry.tried):
+        is_again = self.options.retry_failed and not (entry is not None and entry.tried)
+        # written before its roll-back has ended, a spec finds its failed tasks in place, and Swarm calls the roll-out completed
+        if not is_again or live.in_roll_out:
             attempt = failed_attempt(spec, live, self.tasks_of(live), self.log)
             if attempt is not None:
                 return self._after_failure(spec, live, unit, attempt)

@@ -534,6 +534,15 @@ def test_retrying_tries_a_spec_that_was_just_rolled_back() -> None:
     assert done(desired(NEW), seen, retry_failed=True) == [f"update service web: {CHANGE}"]
 
 
+def test_retrying_waits_for_the_end_of_a_roll_back() -> None:
+    """Written any earlier, the failed tasks would still be there, and Swarm would leave them and call it completed."""
+    there = live(OLD, update_state="rollback_started")
+    for tasks in ((failed(there),), ()):
+        plan = make_plan(desired(NEW), observed(there, tasks=tasks), PlanOptions(retry_failed=True))
+        assert plan.actions == ()
+        assert [w.reason.partition(":")[0] for w in plan.waits] == ["is being rolled back"]
+
+
 # whose it is
 
 
