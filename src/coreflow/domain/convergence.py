@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from attrs import Factory, frozen
 
 from . import naming
-from .observed import ObservedNode, ObservedService, ObservedTask, seconds_of
+from .failures import Cause, cause_of
+from .observed import ROLLED_BACK, ObservedNode, ObservedService, ObservedTask, seconds_of
 from .specs import ServiceBody
 
 SETTLE_SECONDS = 5.0
@@ -21,10 +22,12 @@ SETTLE_SECONDS = 5.0
 REPEATED = 2
 """So many tasks of one slot that ended by themselves, one after the other, are a crash loop."""
 HOPELESS = 3
-"""After so many nobody waits any longer for a service to come up."""
+"""After so many nobody waits any longer for a service to come up, unless its next task runs."""
 LONG_LIFE = 600.0
 """A task that lived longer than so many seconds is no part of a crash loop, and after half of that at the latest the next
 one has proved itself."""
+QUIET_LIFE = 60.0
+"""The same for a task that was ended from outside: a node that restarts now and then is no crash loop of its services."""
 _READY = "running"
 _FAILED = frozenset({"failed", "rejected"})
 _ENDED_BY_ITSELF = frozenset({"failed", "rejected", "complete"})
@@ -69,6 +72,13 @@ class End:
     at: float
     lived: float
     reason: str = ""
+    from_outside: bool = False
+    """Whether the image was not to blame, as far as is known."""
+
+    @property
+    def lived_long(self) -> bool:
+        """Whether it is no part of a crash loop."""
+        return self.lived >= (QUIET_LIFE if self.from_outside else LONG_LIFE)
 
 
 @frozen(kw_only=True)
@@ -99,7 +109,9 @@ class TaskHistory:
         self, services: Iterable[ObservedService], tasks: Iterable[ObservedTask], now: float
     ) -> "TaskHistory":
         """The history with one more look in it, at `now` by the engine's clock."""
+        services = tuple(services)
         specs = {s.id: (s.fingerprints.whole, s.force_update) for s in services}
+        rolled_out = {s.id: s.update_started for s in services if s.update_state not in ROLLED_BACK}
         listed: set[str] = set()
         running: dict[str, float] = {}
         active: dict[Slot, ObservedTask] = {}
@@ -109,6 +121,8 @@ class TaskHistory:
             if not task.is_current or task.service_id not in specs:
                 continue
             if task.state in _ENDED_BY_ITSELF:
+                if task.created_at < rolled_out.get(task.service_id, ""):
+                    continue  # of an earlier attempt at the same spec
                 ended.setdefault(_slot(task), []).append(_end_of(task))
             elif task.desired_state in _MEANT_TO_RUN:
                 active[_slot(task)] = task
@@ -129,7 +143,7 @@ class TaskHistory:
         trace = self.traces.get(slot)
         found: list[End] = []
         for end in reversed(trace.ends if trace is not None else ()):
-            if end.lived >= LONG_LIFE:
+            if end.lived_long:
                 break
             found.append(end)
         return tuple(reversed(found))
@@ -164,7 +178,8 @@ def _when(end: End) -> float:
 
 def _end_of(task: ObservedTask) -> End:
     at = seconds_of(task.updated_at)
-    return End(task.id, at, max(at - seconds_of(task.created_at), 0.0), reason_of(task))
+    lived = max(at - seconds_of(task.created_at), 0.0)
+    return End(task.id, at, lived, reason_of(task), from_outside=cause_of(task) is not Cause.IMAGE)
 
 
 NO_HISTORY = TaskHistory()
@@ -271,7 +286,7 @@ def judge(
         running=min(len(running), wanted),
         wanted=wanted,
         done=done,
-        failed=stuck or (len(loop) >= HOPELESS and not service.in_roll_out),
+        failed=stuck or (len(loop) >= HOPELESS and len(running) < wanted and not service.in_roll_out),
         detail=detail or error,
         has_error=bool(error),
         crashes=len(loop),

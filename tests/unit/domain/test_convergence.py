@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from attrs import evolve
 from tests.unit.domain.examples import live, node, spec, task
 
 from coreflow.domain.convergence import NO_HISTORY, Settling, TaskHistory, Verdict, judge, judge_all
@@ -241,8 +242,11 @@ def test_tasks_that_end_again_and_again_are_a_crash_loop(how: dict[str, Any], er
     assert (second.crashes, second.error, second.failed) == (2, error, False)
     assert second.crashing_since == START
     assert second.detail == f"crash-looping: ended 2 times since 2027-01-15 08:00:00Z, last: {error}"
-    third = verdict_of(*(ended(n, n * 8, **how) for n in range(3)), one(4, 30), at=31)
+    loop = [ended(n, n * 8, **how) for n in range(3)]
+    third = verdict_of(*loop, one(4, 30, state="ready"), at=31)
     assert (third.crashes, third.failed, third.done) == (3, True, False)
+    hope = verdict_of(*loop, one(4, 30), at=31)
+    assert (hope.crashes, hope.failed, hope.done) == (3, False, False)
 
 
 def test_a_crash_loop_is_over_when_a_task_outlives_the_others_clearly() -> None:
@@ -258,6 +262,26 @@ def test_ends_after_a_long_life_are_no_crash_loop() -> None:
     """A service that ends once a day is restarted, and that is that."""
     daily = [ended(n, n * 86400, lived=86000) for n in range(3)]
     assert verdict_of(*daily, one(9, 3 * 86400), at=3 * 86400 + 5).done
+
+
+def test_what_was_ended_from_outside_after_a_minute_is_no_crash_loop() -> None:
+    """A node that is switched off twice in ten minutes ends its tasks; a container that is killed at once, again and again, loops."""
+    killed = {"error": "task: non-zero exit (137)"}
+    assert verdict_of(
+        ended(1, 0, lived=60, **killed), ended(2, 300, lived=200, **killed), one(3, 310), at=315
+    ).done
+    quick = verdict_of(ended(1, 0, lived=3, **killed), ended(2, 10, lived=3, **killed), one(3, 16), at=21)
+    assert quick.is_crash_looping
+
+
+def test_ends_of_an_earlier_attempt_are_forgotten() -> None:
+    """A spec that is tried again begins anew: what ended before this roll-out is no part of it."""
+    service = evolve(ONE, update_state="updating", update_started=stamp(100))
+    tasks = [*(ended(n, n * 8) for n in range(3)), one(4, 101)]
+    history = NO_HISTORY.after([service], tasks, START + 102)
+    assert not judge(
+        service, tasks, [], Settling(history=history, now=START + 102, seconds=5)
+    ).is_crash_looping
 
 
 def test_ends_in_different_slots_are_not_added_up() -> None:
