@@ -116,18 +116,6 @@ async def test_a_name_that_was_taken_from_somebody_else(world: Records) -> None:
     assert (await world.live("SHOP"))["Spec"]["Labels"][naming.OWNER] == "id-2"
 
 
-async def test_a_network_in_another_case(world: Records) -> None:
-    """A network that Swarm does not tell from one of ours is said to be in the way."""
-    if world.bench.memory is None:
-        pytest.skip("would be in the way of other tests")
-    await world.bench.engine.create_network({"Name": "SznWebGateway", "Driver": "overlay"})
-    world.write(world.service("shop"))
-    reasons = [reason for rejection in (await world.plan()).plan.rejections for reason in rejection.reasons]
-    assert reasons == [
-        "network SznWebGateway exists, which Swarm tells not from sznwebgateway: rename or remove it"
-    ]
-
-
 # paths
 
 

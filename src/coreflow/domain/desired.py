@@ -728,7 +728,7 @@ def _networks(observed: Observed, cluster: ClusterId) -> tuple[tuple[NetworkSpec
     ]
     wanted = {naming.folded(name): name for name in NETWORKS}
     problems += [
-        f"network {network.name} exists, which Swarm tells not from {wanted[same]}: rename or remove it"
+        f"network {network.name} exists, and Swarm knows no case in names: it stands for {wanted[same]}; rename or remove it"
         for network in observed.networks
         if network.scope == "swarm" and network.name not in NETWORKS
         for same in (naming.folded(network.name),)

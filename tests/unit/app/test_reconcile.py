@@ -273,6 +273,21 @@ def test_an_engine_that_hangs_up_while_we_wait_is_asked_again() -> None:
     play(scene)
 
 
+def test_a_network_of_our_name_in_another_case_is_in_the_way() -> None:
+    """A network that Swarm takes for one of ours is named in the plan, with what to do about it."""
+
+    async def scene() -> None:
+        world = World()
+        await world.engine.create_network({"Name": "SznWebGateway", "Driver": "overlay"})
+        world.cloudly.set(cluster(service("a")))
+        rejections = (await world.reconciler().look()).plan.rejections
+        assert [reason for rejection in rejections for reason in rejection.reasons] == [
+            "network SznWebGateway exists, and Swarm knows no case in names: it stands for sznwebgateway; rename or remove it"
+        ]
+
+    play(scene)
+
+
 def test_a_deadline_ends_the_waiting() -> None:
     """What does not run is reported with the reason when the time is up, and a crash loop before that."""
 
