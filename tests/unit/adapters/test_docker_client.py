@@ -1,6 +1,9 @@
 """What reaches an engine from this machine, and what must not."""
 
+import gc
+import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -74,3 +77,48 @@ async def test_something_else_than_an_engine(ear: str) -> None:
     async with open_engine(ear) as engine:
         with pytest.raises(EngineUnreachable, match="not an engine"):
             await engine.list_services()
+
+
+class _UnixServer(ThreadingHTTPServer):
+    """An HTTP server on a socket of the file system."""
+
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        """A path has no port and no host name."""
+        self.socket.bind(self.server_address)
+
+
+class _Hasty(Ear):
+    """An engine that hangs up after each answer."""
+
+    def do_GET(self) -> None:
+        """Answer once."""
+        self.close_connection = True
+        super().do_GET()
+
+    def address_string(self) -> str:
+        """A client on a socket of the file system has no address."""
+        return ""
+
+
+async def test_an_engine_that_has_gone_leaves_no_sockets_behind(tmp_path: Path) -> None:
+    """Each attempt to reach an engine that is down closes what it opened."""
+    path = tmp_path / "docker.sock"
+    Ear.version = b'{"ApiVersion": "1.41"}'
+    with _UnixServer(str(path), _Hasty) as server:  # type: ignore[arg-type]  # a path is its address
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        async with open_engine(f"unix://{path}") as engine:
+            await engine.list_services()
+            server.shutdown()
+            thread.join()
+            server.server_close()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _ in range(3):
+                    with pytest.raises(EngineUnreachable):
+                        await engine.list_services()
+                gc.collect()
+            assert [str(w.message) for w in caught if w.category is ResourceWarning] == []

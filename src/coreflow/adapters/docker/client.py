@@ -23,6 +23,7 @@ import docker.errors
 import requests
 import trio
 from docker.transport import UnixHTTPAdapter
+from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from docker.utils import parse_host
 
 from coreflow.adapters.swarm.engine import Document, EngineError, EngineTimeout, EngineUnreachable
@@ -59,11 +60,40 @@ class _Clock:
             self._heard = True
 
 
+class _Connection(UnixHTTPConnection):
+    """Closes a socket that cannot connect: the SDK's own leaves it to the garbage collector."""
+
+    def connect(self) -> None:
+        probe = socket.socket(socket.AF_UNIX)
+        probe.settimeout(self.timeout)
+        try:
+            probe.connect(self.unix_socket)
+        except OSError:
+            probe.close()
+            raise
+        self.sock = probe
+
+
+class _Pool(UnixHTTPConnectionPool):
+    def _new_conn(self) -> Any:
+        seconds: Any = self.timeout
+        return _Connection(self.base_url, self.socket_path, seconds)
+
+
 class _OnePool(UnixHTTPAdapter):
     """All requests to one socket share one pool."""
 
     def get_connection(self, url: Any, proxies: Any = None) -> Any:
-        return super().get_connection("http+docker://localhost", proxies)
+        with self.pools.lock:
+            pool = self.pools.get(_ONE)
+            if pool is None:
+                pool = self.pools[_ONE] = _Pool(
+                    _ONE, self.socket_path, self.timeout, maxsize=self.max_pool_size
+                )
+            return pool
+
+
+_ONE = "http+docker://localhost"
 
 
 class _Client(docker.APIClient):
