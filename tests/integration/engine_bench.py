@@ -26,7 +26,8 @@ NOWHERE = "node.hostname==nowhere"
 USER, PASSWORD = "tester", "correct-horse"
 SECOND = 1_000_000_000
 _STEP = 0.1
-_PATIENCE = 30.0
+_PATIENCE = 120.0
+"""An engine that knows a volume plugin which is gone asks it for half a minute at each volume that is new."""
 _numbers = itertools.count()
 
 
