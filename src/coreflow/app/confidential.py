@@ -14,7 +14,7 @@ _KEPT = 10_000
 
 
 class Confidential:
-    """Grows as the process learns; `redact` is what everybody has who gets texts of far sides."""
+    """Grows as the process learns; `redact` is what everybody has who gets texts of peers."""
 
     def __init__(self, secrets: Iterable[str | None] = ()) -> None:
         self._own = Redactor(secret for secret in secrets if secret)

@@ -1,6 +1,6 @@
 """What is told: the last thing that happens to a text before it reaches a log, a terminal or a program.
 
-Texts of far sides are redacted where they arrive. Whatever got past that, or came from a library, is redacted here.
+Texts of peers are redacted where they arrive. Whatever got past that, or came from a library, is redacted here.
 """
 
 from collections.abc import Iterator, Mapping

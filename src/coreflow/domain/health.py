@@ -47,9 +47,9 @@ def health_problems(check: HealthCheckRecord) -> Iterator[str]:
     durations = _durations(check)
     for name, seconds in durations:
         if seconds is not None and seconds != 0 and not LEAST_DURATION <= seconds < MOST_SECONDS:
-            yield f"healthCheck.{name} is negative, below a millisecond or beyond all measure"
+            yield f"healthCheck.{name} is negative, below a millisecond or too large"
     if check.retries is not None and not 0 <= check.retries <= MOST_RETRIES:
-        yield "healthCheck.retries is negative or beyond all measure"
+        yield "healthCheck.retries is negative or too large"
     if check.command[:1] == (NONE,):
         for name, number in (*durations, ("retries", check.retries)):
             if number:

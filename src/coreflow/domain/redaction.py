@@ -1,4 +1,4 @@
-"""What a far side says, fit to be told: the one way from a peer's text into a message.
+"""What a peer says, fit to be told: the one way from a peer's text into a message.
 
 Three things are taken out, and `…` stands for them: what is known to be secret, in whatever spelling (`spellings`) and
 also where only its beginning was quoted; what looks like a credential, known or not; and whatever is more than one line
@@ -17,7 +17,7 @@ from attrs import field, frozen
 from .spellings import CUT, Span, View, encoded, views
 
 TEXT_LIMIT = 500
-"""Characters of a far side's text that are passed on."""
+"""Characters of a peer's text that are passed on."""
 _READ_LIMIT = 4_000
 """Characters that are looked at; the rest is dropped unseen."""
 SHORTEST_SECRET = 4
@@ -31,11 +31,11 @@ _BEGINNING_OF_VALUE = 16
 _CUT_BEGINNING = 4
 """The same for either, where the text ends behind it."""
 _LONGEST = _READ_LIMIT
-"""Characters of a secret that are looked for: a text of a far side holds no more of it."""
+"""Characters of a secret that are looked for: a text of a peer holds no more of it."""
 
 
 class Redact(Protocol):
-    """Takes the text of a far side, and gives what may be told of it: one line of at most `limit` characters."""
+    """Takes the text of a peer, and gives what may be told of it: one line of at most `limit` characters."""
 
     def __call__(self, text: str, limit: int = TEXT_LIMIT, /) -> str:
         """See `Redactor.redact`."""

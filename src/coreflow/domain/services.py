@@ -331,7 +331,7 @@ def _record_problems(record: ServiceRecord, hosts: tuple[tuple[str, str], ...]) 
     if not naming.is_service_name(record.name):
         yield f"name is not usable as a service name (letters, digits, - and _, at most {naming.SERVICE_NAME_LIMIT})"
     if replicas(record) >= BEYOND:
-        yield "scaleFactor is beyond all measure"
+        yield "scaleFactor is too large"
     yield from _port_problems(record)
     seen: set[str] = set()
     for host, where in hosts:
@@ -410,9 +410,9 @@ def _resource_problems(resources: Resources | None) -> Iterator[str]:
         elif amount and units < least:
             yield f"resources.{name} is below {text}"
         elif units >= BEYOND:
-            yield f"resources.{name} is beyond all measure"
+            yield f"resources.{name} is too large"
     if limit.memory_bytes >= BEYOND:
-        yield f"resources.{memory} is beyond all measure"
+        yield f"resources.{memory} is too large"
     if reserved.memory_bytes > limit.memory_bytes >= LEAST_MEMORY:
         yield "resources.memorySizeReservationMB: more memory is reserved than the limit allows"
     if limit.nano_cpus > 0 and reserved.nano_cpus > limit.nano_cpus:

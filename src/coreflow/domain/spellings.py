@@ -1,6 +1,6 @@
 """How a text may be spelt: escaped, percent-encoded, in base64 or hex, one inside the other.
 
-Whoever looks for something in a text of a far side looks in all its views, and every character of a view knows where in
+Whoever looks for something in a text of a peer looks in all its views, and every character of a view knows where in
 the text it came from. Decoding the text, which is short, finds every spelling; encoding what is looked for in every way,
 at every alignment, would not, and that may be very much.
 """

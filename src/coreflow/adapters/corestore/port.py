@@ -5,7 +5,7 @@ is asked a few times within one call. A snapshot is asked for once more only whe
 never begun again.
 
 Requests hold the token and what a binding or a volume says, answers hold credentials. So no error of ours has one of the
-HTTP client's behind it, and what the far side says is redacted: of the token, the texts that we sent or got, and the keys
+HTTP client's behind it, and what Corestore says is redacted: of the token, the texts that we sent or got, and the keys
 and passwords that it ever gave us.
 """
 
