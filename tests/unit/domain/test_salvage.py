@@ -41,7 +41,7 @@ def reasons(data: dict[str, Any], identity: object = "s1") -> list[str]:
         ({"environment": {"A": 5, "B=": "x"}}, ["environment: a variable's name is empty"]),
         ({"environment": {"A": 5, "B": "\0"}}, ["environment.B contains a null character"]),
         ({"environment": {"A.B": 5, "A.C": "\0", "A[0]": "\0"}}, ["environment.A.C contains", "environment.A[0] contains"]),
-        ({"environment": 5, "scaleFactor": 2**63}, ["scaleFactor is beyond"]),
+        ({"environment": 5, "scaleFactor": 2**63}, ["scaleFactor is too large"]),
         ({"ports": {"web": "80", "custom": {"a_b": "80", "ok": "0"}}}, ["ports.custom.a_b is not a host name", "ports.custom.ok is not a port"]),
         ({"ports": {"web": 0, "custom": {"a": [], "b": "x"}}}, ["ports.web is not a port", "ports.custom.b is not a port"]),
         ({"ports": 5, "domains": ["a", {"name": "-"}]}, ["domains[1].name is not a host name"]),
