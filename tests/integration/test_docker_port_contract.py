@@ -26,7 +26,13 @@ from coreflow.domain import naming
 from coreflow.domain.errors import LostRace, Refused, Unavailable
 from coreflow.domain.ids import ClusterId, Owner
 from coreflow.domain.images import ImageRequest, ResolvedImage
-from coreflow.domain.observed import ObservedNetwork, ObservedSecret, ObservedService, ObservedTask
+from coreflow.domain.observed import (
+    ObservedNetwork,
+    ObservedSecret,
+    ObservedService,
+    ObservedTask,
+    seconds_of,
+)
 from coreflow.domain.plan import Create, MarkFailed, Recreate, Remove, Start, Stop, Update
 from coreflow.domain.records import RegistryLogin
 from coreflow.domain.specs import (
@@ -362,7 +368,8 @@ async def test_a_network_without_addresses_is_new_for_a_while_only(port: Port) -
     await port.make(port.network("m", subnet="10.231.243.0/24"))
     assert (await port.seen_network("m")).is_new
     (document,) = [n for n in await port.bench.engine.list_networks() if n["Name"] == port.bench.name("m")]
-    later = wire.observed_network(document, port.clock() + wire.NEW_SECONDS)
+    # from when it was made: a clock in whole seconds may say less than that
+    later = wire.observed_network(document, seconds_of(document["Created"]) + wire.NEW_SECONDS)
     assert (later.is_new, later.driver, later.subnets) == (False, "", ())
 
 
