@@ -29,10 +29,10 @@ from tests.integration.node_harness import Cloudly, _missing, start_cloudly
 
 from benchmarks.swarm import IMAGE, OURS, PREFIX, cluster_document, remove, remove_networks
 from benchmarks.table import Row
-from coreflow.adapters import web
+from coreflow.adapters import net
 from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.docker import DockerEngine
-from coreflow.adapters.peer import Socket
+from coreflow.adapters.net.peer import Socket
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import logs
 from coreflow.app.loop import ActionLog
@@ -172,7 +172,7 @@ async def _daemon(host: str, cloudly: Cloudly, watch: _Watch) -> AsyncIterator[t
 
     @asynccontextmanager
     async def dial() -> AsyncIterator[Socket]:
-        async with web.connect_websocket(cloudly.url) as connection:
+        async with net.connect_websocket(cloudly.url) as connection:
             yield _Socket(connection, watch)
 
     port = _Cloudly(dial, settings.jumpcode or "", wall_clock=time.time)  # noqa: TID251 - as the daemon does
@@ -312,7 +312,7 @@ def run(rounds: int = ROUNDS) -> list[Row]:
     with Path(os.devnull).open("w") as nowhere:  # written as by the daemon, but not read
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere))
         try:
-            times, reference = web.run(_measure, host, rounds)
+            times, reference = net.run(_measure, host, rounds)
         finally:
             structlog.reset_defaults()
             trio.run(remove, host, OURS)

@@ -37,12 +37,12 @@ from tests.unit.domain.examples import CLUSTER, live, spec
 from benchmarks.push import settings_at_rest
 from benchmarks.swarm import OURS, PREFIX, remove, remove_networks
 from benchmarks.table import Row
-from coreflow.adapters import web
+from coreflow.adapters import net
 from coreflow.adapters.coretraffic import METHOD, CoretrafficRoutes
 from coreflow.adapters.docker import DockerEngine, open_engine
 from coreflow.adapters.internal import InternalServer
 from coreflow.adapters.memory.cloudly import MemoryCloudly
-from coreflow.adapters.peer import Socket
+from coreflow.adapters.net.peer import Socket
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import logs
 from coreflow.app.main import Ports, running
@@ -383,7 +383,7 @@ def run_swarm(turns: int = TURNS) -> list[Row]:
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere))
         try:
             for where, silent in (("with news", False), ("by looks alone", True)):
-                series[where] = web.run(partial(_measure, host, turns, is_silent=silent))
+                series[where] = net.run(partial(_measure, host, turns, is_silent=silent))
         finally:
             structlog.reset_defaults()
             trio.run(remove, host, OURS)

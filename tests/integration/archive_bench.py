@@ -32,7 +32,7 @@ from tests.integration.corestore_archive import replace_file
 from tests.integration.corestore_server import CorestoreServer, start_corestore
 from tests.integration.node_harness import Cloudly, start_cloudly
 
-from coreflow.adapters import web
+from coreflow.adapters import net
 from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.link import Pace
 from coreflow.adapters.corestore import Corestore
@@ -195,7 +195,7 @@ def _resident_anew() -> int:
 
 async def _move(options: argparse.Namespace) -> Moved:
     pace = Pace(first=0.05, longest=0.5)
-    dial = partial(web.connect_websocket, options.cloudly)
+    dial = partial(net.connect_websocket, options.cloudly)
     cloudly = NetworkCloudly(dial, "token", wall_clock=time.time, pace=pace)  # noqa: TID251 - as the daemon does
     counted = _Counted(cloudly)
     corestore = Corestore(options.corestore, options.token)
@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path)
     options = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    moved = asyncio.run(_copy(options)) if options.action == "copy" else web.run(_move, options)
+    moved = asyncio.run(_copy(options)) if options.action == "copy" else net.run(_move, options)
     sys.stdout.write(json.dumps(asdict(moved)) + "\n")
 
 

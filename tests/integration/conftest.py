@@ -8,7 +8,7 @@ import pytest
 from tests.integration.engine_bench import Bench, open_bench
 from tests.integration.engines import another_engine
 
-from coreflow.adapters.web import run
+from coreflow.adapters.net import run
 
 
 @pytest.hookimpl(trylast=True)

@@ -13,7 +13,7 @@ import trio
 from attrs import Factory, define
 from tests.integration.http_stand_in import serve_posts, text_answer
 
-from coreflow.adapters.web import PostAnswer, Posted
+from coreflow.adapters.net import PostAnswer, Posted
 
 Json = dict[str, Any]
 Shape = Literal["env", "environment", "nested", "resources", "inside"]

@@ -11,7 +11,7 @@ import trio
 from attrs import Factory, define
 from tests.integration.http_stand_in import serve_posts
 
-from coreflow.adapters.web import PostAnswer, Posted
+from coreflow.adapters.net import PostAnswer, Posted
 
 Json = dict[str, Any]
 Shape = Literal["new", "old", "flat"]

@@ -7,7 +7,7 @@ from functools import partial
 import orjson
 import trio
 
-from coreflow.adapters.web import PostAnswer, Posted, WebSocket, serve_websockets
+from coreflow.adapters.net import PostAnswer, Posted, ServerOptions, WebSocket, serve_websockets
 
 
 def text_answer(document: object, status: int = 200) -> PostAnswer:
@@ -17,7 +17,7 @@ def text_answer(document: object, status: int = 200) -> PostAnswer:
 
 async def serve_posts(nursery: trio.Nursery, post: Callable[[Posted], Awaitable[PostAnswer]]) -> int:
     """Serve on a free port until the nursery ends; returns the port."""
-    serve = partial(serve_websockets, "127.0.0.1", 0, _no_websocket, post=post)
+    serve = partial(serve_websockets, "127.0.0.1", 0, _no_websocket, ServerOptions(post=post))
     port: int = (await nursery.start(serve)).port
     return port
 

@@ -18,7 +18,7 @@ from tests.integration.node_harness import Cloudly, needs_node, start_cloudly
 from coreflow.adapters.cloudly import NetworkCloudly, Pace
 from coreflow.adapters.file import FileCloudly
 from coreflow.adapters.memory.cloudly import MemoryCloudly
-from coreflow.adapters.web import connect_websocket
+from coreflow.adapters.net import connect_websocket
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.ports import CloudlyPort

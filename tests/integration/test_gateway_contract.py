@@ -21,7 +21,7 @@ from coreflow.adapters.dcrouter import Dcrouter
 from coreflow.adapters.dcrouter import methods as m
 from coreflow.adapters.dcrouter.shapes import observed_route
 from coreflow.adapters.memory import MemoryGateway
-from coreflow.adapters.web import PostAnswer
+from coreflow.adapters.net import PostAnswer
 from coreflow.domain.codec import decode
 from coreflow.domain.errors import PortError, Refused, Unavailable
 from coreflow.domain.gateway import (

@@ -16,9 +16,9 @@ from tests.unit.adapters.typedsocket.test_asks import MALFORMED
 
 from coreflow.adapters.cloudly import ImageLimits, NetworkCloudly, Pace
 from coreflow.adapters.internal import PER_ADDRESS, InternalServer
-from coreflow.adapters.peer import Peer
-from coreflow.adapters.typedsocket import PeerError, TimedOut, Timing
-from coreflow.adapters.web import Closed, connect_websocket, http_get
+from coreflow.adapters.net import Closed, SocketOptions, connect_websocket, http_get
+from coreflow.adapters.net.peer import Peer
+from coreflow.adapters.net.typedsocket import PeerError, TimedOut, Timing
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.specs import ImageSpec, Stage
@@ -42,7 +42,7 @@ async def cloudly(nursery: trio.Nursery) -> AsyncIterator[Cloudly]:
 async def connected(nursery: trio.Nursery, cloudly: Cloudly, **options: Any) -> NetworkCloudly:
     """Our adapter, connected."""
     heartbeat = options.pop("heartbeat", 20.0)
-    dial = partial(connect_websocket, cloudly.url, heartbeat=heartbeat)
+    dial = partial(connect_websocket, cloudly.url, SocketOptions(heartbeat=heartbeat))
     token = options.pop("token", "token")
     settings = {"wall_clock": time.time, "pace": QUICK, **options}  # noqa: TID251 - as the daemon does
     port = NetworkCloudly(dial, token, **settings)

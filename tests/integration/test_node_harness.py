@@ -25,11 +25,13 @@ from tests.integration.node_harness import (
     start_coretraffic,
 )
 
-from coreflow.adapters.web import (
+from coreflow.adapters.net import (
     ABNORMAL,
     Closed,
     Denied,
     Listening,
+    Outbound,
+    SocketOptions,
     WebSocket,
     connect_websocket,
     http_post,
@@ -79,8 +81,10 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(cloudly: Cloudly, path: str = "", **options: Any) -> AsyncIterator[Client]:
-    async with connect_websocket(cloudly.url + path, **options) as connection:
+async def connected(
+    cloudly: Cloudly, path: str = "", options: SocketOptions | None = None
+) -> AsyncIterator[Client]:
+    async with connect_websocket(cloudly.url + path, options or SocketOptions()) as connection:
         yield Client(connection)
 
 
@@ -428,7 +432,7 @@ async def test_connections_that_end(nursery: trio.Nursery) -> None:
         with pytest.raises(Closed):
             await client.receive()
     await cloudly.start()
-    async with connected(cloudly, heartbeat=0.5) as client:
+    async with connected(cloudly, options=SocketOptions(heartbeat=0.5)) as client:
         await client.log_in()
         cloudly.freeze()
         with pytest.raises(Closed, match="did not answer a ping"):
@@ -454,7 +458,7 @@ async def test_tls(nursery: trio.Nursery, tmp_path: Path) -> None:
     certificate.cert_chain_pems[0].write_to_path(paths["cert"])
     cloudly = await start_cloudly(nursery, tls=paths)
     address = f"https://127.0.0.1:{cloudly.port}"
-    async with connect_websocket(address, ca_file=Path(paths["ca"])) as connection:
+    async with connect_websocket(address, via=Outbound(ca_file=Path(paths["ca"]))) as connection:
         await Client(connection).log_in()
 
 

@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 
 from coreflow.domain.report import Metric
 
+from .net import Page, ServerOptions, WebSocket, serve_websockets
 from .tasks import nursery_of_one_error
-from .web import Page, WebSocket, serve_websockets
 
 log = structlog.get_logger()
 
@@ -52,8 +52,7 @@ async def serve_admin(
         host,
         port,
         _nobody,
-        max_connections=MAX_CONNECTIONS,
-        pages={"/metrics": partial(exposition, read)},
+        ServerOptions(max_connections=MAX_CONNECTIONS, pages={"/metrics": partial(exposition, read)}),
     )
     async with nursery_of_one_error() as nursery:
         listening = await nursery.start(serve)

@@ -17,7 +17,7 @@ from coreflow.domain.pacing import next_delay
 from coreflow.domain.redaction import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
 from coreflow.domain.routes import RouteTable, reverse_configs
 
-from .peer import Peer
+from .net.peer import Peer
 
 log = structlog.get_logger()
 

@@ -13,10 +13,10 @@ import trio
 from coreflow.domain.errors import Refused
 from coreflow.domain.redaction import NOTHING_KNOWN, Redact
 
-from .peer import Handler, Peer, Response
+from .net import HEARTBEAT_SECONDS, ServerOptions, WebSocket, serve_websockets
+from .net.peer import Handler, Peer, Response
+from .net.typedsocket import Limits, Timing
 from .tasks import nursery_of_one_error
-from .typedsocket import Limits, Timing
-from .web import HEARTBEAT_SECONDS, WebSocket, serve_websockets
 
 log = structlog.get_logger()
 
@@ -91,10 +91,12 @@ class InternalServer:
                     host,
                     port,
                     self._serve,
-                    max_connections=self._max_connections,
-                    max_per_address=PER_ADDRESS,
-                    max_message=self._limits.message_bytes,
-                    heartbeat=self._heartbeat,
+                    ServerOptions(
+                        max_connections=self._max_connections,
+                        max_per_address=PER_ADDRESS,
+                        max_message=self._limits.message_bytes,
+                        heartbeat=self._heartbeat,
+                    ),
                 )
             )
             log.info("listening", address=f"{host}:{listening.port}", what="internal server")

@@ -114,7 +114,7 @@ async def open_cloudly(
 ) -> AsyncIterator[CloudlyPort]:
     """The source of records: a cluster file, given or named by `CLOUDLY_URL`, or a control plane on the network.
 
-    Raises Refused for a URL that names no file. A control plane wants the process to run under `adapters.web.run`.
+    Raises Refused for a URL that names no file. A control plane wants the process to run under `adapters.net.run`.
     """
     from coreflow.adapters.file import FileCloudly
 
@@ -134,15 +134,15 @@ async def open_cloudly(
 
 def _network_cloudly(settings: Settings, known: Confidential) -> "NetworkCloudly":
     from coreflow.adapters.cloudly import ImageLimits, NetworkCloudly
-    from coreflow.adapters.typedsocket import Limits
-    from coreflow.adapters.web import connect_websocket
+    from coreflow.adapters.net import Outbound, SocketOptions, connect_websocket
+    from coreflow.adapters.net.typedsocket import Limits
 
     limits = Limits(message_bytes=settings.message_limit_mb * _MIB)
     dial = partial(
         connect_websocket,
         settings.cloudly_url or "",
-        ca_file=settings.cloudly_ca_file,
-        max_message=limits.message_bytes,
+        SocketOptions(max_message=limits.message_bytes),
+        via=Outbound(ca_file=settings.cloudly_ca_file),
     )
     return NetworkCloudly(
         dial,
@@ -231,7 +231,7 @@ async def running(
 
     With `ports` the far sides are the caller's (memory adapters, say), stay open, and are all there is; without, they
     are opened as the settings say, and the internal server is started before them. That server, and a control plane on
-    the network, need a process that was started with `adapters.web.run` instead of `trio.run`.
+    the network, need a process that was started with `adapters.net.run` instead of `trio.run`.
     """
     kicks = Kicks()
     async with AsyncExitStack() as stack:
@@ -253,7 +253,7 @@ async def running(
 @asynccontextmanager
 async def _administered(settings: Settings, engine: Coreflow) -> AsyncIterator[None]:
     """Metrics for operators, for as long as the block lasts."""
-    from coreflow.adapters.web import is_hosted
+    from coreflow.adapters.net import is_hosted
 
     if not is_hosted() or engine.metrics is None:
         yield
@@ -329,15 +329,15 @@ async def _serving(
     settings: Settings, gate: Gate, known: Confidential
 ) -> AsyncIterator[CoretrafficPort | None]:
     """The internal server and the proxies that dial it, for as long as the block lasts."""
-    from coreflow.adapters.web import is_hosted
+    from coreflow.adapters.net import is_hosted
 
     if not is_hosted():
-        log.warning("no internal server", reason="the process was not started with coreflow.adapters.web.run")
+        log.warning("no internal server", reason="the process was not started with coreflow.adapters.net.run")
         yield None
         return
     from coreflow.adapters.coretraffic import CoretrafficRoutes
     from coreflow.adapters.internal import InternalServer
-    from coreflow.adapters.typedsocket import Limits
+    from coreflow.adapters.net.typedsocket import Limits
 
     def clean(text: str, limit: int = TEXT_LIMIT, /) -> str:
         return coretraffic.clean(text, limit)

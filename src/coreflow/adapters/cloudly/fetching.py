@@ -17,8 +17,8 @@ import structlog
 import trio
 from attrs import define, evolve, field
 
+from coreflow.adapters.net.typedsocket import ConnectionClosed, TimedOut
 from coreflow.adapters.tasks import nursery_of_one_error
-from coreflow.adapters.typedsocket import ConnectionClosed, TimedOut
 from coreflow.domain.codec import RecordDecoder, decode, platform_frame
 from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refused, Unavailable
 from coreflow.domain.records import GatewayRecord, Records, RejectedRecord

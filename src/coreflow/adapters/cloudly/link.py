@@ -16,8 +16,8 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
-from coreflow.adapters.peer import Handler, Peer, Socket
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.peer import Handler, Peer, Socket
+from coreflow.adapters.net.typedsocket import (
     INTERNAL_ERROR,
     NO_SUCH_METHOD,
     ConnectionClosed,

@@ -8,9 +8,9 @@ import structlog
 import trio
 from attrs import frozen
 
-from coreflow.adapters.peer import Handler
+from coreflow.adapters.net.peer import Handler
+from coreflow.adapters.net.typedsocket import Limits, TimedOut, Timing
 from coreflow.adapters.tasks import Notices
-from coreflow.adapters.typedsocket import Limits, TimedOut, Timing
 from coreflow.domain.bindings import BindingStatus
 from coreflow.domain.codec import PROBLEMS_SHOWN, decode
 from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Refused, Unavailable

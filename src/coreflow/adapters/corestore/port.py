@@ -20,7 +20,7 @@ import orjson
 import trio
 
 from coreflow.adapters.archive import Source, is_path, verified
-from coreflow.adapters.web import (
+from coreflow.adapters.net import (
     Denied,
     Download,
     Failing,

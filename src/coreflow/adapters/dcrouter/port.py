@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import structlog
 import trio
 
-from coreflow.adapters.web import http_post
+from coreflow.adapters.net import Outbound, http_post
 from coreflow.domain.errors import InvalidRecord, PortError, Refused, Unavailable
 from coreflow.domain.gateway import (
     CreateRoute,
@@ -193,7 +193,7 @@ class Dcrouter:
                 self._url,
                 envelope,
                 headers={"Authorization": f"Bearer {token}"} if token else {},
-                ca_file=self._ca_file,
+                via=Outbound(ca_file=self._ca_file),
                 timeout=self._timeout,
             )
         except Refused as exc:

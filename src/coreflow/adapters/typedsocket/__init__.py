@@ -1,83 +1,15 @@
-"""TypedSocket without a socket: the protocol of TypedRequest envelopes over one WebSocket, for both of its ends.
+"""Names that have moved to `coreflow.adapters.net.typedsocket`; they stay here for a release."""
 
-Start at `Connection`. What a reader needs to know of the wire is in `docs/wire.md`.
-"""
+import warnings
+from importlib import import_module
+from typing import Any
 
-from .asks import INTERNAL_ERROR, NO_SUCH_METHOD, Retry
-from .connection import ID_ENTROPY, Connection, Requested, Taken, make_id
-from .envelope import StreamRef
-from .errors import (
-    CannotDeliver,
-    ComeBackLater,
-    ConnectionClosed,
-    NoResult,
-    NotJson,
-    PeerError,
-    StreamBroken,
-    TimedOut,
-    TooLarge,
-    TooMany,
-)
-from .events import (
-    Answered,
-    Asked,
-    Event,
-    Failed,
-    Ignored,
-    Send,
-    StreamFailed,
-    StreamReadable,
-    StreamSent,
-    StreamWritable,
-    TagRefused,
-    TagRemoved,
-    TagSet,
-)
-from .limits import Limits, Timing
-from .streams import Chunk, End, Item, Nothing, Value
-from .tags import REMOVE_TAG, SET_TAG, TagPolicy
 
-__all__ = [
-    "ID_ENTROPY",
-    "INTERNAL_ERROR",
-    "NO_SUCH_METHOD",
-    "REMOVE_TAG",
-    "SET_TAG",
-    "Answered",
-    "Asked",
-    "CannotDeliver",
-    "Chunk",
-    "ComeBackLater",
-    "Connection",
-    "ConnectionClosed",
-    "End",
-    "Event",
-    "Failed",
-    "Ignored",
-    "Item",
-    "Limits",
-    "NoResult",
-    "NotJson",
-    "Nothing",
-    "PeerError",
-    "Requested",
-    "Retry",
-    "Send",
-    "StreamBroken",
-    "StreamFailed",
-    "StreamReadable",
-    "StreamRef",
-    "StreamSent",
-    "StreamWritable",
-    "TagPolicy",
-    "TagRefused",
-    "TagRemoved",
-    "TagSet",
-    "Taken",
-    "TimedOut",
-    "Timing",
-    "TooLarge",
-    "TooMany",
-    "Value",
-    "make_id",
-]
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    found = getattr(import_module("coreflow.adapters.net.typedsocket"), name)
+    warnings.warn(
+        f"{__name__}.{name} is coreflow.adapters.net.typedsocket.{name} now", DeprecationWarning, stacklevel=2
+    )
+    return found

@@ -16,12 +16,12 @@ def run() -> int:
     """
 
     def command() -> int:
-        from coreflow.adapters import web
+        from coreflow.adapters import net
 
         settings = read_settings(need_records=True)
         logs.configure(settings.log_format, settings.log_level)
         gc.freeze()  # what was imported stays: looking through it would stop everything for 20 ms now and then
-        web.run(run_daemon, settings)
+        net.run(run_daemon, settings)
         return 0
 
     return guarded(command)

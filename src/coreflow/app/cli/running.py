@@ -72,10 +72,10 @@ def _runner(*, hosted: bool) -> Callable[..., int]:
         return trio.run  # the command will say what is wrong
     if not (hosted or settings.needs_network):
         return trio.run
-    from coreflow.adapters import web
+    from coreflow.adapters import net
 
     logs.configure("console", "critical")  # a command says itself what there is to say
-    return web.run
+    return net.run
 
 
 def guarded(command: Callable[[], int], output: Format = Format.TEXT) -> int:

@@ -11,9 +11,8 @@ from attrs import Factory, define, field
 
 from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.methods import ASKED, COLLECTIONS, LOGIN
-from coreflow.adapters.peer import Handler, Peer
-from coreflow.adapters.tasks import nursery_of_one_error
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.peer import Handler, Peer
+from coreflow.adapters.net.typedsocket import (
     INTERNAL_ERROR,
     NO_SUCH_METHOD,
     SET_TAG,
@@ -25,6 +24,7 @@ from coreflow.adapters.typedsocket import (
     StreamWritable,
     make_id,
 )
+from coreflow.adapters.tasks import nursery_of_one_error
 from coreflow.domain.errors import CoreflowError, Refused, Unavailable
 
 Json = dict[str, Any]

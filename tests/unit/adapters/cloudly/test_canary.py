@@ -17,7 +17,7 @@ from trio.testing import MockClock
 from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.methods import ASKED, LOGIN
 from coreflow.adapters.coretraffic import METHOD, TAG, CoretrafficRoutes
-from coreflow.adapters.peer import Peer
+from coreflow.adapters.net.peer import Peer
 from coreflow.domain.certificates import read_certificate
 from coreflow.domain.errors import CoreflowError, Refused
 from coreflow.domain.redaction import TEXT_LIMIT, Redactor

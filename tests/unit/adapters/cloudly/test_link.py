@@ -21,7 +21,7 @@ from trio.testing import MockClock
 
 from coreflow.adapters.cloudly.link import Link, NotOffered, TokenRefused
 from coreflow.adapters.cloudly.methods import LOG, LOGIN, SERVICES, STATUS
-from coreflow.adapters.typedsocket import SET_TAG, NoResult
+from coreflow.adapters.net.typedsocket import SET_TAG, NoResult
 from coreflow.domain.errors import CoreflowError, InvalidRecord, Refused, Unavailable
 
 UP, LOST, WAITING = "connected to Cloudly", "connection to Cloudly lost", "waiting for Cloudly"

@@ -19,9 +19,9 @@ from tests.unit.adapters.cloudly.far_side import (
 )
 from trio.testing import MockClock
 
-from coreflow.adapters import peer as peer_module
-from coreflow.adapters.peer import Handler, Peer
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net import peer as peer_module
+from coreflow.adapters.net.peer import Handler, Peer
+from coreflow.adapters.net.typedsocket import (
     INTERNAL_ERROR,
     NO_SUCH_METHOD,
     Answered,

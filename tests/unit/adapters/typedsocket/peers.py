@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from attrs import Factory, define, frozen
 
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.typedsocket import (
     Connection,
     Event,
     Item,

@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.unit.adapters.typedsocket.peers import ask, connection, every, only, sent, text
 
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.typedsocket import (
     Asked,
     Connection,
     Ignored,

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import pytest
 from tests.unit.adapters.typedsocket.peers import answer, connection, every, only, sent
 
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.typedsocket import (
     Answered,
     ComeBackLater,
     Connection,

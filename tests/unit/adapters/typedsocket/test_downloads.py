@@ -4,7 +4,7 @@ import pytest
 from attrs import Factory, define
 from tests.unit.adapters.typedsocket.peers import CLOSING, NodeAnswering, buffer, connection, every, only
 
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.typedsocket import (
     Answered,
     CannotDeliver,
     Chunk,

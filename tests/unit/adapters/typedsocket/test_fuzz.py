@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.unit.adapters.typedsocket.peers import CLOSING, STREAM, Pair, buffer, captured, ids
 
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.typedsocket import (
     Answered,
     Asked,
     Connection,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coreflow.adapters.typedsocket.packets import chunk_from_json, chunk_to_json, parse_packet
+from coreflow.adapters.net.typedsocket.packets import chunk_from_json, chunk_to_json, parse_packet
 
 BYTES = [
     ({"type": "Buffer", "data": [112, 105]}, b"pi"),

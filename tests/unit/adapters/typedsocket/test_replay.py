@@ -22,7 +22,7 @@ from tests.unit.adapters.typedsocket.peers import (
     sent,
 )
 
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.typedsocket import (
     Answered,
     Asked,
     Chunk,

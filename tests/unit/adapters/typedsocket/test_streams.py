@@ -17,7 +17,7 @@ from tests.unit.adapters.typedsocket.peers import (
     text,
 )
 
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.typedsocket import (
     Answered,
     Asked,
     CannotDeliver,

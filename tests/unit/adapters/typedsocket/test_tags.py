@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.unit.adapters.typedsocket.peers import Pair, ask, connection, every, only, sent
 
-from coreflow.adapters.typedsocket import (
+from coreflow.adapters.net.typedsocket import (
     Answered,
     Asked,
     Connection,

@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
-from coreflow.adapters.web import Closed, Listening, WebSocket
+from coreflow.adapters.net import Closed, Listening, WebSocket
 
 Serve = Callable[..., Awaitable[Listening]]
 StartTcp = Callable[[Callable[[trio.SocketStream], Awaitable[None]]], Awaitable[int]]

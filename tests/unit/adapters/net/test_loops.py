@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import trio
 
-from coreflow.adapters.web import Interrupted, in_asyncio, in_trio, run
+from coreflow.adapters.net import Interrupted, in_asyncio, in_trio, run
 
 
 def test_run_returns_what_main_returns() -> None:
@@ -22,7 +22,7 @@ def test_run_returns_what_main_returns() -> None:
 
 def test_a_crossing_outside_of_run_says_what_is_missing() -> None:
     """Under plain trio there is no asyncio to cross to."""
-    with pytest.raises(RuntimeError, match=r"started with coreflow\.adapters\.web\.run"):
+    with pytest.raises(RuntimeError, match=r"started with coreflow\.adapters\.net\.run"):
         trio.run(in_asyncio, asyncio.sleep, 0)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from tests.unit.adapters.web.peers import Certificates, Serve, StartTcp, echo, open_files, read_all, read_head
+from tests.unit.adapters.net.peers import Certificates, Serve, StartTcp, echo, open_files, read_all, read_head
 
-from coreflow.adapters.web import Denied, PostAnswer, Posted, http_get, http_post
+from coreflow.adapters.net import Denied, Outbound, PostAnswer, Posted, http_get, http_post
 from coreflow.domain.errors import PortError, Refused, Unavailable
 
 
@@ -120,7 +120,7 @@ async def test_tls(serve: Serve, certificates: Certificates) -> None:
 
     server = await serve(echo, post=reflect, tls=certificates.server)
     address = f"https://localhost:{server.port}/"
-    assert (await http_post(address, [1], ca_file=certificates.ca_file)).body == [1]
+    assert (await http_post(address, [1], via=Outbound(ca_file=certificates.ca_file))).body == [1]
     with pytest.raises(Refused, match="is not trusted"):
         await http_post(address, [1])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.unit.adapters.web.peers import (
+from tests.unit.adapters.net.peers import (
     CLOSE,
     PING,
     PONG,
@@ -22,7 +22,7 @@ from tests.unit.adapters.web.peers import (
     read_head,
 )
 
-from coreflow.adapters.web import ABNORMAL, Closed, WebSocket, connect_websocket
+from coreflow.adapters.net import ABNORMAL, Closed, Outbound, SocketOptions, WebSocket, connect_websocket
 from coreflow.domain.errors import PortError, Refused, Unavailable
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
@@ -195,7 +195,7 @@ async def test_a_dead_server_is_found(start_tcp: StartTcp) -> None:
     """A server that stops answering pings is given up, and the receiver hears why."""
     port = await start_tcp(upgraded(silent))
     with trio.fail_after(2):
-        async with connect_websocket(f"http://127.0.0.1:{port}", heartbeat=0.2) as connection:
+        async with connect_websocket(f"http://127.0.0.1:{port}", SocketOptions(heartbeat=0.2)) as connection:
             closed = await ending(connection)
     assert (closed.code, closed.reason) == (ABNORMAL, "the peer did not answer a ping")
 
@@ -203,7 +203,9 @@ async def test_a_dead_server_is_found(start_tcp: StartTcp) -> None:
 async def test_a_quiet_server_is_not_dead(serve: Serve) -> None:
     """A server that answers pings and says nothing else is kept."""
     server = await serve()
-    async with connect_websocket(f"http://127.0.0.1:{server.port}", heartbeat=0.1) as connection:
+    async with connect_websocket(
+        f"http://127.0.0.1:{server.port}", SocketOptions(heartbeat=0.1)
+    ) as connection:
         with trio.move_on_after(0.5) as scope:
             await connection.receive()
         assert scope.cancelled_caught
@@ -221,7 +223,7 @@ async def test_a_message_that_arrives_slowly_is_a_sign_of_life(start_tcp: StartT
             await trio.sleep(0.05)
 
     port = await start_tcp(upgraded(dawdle))
-    async with connect_websocket(f"http://127.0.0.1:{port}", heartbeat=0.15) as connection:
+    async with connect_websocket(f"http://127.0.0.1:{port}", SocketOptions(heartbeat=0.15)) as connection:
         assert await connection.receive() == "x" * 100
 
 
@@ -250,7 +252,9 @@ async def test_a_message_that_is_too_long_ends_the_connection(serve: Serve) -> N
         await ending(connection)
 
     server = await serve(send)
-    async with connect_websocket(f"http://127.0.0.1:{server.port}", max_message=1000) as connection:
+    async with connect_websocket(
+        f"http://127.0.0.1:{server.port}", SocketOptions(max_message=1000)
+    ) as connection:
         assert len(await connection.receive()) == 1000
         assert (await ending(connection)).code == 1009
 
@@ -298,7 +302,7 @@ async def test_a_server_that_does_not_read_is_given_up(start_tcp: StartTcp) -> N
         await trio.sleep_forever()
 
     port = await start_tcp(upgraded(stare))
-    async with connect_websocket(f"http://127.0.0.1:{port}", send_timeout=0.2) as connection:
+    async with connect_websocket(f"http://127.0.0.1:{port}", SocketOptions(send_timeout=0.2)) as connection:
         with pytest.raises(Closed, match=r"did not read for 0\.2 s"):
             await connection.send("x" * 20_000_000)
         assert "did not read" in (await ending(connection)).reason
@@ -311,7 +315,9 @@ async def test_too_much_for_a_server_that_does_not_read(start_tcp: StartTcp) -> 
         await trio.sleep_forever()
 
     port = await start_tcp(upgraded(stare))
-    async with connect_websocket(f"http://127.0.0.1:{port}", max_queued=20_000_000) as connection:
+    async with connect_websocket(
+        f"http://127.0.0.1:{port}", SocketOptions(max_queued=20_000_000)
+    ) as connection:
         for _ in range(20):
             with trio.move_on_after(0.01):
                 await connection.send("x" * 1_000_000)
@@ -346,7 +352,7 @@ async def test_compression_is_offered_only_on_request(start_tcp: StartTcp, compr
             heads.append(await accept(stream))
 
     port = await start_tcp(note)
-    async with connect_websocket(f"http://127.0.0.1:{port}/path", compress=compress):
+    async with connect_websocket(f"http://127.0.0.1:{port}/path", SocketOptions(compress=compress)):
         pass
     assert heads[0].startswith("GET /path HTTP/1.1")
     assert ("permessage-deflate" in heads[0]) is compress
@@ -355,7 +361,9 @@ async def test_compression_is_offered_only_on_request(start_tcp: StartTcp, compr
 async def test_compressed_messages(serve: Serve) -> None:
     """With compression on both sides, messages arrive all the same."""
     server = await serve(compress=True)
-    async with connect_websocket(f"http://127.0.0.1:{server.port}", compress=True) as connection:
+    async with connect_websocket(
+        f"http://127.0.0.1:{server.port}", SocketOptions(compress=True)
+    ) as connection:
         for text in ("short", "long " * 100_000):
             await connection.send(text)
             assert await connection.receive() == text
@@ -365,7 +373,7 @@ async def test_an_authority_of_our_own(serve: Serve, certificates: Certificates)
     """A certificate is accepted when its authority is in the file."""
     server = await serve(echo, tls=certificates.server)
     async with connect_websocket(
-        f"https://localhost:{server.port}", ca_file=certificates.ca_file
+        f"https://localhost:{server.port}", via=Outbound(ca_file=certificates.ca_file)
     ) as connection:
         await connection.send("secret")
         assert await connection.receive() == "secret"
@@ -380,7 +388,7 @@ async def test_a_certificate_that_is_not_trusted(serve: Serve, certificates: Cer
         ("127.0.0.1", certificates.ca_file, "IP address mismatch"),
     ):
         with pytest.raises(Refused, match=rf"the certificate of {host}:\d+ is not trusted: {text}"):
-            async with connect_websocket(f"https://{host}:{server.port}", ca_file=ca_file):
+            async with connect_websocket(f"https://{host}:{server.port}", via=Outbound(ca_file=ca_file)):
                 pass
 
 
@@ -389,7 +397,7 @@ async def test_a_file_of_authorities_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "nonsense.pem").write_text("nonsense")
     for name in ("missing.pem", "nonsense.pem"):
         with pytest.raises(Refused, match=f"{name}: not a readable file of certificates"):
-            async with connect_websocket("https://127.0.0.1:9", ca_file=tmp_path / name):
+            async with connect_websocket("https://127.0.0.1:9", via=Outbound(ca_file=tmp_path / name)):
                 pass
 
 
@@ -415,7 +423,7 @@ async def test_hundreds_of_connections_leave_nothing_behind(serve: Serve, certif
 
     async def visit(address: str, seconds: float) -> None:
         with trio.move_on_after(seconds):
-            async with connect_websocket(address, ca_file=certificates.ca_file) as connection:
+            async with connect_websocket(address, via=Outbound(ca_file=certificates.ca_file)) as connection:
                 await connection.send("hello")
                 await connection.receive()
 

@@ -12,7 +12,7 @@ import pytest
 DAEMON = """
     import signal
     import trio
-    from coreflow.adapters.web import connect_websocket, run, serve_websockets
+    from coreflow.adapters.net import connect_websocket, run, serve_websockets
 
     async def echo(connection):
         while True:
@@ -40,7 +40,7 @@ DAEMON = """
 STUCK = """
     import signal, socket, time
     import trio
-    from coreflow.adapters.web import connect_websocket, run
+    from coreflow.adapters.net import connect_websocket, run
 
     def look_up(*args, **options):
         print("ready", flush=True)

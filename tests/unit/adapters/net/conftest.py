@@ -1,6 +1,6 @@
 """Tests of the web module: real sockets on the loopback, as a guest of asyncio.
 
-Every async test in this folder runs under `coreflow.adapters.web.run`. No mock clock: it would take a task that waits
+Every async test in this folder runs under `coreflow.adapters.net.run`. No mock clock: it would take a task that waits
 for asyncio to be idle.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from tests.unit.adapters.web.peers import Certificates, Serve, StartTcp, echo
+from tests.unit.adapters.net.peers import Certificates, Serve, StartTcp, echo
 
-from coreflow.adapters.web import Listening, WebSocket, run, serve_websockets
+from coreflow.adapters.net import Listening, ServerOptions, WebSocket, run, serve_websockets
 
 HERE = Path(__file__).parent
 
@@ -35,7 +35,9 @@ def serve(nursery: trio.Nursery) -> Serve:
     async def start(
         handler: Callable[[WebSocket], Awaitable[None]] = echo, into: trio.Nursery = nursery, **options: Any
     ) -> Listening:
-        listening: Listening = await into.start(partial(serve_websockets, "127.0.0.1", 0, handler, **options))
+        listening: Listening = await into.start(
+            partial(serve_websockets, "127.0.0.1", 0, handler, ServerOptions(**options))
+        )
         return listening
 
     return start

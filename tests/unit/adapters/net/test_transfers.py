@@ -7,12 +7,13 @@ from contextlib import aclosing
 
 import pytest
 import trio
-from tests.unit.adapters.web.peers import Certificates, Serve, StartTcp, echo, open_files, read_all, read_head
+from tests.unit.adapters.net.peers import Certificates, Serve, StartTcp, echo, open_files, read_all, read_head
 
-from coreflow.adapters.web import (
+from coreflow.adapters.net import (
     PIECE_BYTES,
     Denied,
     Failing,
+    Outbound,
     PostAnswer,
     Posted,
     http_download,
@@ -362,9 +363,9 @@ async def test_tls(serve: Serve, certificates: Certificates) -> None:
     url = f"https://localhost:{server.port}/healthz"
     chunks = chunks_of(*[MEGABYTE] * 5)
     size = 5 * len(MEGABYTE)
-    answer = await http_upload(url, chunks, size, method="POST", ca_file=certificates.ca_file)
+    answer = await http_upload(url, chunks, size, method="POST", via=Outbound(ca_file=certificates.ca_file))
     assert answer.body == size
-    async with http_download(url, ca_file=certificates.ca_file) as download:
+    async with http_download(url, via=Outbound(ca_file=certificates.ca_file)) as download:
         assert b"".join([piece async for piece in download]) == b'{"status":"ok"}'
     async with aclosing(chunks_of(MEGABYTE)) as source:
         with pytest.raises(Refused, match="is not trusted"):

@@ -5,10 +5,10 @@ import re
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.adapters.web.peers import CLOSE, Serve, echo, ending, frame, open_files, read_all, upgrade
+from tests.unit.adapters.net.peers import CLOSE, Serve, echo, ending, frame, open_files, read_all, upgrade
 
-from coreflow.adapters import web
-from coreflow.adapters.web import (
+from coreflow.adapters import net
+from coreflow.adapters.net import (
     ABNORMAL,
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -412,4 +412,4 @@ async def test_a_port_that_is_taken(serve: Serve) -> None:
     """A server that cannot listen says so, as an ordinary error."""
     server = await serve()
     with pytest.raises(Unavailable, match=rf"cannot listen on 127\.0\.0\.1:{server.port}: .*in use"):
-        await web.serve_websockets("127.0.0.1", server.port, echo)
+        await net.serve_websockets("127.0.0.1", server.port, echo)

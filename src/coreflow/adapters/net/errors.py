@@ -1,0 +1,99 @@
+"""Errors of the network: what a peer, or the way to it, can do to a call."""
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+from aiohttp.client_exceptions import (
+    ClientConnectorCertificateError,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientResponseError,
+    WSServerHandshakeError,
+)
+
+from coreflow.domain.errors import CoreflowError, Refused, Unavailable
+
+
+class Interrupted(Unavailable):
+    """The other side of a bridge was cancelled, while nobody had asked for that on this side."""
+
+
+class Closed(Unavailable):
+    """A WebSocket is no longer there. `code` is as in RFC 6455: 1006 when it went without a goodbye."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code, self.reason = code, reason
+
+    def __str__(self) -> str:
+        return (
+            f"connection closed: {self.reason} ({self.code})"
+            if self.reason
+            else f"connection closed ({self.code})"
+        )
+
+
+class Denied(Refused):
+    """An HTTP request was answered with a status that will not change by asking again."""
+
+    def __init__(self, where: str, status: int, body: object = None) -> None:
+        super().__init__(where, status)
+        self.where, self.status, self.body = where, status, body
+
+    def __str__(self) -> str:
+        return f"{self.where} answered with HTTP status {self.status}"
+
+
+class Failing(Unavailable):
+    """An HTTP request was answered with a status that may change by asking again. The text is without the body."""
+
+    def __init__(self, where: str, status: int, body: object = None) -> None:
+        super().__init__(f"{where} answered with HTTP status {status}")
+        self.where, self.status, self.body = where, status, body
+
+
+class NotHosted(CoreflowError, RuntimeError):
+    """The process runs trio alone, and aiohttp needs asyncio around it."""
+
+
+_ASK_AGAIN = frozenset({408, 425, 429})
+
+
+def is_passing(status: int) -> bool:
+    return status >= 500 or status in _ASK_AGAIN
+
+
+@contextmanager
+def translated(where: str, seconds: float) -> Iterator[None]:
+    """Turn what connecting to `where` may raise into the domain's two errors. Texts name the far side, no values."""
+    try:
+        yield
+    except TimeoutError as exc:
+        raise Unavailable(f"{where} did not answer within {seconds:g} s") from exc
+    except WSServerHandshakeError as exc:
+        if is_passing(exc.status):
+            raise Unavailable(f"{where} answered with HTTP status {exc.status}") from exc
+        if exc.status < 300:
+            raise Refused(f"{where} does not speak WebSocket") from exc
+        raise Denied(where, exc.status) from exc
+    except ClientResponseError as exc:
+        raise Unavailable(f"{where} does not speak HTTP") from exc
+    except aiohttp.InvalidURL as exc:
+        raise Refused(f"{where}: not an address that can be used") from exc
+    except (ClientConnectorCertificateError, ssl.SSLCertVerificationError) as exc:
+        cause = exc.certificate_error if isinstance(exc, ClientConnectorCertificateError) else exc
+        reason = getattr(cause, "verify_message", "") or type(cause).__name__
+        raise Refused(f"the certificate of {where} is not trusted: {reason}") from exc
+    except ClientConnectorDNSError as exc:
+        raise Unavailable(f"{where}: no address is known for this name") from exc
+    except ClientConnectorError as exc:
+        number = exc.os_error.errno  # asyncio's own text names the address once more
+        reason = os.strerror(number) if number else type(exc.os_error).__name__
+        raise Unavailable(f"{where} cannot be reached: {reason}") from exc
+    except UnicodeError as exc:
+        raise Refused(f"{where}: not a host name that can be used") from exc
+    except (aiohttp.ClientError, OSError) as exc:
+        raise Unavailable(f"{where}: {type(exc).__name__}") from exc

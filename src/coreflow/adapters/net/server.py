@@ -1,0 +1,281 @@
+"""A server of WebSockets, posted documents and a few pages."""
+
+import asyncio
+import logging
+import ssl
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+import orjson
+import structlog
+import trio
+from aiohttp import web
+from attrs import Factory, define, field, frozen
+
+from coreflow.domain.errors import Unavailable, leaves
+
+from .bridge import in_asyncio, in_trio
+from .errors import Closed, Interrupted
+from .transport import TooLong, abort, read_body
+from .websocket import CLOSE_SECONDS, GOING_AWAY, INTERNAL_ERROR, ServerSocket, SocketOptions, WebSocket
+
+log = structlog.get_logger()
+_silent = logging.getLogger(f"{__name__}.aiohttp")
+"""For what aiohttp has to say about bad requests: it quotes them."""
+_silent.disabled = True
+
+STOP_SECONDS = 5.0
+"""How long a server may take to end."""
+IDLE_SECONDS = 15.0
+"""A connection to a server that asks for nothing is dropped after this."""
+BODY_SECONDS = 30.0
+"""How long the body of a request may take to arrive."""
+
+
+@frozen
+class Posted:
+    """An HTTP POST: the path, and the body as text."""
+
+    path: str
+    text: str
+
+
+@frozen
+class PostAnswer:
+    """What to answer: JSON as text, and the status."""
+
+    text: str
+    status: int = 200
+
+
+@frozen
+class Page:
+    """What to answer a GET with: a text, and what kind of text it is."""
+
+    text: str
+    content_type: str
+
+
+def always_well() -> str:
+    """Nothing is wrong."""
+    return ""
+
+
+@frozen(kw_only=True)
+class ServerOptions(SocketOptions):
+    """What holds for a server."""
+
+    max_connections: int = 256
+    """Beyond it, a connection is turned away with status 503."""
+    max_per_address: int | None = None
+    """WebSockets of one address; more are turned away likewise."""
+    healthz: Callable[[], str] = always_well
+    """What is wrong, if anything: the answer to `GET /healthz`."""
+    post: Callable[[Posted], Awaitable[PostAnswer]] | None = None
+    pages: Mapping[str, Callable[[], Page]] = Factory(dict)
+    """What a GET of a path is answered with."""
+    idle_timeout: float = IDLE_SECONDS
+    """Seconds after which a connection is dropped that asks for nothing."""
+    grace: float = CLOSE_SECONDS
+    """Seconds that a handler has to notice that its peer has gone."""
+    tls: ssl.SSLContext | None = None
+
+
+_DEFAULTS = ServerOptions()
+
+
+class Listening:
+    """A server that accepts connections."""
+
+    def __init__(self, port: int, server: web.Server) -> None:
+        self.port, self._server = port, server
+
+    @property
+    def connections(self) -> int:
+        """How many there are, of any kind."""
+        return len(self._server.connections)
+
+
+async def serve_websockets(
+    host: str,
+    port: int,
+    handler: Callable[[WebSocket], Awaitable[None]],
+    options: ServerOptions = _DEFAULTS,
+    *,
+    task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled, and end within seconds then. Port 0 takes a free one, see `Listening.port`.
+
+    Every path upgrades; `handler` has the connection as long as it runs, and learns from Closed that the peer has gone.
+    `GET /healthz`, other pages and a POST are answered as the options say. What a handler raises costs its own
+    connection only. Raises Unavailable when it cannot listen.
+    """
+    site = _Site(handler, options)
+    try:
+        listener = await in_asyncio(site.listen, host, port)
+    except OSError as exc:
+        raise Unavailable(f"cannot listen on {host}:{port}: {exc.strerror or type(exc).__name__}") from exc
+    async with trio.open_nursery() as nursery:
+        try:
+            await in_asyncio(site.start, nursery)
+            task_status.started(listener)
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await in_asyncio(site.stop)
+
+
+@define(eq=False)
+class _Site:
+    """The asyncio side of a server."""
+
+    handler: Callable[[WebSocket], Awaitable[None]]
+    options: ServerOptions
+    _full: bool = field(default=False, init=False)
+    _open: Counter[str] = field(factory=Counter, init=False)
+    """WebSockets by address."""
+    _server: web.Server = field(init=False)
+    _listener: asyncio.Server = field(init=False)
+    _nursery: trio.Nursery = field(init=False)
+
+    async def listen(self, host: str, port: int) -> Listening:
+        """Take the port, without accepting anything yet."""
+        self._server = web.Server(
+            self._answer,
+            handler_cancellation=True,
+            keepalive_timeout=self.options.idle_timeout,
+            access_log=None,
+            logger=_silent,
+        )
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            self._protocol, host, port, ssl=self.options.tls, start_serving=False
+        )
+        return Listening(self._listener.sockets[0].getsockname()[1], self._server)
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Accept connections; their handlers are children of `nursery`."""
+        self._nursery = nursery
+        await self._listener.start_serving()
+
+    async def stop(self) -> None:
+        """Turn everybody away. The nursery has been cancelled, so handlers are ending already."""
+        self._listener.close()
+        transports = [protocol.transport for protocol in self._server.connections]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS - 1):
+                await self._server.shutdown(CLOSE_SECONDS)
+        for transport in transports:
+            if transport is not None:
+                abort(transport)
+        await asyncio.sleep(0)  # for the transports to let go of their sockets
+
+    def _protocol(self) -> asyncio.Protocol:
+        taken = len(self._server.connections)
+        if taken < self.options.max_connections:
+            self._full = self._full and taken > self.options.max_connections // 2
+            return self._server()
+        if not self._full:
+            self._full = True
+            log.warning("too many connections, turning new ones away", limit=self.options.max_connections)
+        return _TurnedAway()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            if request.headers.get("Upgrade", "").lower() == "websocket":
+                return await self._upgrade(request)
+            if request.method in ("GET", "HEAD") and request.path == "/healthz":
+                wrong = self.options.healthz()
+                return _json({"status": wrong or "ok"}, 503 if wrong else 200)
+            if request.method in ("GET", "HEAD") and request.path in self.options.pages:
+                page = self.options.pages[request.path]()
+                return web.Response(body=page.text.encode(), headers={"Content-Type": page.content_type})
+            if request.method == "POST" and self.options.post is not None:
+                return await self._receive_post(request, self.options.post)
+        except Interrupted:  # the server is stopping
+            return _json({"error": "Service unavailable"}, 503)
+        except web.HTTPException as exc:  # a handshake that is none
+            return _json({"error": exc.reason}, exc.status)
+        except ConnectionError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a bug costs one request
+            _log_bug(exc, path=request.path)
+            return _json({"error": "Internal server error"}, 500)
+        return _json({"error": "Not found"}, 404)
+
+    async def _upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
+        address = request.remote or ""
+        if self.options.max_per_address is not None and self._open[address] >= self.options.max_per_address:
+            return _json({"error": "Too many connections"}, 503)
+        self._open[address] += 1
+        try:
+            return await self._converse(request)
+        finally:
+            self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
+
+    async def _converse(self, request: web.BaseRequest) -> web.StreamResponse:
+        offered = request.headers.get("Sec-WebSocket-Protocol")
+        raw = ServerSocket(
+            heartbeat=self.options.heartbeat,
+            max_msg_size=self.options.max_message + 1,  # aiohttp's limit is the first size that is too long
+            compress=self.options.compress,
+            timeout=CLOSE_SECONDS,
+            protocols=(offered.split(",")[0].strip(),) if offered else (),  # some clients insist on one
+        )
+        await raw.prepare(request)
+        connection = WebSocket(raw, request.path, self.options)
+        code = 1000
+        try:
+            # A peer that leaves cancels this task; its handler hears of it from Closed, like of any other end.
+            await in_trio(self._nursery, self.handler, connection, grace=self.options.grace)
+        except Interrupted:
+            code = GOING_AWAY
+        except Exception as exc:  # noqa: BLE001 - a bug costs one connection
+            if not all(isinstance(leaf, Closed) for leaf in leaves(exc)):
+                code = INTERNAL_ERROR
+                _log_bug(exc, path=request.path)
+        finally:
+            await connection.close_now(code)
+        return raw
+
+    async def _receive_post(
+        self, request: web.BaseRequest, post: Callable[[Posted], Awaitable[PostAnswer]]
+    ) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await read_body(request.content, self.options.max_message)
+        except TooLong:
+            return _json({"error": "Request too large"}, 413)
+        except TimeoutError:
+            return _json({"error": "Request timed out"}, 408)
+        posted = Posted(request.path, body.decode(errors="replace"))
+        answer = await in_trio(self._nursery, post, posted)
+        return web.Response(text=answer.text, status=answer.status, content_type="application/json")
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it is TCP
+        transport.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        transport.close()
+
+
+def _json(document: object, status: int) -> web.Response:
+    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")
+
+
+def _log_bug(exc: Exception, **facts: str) -> None:
+    """As elsewhere: with the place, without the message, which could quote a value."""
+    bugs = [bug for bug in leaves(exc) if not isinstance(bug, Closed)]
+    where = "".join(line for bug in bugs for line in traceback.format_tb(bug.__traceback__))
+    log.error(
+        "unexpected error", error=", ".join(type(bug).__name__ for bug in bugs), traceback=where, **facts
+    )
