@@ -16,12 +16,14 @@ import orjson
 from benchmarks.clusterfile import as_bytes, changed, cluster_document
 from benchmarks.table import Row
 from coreflow.adapters.swarm import wire
-from coreflow.domain.codec import RecordDecoder
-from coreflow.domain.desired import Desired, Renderer, RenderOptions
-from coreflow.domain.images import ImageRequest, Resolution, ResolvedImage
-from coreflow.domain.observed import Observed, ObservedNetwork, ObservedSecret, ObservedService
-from coreflow.domain.plan import Plan, make_plan
-from coreflow.domain.records import Records
+from coreflow.domain.deploy.desired import Desired, RenderOptions
+from coreflow.domain.deploy.plan import make_plan
+from coreflow.domain.deploy.render import Renderer
+from coreflow.domain.deploy.steps import Plan
+from coreflow.domain.records.codec import RecordDecoder
+from coreflow.domain.records.models import Records
+from coreflow.domain.swarm.images import ImageRequest, Resolution, ResolvedImage
+from coreflow.domain.swarm.observed import Observed, ObservedNetwork, ObservedSecret, ObservedService
 from coreflow.quiet import quiet
 
 SERVICES = 10_000

@@ -38,9 +38,9 @@ from coreflow.app import logs
 from coreflow.app.loop import ActionLog
 from coreflow.app.main import Coreflow, Ports, running
 from coreflow.app.settings import Settings, load_settings
-from coreflow.domain.observed import Observed
-from coreflow.domain.plan import Plan
-from coreflow.domain.records import Records
+from coreflow.domain.deploy.steps import Plan
+from coreflow.domain.records.models import Records
+from coreflow.domain.swarm.observed import Observed
 
 SERVICES = 100
 ROUNDS = 20

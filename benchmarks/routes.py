@@ -47,12 +47,12 @@ from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import logs
 from coreflow.app.main import Ports, running
 from coreflow.app.routing import POLL_SECONDS
-from coreflow.domain.certificates import Certificate, read_certificate
 from coreflow.domain.ids import NodeId
-from coreflow.domain.observed import Observed, ObservedTask
-from coreflow.domain.records import CertificateRecord
-from coreflow.domain.routes import RUNNING, HostClaim, locate, make_table, reverse_configs
-from coreflow.domain.services import WEB_GATEWAY
+from coreflow.domain.records.models import CertificateRecord
+from coreflow.domain.routing.certificates import Certificate, read_certificate
+from coreflow.domain.routing.routes import RUNNING, HostClaim, locate, make_table, reverse_configs
+from coreflow.domain.swarm.naming import WEB_GATEWAY
+from coreflow.domain.swarm.observed import Observed, ObservedTask
 
 Json = dict[str, Any]
 

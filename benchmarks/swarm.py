@@ -24,8 +24,8 @@ from coreflow.adapters.docker import open_engine
 from coreflow.adapters.file import FileCloudly
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler
-from coreflow.domain.base import BaseOptions
-from coreflow.domain.desired import RenderOptions
+from coreflow.domain.deploy.base import BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
 
 COUNTS = (100, 300)
 ROUNDS = 5

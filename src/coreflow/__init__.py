@@ -3,10 +3,13 @@
 This module is the pure core: decode records, render them, plan. It imports neither a runtime nor a client of anything.
 """
 
-from coreflow.domain.base import BaseOptions
-from coreflow.domain.codec import RecordDecoder, decode_records
-from coreflow.domain.convergence import Verdict, judge, judge_all
-from coreflow.domain.desired import Desired, Renderer, RenderOptions
+from coreflow._moved import install
+from coreflow.domain.deploy.base import BaseOptions
+from coreflow.domain.deploy.desired import Desired, RenderOptions
+from coreflow.domain.deploy.plan import PlanOptions, make_plan
+from coreflow.domain.deploy.render import Renderer
+from coreflow.domain.deploy.result import Outcome, Report
+from coreflow.domain.deploy.steps import Plan
 from coreflow.domain.errors import (
     CoreflowError,
     InvalidRecord,
@@ -16,11 +19,13 @@ from coreflow.domain.errors import (
     Refused,
     Unavailable,
 )
-from coreflow.domain.observed import Observed
-from coreflow.domain.plan import Plan, PlanOptions, make_plan
 from coreflow.domain.ports import CloudlyPort, DockerPort
-from coreflow.domain.records import Records
-from coreflow.domain.report import Outcome, Report
+from coreflow.domain.records.codec import RecordDecoder, decode_records
+from coreflow.domain.records.models import Records
+from coreflow.domain.swarm.convergence import Verdict, judge, judge_all
+from coreflow.domain.swarm.observed import Observed
+
+install()
 
 __all__ = [
     "BaseOptions",

@@ -37,11 +37,11 @@ from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.link import Pace
 from coreflow.adapters.corestore import Corestore
 from coreflow.app.replication import NoMeter, Replicator
-from coreflow.domain.backup import Part
+from coreflow.domain.backup.replication import SLICE_BYTES, Copy, Manifest, Receipt, Slice
+from coreflow.domain.backup.requests import Part
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.ports import ReplicaPort
-from coreflow.domain.replication import SLICE_BYTES, Copy, Manifest, Receipt, Slice
 
 Action = Literal["push", "pull", "copy"]
 Json = dict[str, Any]

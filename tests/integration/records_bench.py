@@ -12,10 +12,10 @@ from coreflow.adapters.swarm.engine import Engine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.situation import Situation
-from coreflow.domain import naming
-from coreflow.domain.base import BaseOptions
-from coreflow.domain.desired import RenderOptions
-from coreflow.domain.plan import verb_of
+from coreflow.domain.deploy.base import BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.steps import verb_of
+from coreflow.domain.swarm import naming
 
 
 @define

@@ -30,8 +30,8 @@ from tests.integration.test_corestore_server import (
 )
 from tests.integration.test_daemon import TOKEN, push, start, stopped, tell, version_index, wait
 
-from coreflow.domain.naming import RESTORE, STOPPED, volume_name
-from coreflow.domain.snapshots import RESTORE_TAG
+from coreflow.domain.backup.snapshots import RESTORE_TAG
+from coreflow.domain.swarm.naming import RESTORE, STOPPED, volume_name
 
 pytestmark = [pytest.mark.engine, pytest.mark.guest, needs_node]
 _numbers = itertools.count()

@@ -21,9 +21,9 @@ from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.replication import Replicator
-from coreflow.domain.backup import BackupRequest, RestoreRequest
-from coreflow.domain.base import BaseOptions
-from coreflow.domain.desired import RenderOptions
+from coreflow.domain.backup.requests import BackupRequest, RestoreRequest
+from coreflow.domain.deploy.base import BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.ids import ServiceId
 
 __all__ = ["lab", "nodes"]

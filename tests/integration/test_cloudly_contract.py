@@ -22,7 +22,7 @@ from coreflow.adapters.net import connect_websocket
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.ports import CloudlyPort
-from coreflow.domain.specs import ImageSpec, Stage
+from coreflow.domain.swarm.specs import ImageSpec, Stage
 
 pytestmark = pytest.mark.guest
 

@@ -21,9 +21,9 @@ from coreflow.adapters.corestore import methods as m
 from coreflow.adapters.corestore.shapes import endpoints, variables
 from coreflow.adapters.memory import MemoryCorestore
 from coreflow.adapters.net import PostAnswer
-from coreflow.domain.bindings import CAPABILITIES, BindingSpec, Endpoint
 from coreflow.domain.errors import PortError, Refused, Unavailable
 from coreflow.domain.ids import ServiceId
+from coreflow.domain.platform.bindings import CAPABILITIES, BindingSpec, Endpoint
 from coreflow.domain.ports import CorestorePort
 
 pytestmark = pytest.mark.guest

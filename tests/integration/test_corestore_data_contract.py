@@ -25,11 +25,11 @@ from tests.integration.test_corestore_contract import TOKEN
 from coreflow.adapters.corestore import Corestore
 from coreflow.adapters.corestore import methods as m
 from coreflow.adapters.memory import MemoryCorestore
-from coreflow.domain.bindings import CAPABILITIES, BindingSpec
+from coreflow.domain.backup.snapshots import ArchiveObject, Snapshot, VolumeSpec
 from coreflow.domain.errors import PortError, Refused, Unavailable
 from coreflow.domain.ids import ServiceId
+from coreflow.domain.platform.bindings import CAPABILITIES, BindingSpec
 from coreflow.domain.ports import CorestorePort
-from coreflow.domain.snapshots import ArchiveObject, Snapshot, VolumeSpec
 
 pytestmark = pytest.mark.guest
 

@@ -13,9 +13,9 @@ from tests.unit.certificates import DAY, START, make
 from coreflow.adapters.coretraffic import CoretrafficRoutes
 from coreflow.adapters.internal import InternalServer
 from coreflow.adapters.memory import MemoryCoretraffic
-from coreflow.domain.certificates import read_certificate
 from coreflow.domain.ports import CoretrafficPort
-from coreflow.domain.routes import Destination, HostClaim, RouteTable, make_table
+from coreflow.domain.routing.certificates import read_certificate
+from coreflow.domain.routing.routes import Destination, HostClaim, RouteTable, make_table
 
 pytestmark = pytest.mark.guest
 HOST = "a.example.com"

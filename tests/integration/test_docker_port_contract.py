@@ -22,20 +22,20 @@ from tests.integration.engine_bench import (
 
 from coreflow.adapters.swarm import wire
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.domain import naming
 from coreflow.domain.errors import LostRace, Refused, Unavailable
 from coreflow.domain.ids import ClusterId, Owner
-from coreflow.domain.images import ImageRequest, ResolvedImage
-from coreflow.domain.observed import (
+from coreflow.domain.records.models import RegistryLogin
+from coreflow.domain.swarm import naming
+from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Start, Stop, Update
+from coreflow.domain.swarm.images import ImageRequest, ResolvedImage
+from coreflow.domain.swarm.observed import (
     ObservedNetwork,
     ObservedSecret,
     ObservedService,
     ObservedTask,
     seconds_of,
 )
-from coreflow.domain.plan import Create, MarkFailed, Recreate, Remove, Start, Stop, Update
-from coreflow.domain.records import RegistryLogin
-from coreflow.domain.specs import (
+from coreflow.domain.swarm.specs import (
     Aspect,
     Attachment,
     HealthCheck,

@@ -14,7 +14,7 @@ from tests.unit import references
 
 from coreflow.adapters.swarm.engine import Document, EngineError
 from coreflow.adapters.swarm.wire import registry_auth
-from coreflow.domain.records import RegistryLogin
+from coreflow.domain.records.models import RegistryLogin
 
 MEBIBYTE = 1024 * 1024
 UNKNOWN = "x" * 25

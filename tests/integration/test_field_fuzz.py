@@ -21,8 +21,8 @@ from tests.integration.records_bench import Records, naming_of, open_records
 
 from coreflow.adapters.swarm.engine import EngineError
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.domain.images import ImageRequest, ResolvedImage
-from coreflow.domain.plan import verb_of
+from coreflow.domain.deploy.steps import verb_of
+from coreflow.domain.swarm.images import ImageRequest, ResolvedImage
 
 SEED = os.environ.get("COREFLOW_FUZZ_SEED") or str(seeds.SEED)
 RECORDS = int(os.environ.get("COREFLOW_FUZZ_RECORDS", "300"))

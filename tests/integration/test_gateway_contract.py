@@ -22,9 +22,12 @@ from coreflow.adapters.dcrouter import methods as m
 from coreflow.adapters.dcrouter.shapes import observed_route
 from coreflow.adapters.memory import MemoryGateway
 from coreflow.adapters.net import PostAnswer
-from coreflow.domain.codec import decode
 from coreflow.domain.errors import PortError, Refused, Unavailable
-from coreflow.domain.gateway import (
+from coreflow.domain.ids import ClusterId
+from coreflow.domain.ports import GatewayPort
+from coreflow.domain.records.converter import decode
+from coreflow.domain.records.models import CertificateRecord
+from coreflow.domain.routing.gateway import (
     CreateRoute,
     DeleteRoute,
     GatewayRoute,
@@ -34,9 +37,6 @@ from coreflow.domain.gateway import (
     plan_gateway,
     wanted_routes,
 )
-from coreflow.domain.ids import ClusterId
-from coreflow.domain.ports import GatewayPort
-from coreflow.domain.records import CertificateRecord
 
 pytestmark = pytest.mark.guest
 

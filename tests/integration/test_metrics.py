@@ -14,7 +14,7 @@ from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.corestores import Corestores
 from coreflow.app.main import Ports, running
 from coreflow.app.settings import load_settings
-from coreflow.domain.backup import BackupRequest
+from coreflow.domain.backup.requests import BackupRequest
 from coreflow.domain.errors import Unavailable
 from coreflow.domain.ids import ServiceId
 

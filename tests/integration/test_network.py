@@ -21,7 +21,7 @@ from coreflow.adapters.net.peer import Peer
 from coreflow.adapters.net.typedsocket import PeerError, TimedOut, Timing
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import Owner
-from coreflow.domain.specs import ImageSpec, Stage
+from coreflow.domain.swarm.specs import ImageSpec, Stage
 
 pytestmark = [needs_node, pytest.mark.guest]
 

@@ -20,7 +20,7 @@ from tests.integration.proxy_bench import (
 )
 
 from coreflow.adapters.internal import InternalServer
-from coreflow.domain.services import WEB_GATEWAY as NETWORK
+from coreflow.domain.swarm.naming import WEB_GATEWAY as NETWORK
 
 pytestmark = [needs_node, pytest.mark.engine, pytest.mark.guest, pytest.mark.xdist_group("proxy-bench")]
 

@@ -7,7 +7,7 @@ import pytest
 from tests.integration.engine_bench import Bench, Json
 from tests.integration.records_bench import Records, open_records
 
-from coreflow.domain import naming
+from coreflow.domain.swarm import naming
 
 
 @pytest.fixture

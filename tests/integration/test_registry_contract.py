@@ -19,9 +19,9 @@ from tests.integration.registry_stand_in import PASSWORD, USER
 from coreflow.adapters.memory.registries import ERRORS
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.domain.errors import PortError, RateLimited, Refused, Unavailable
-from coreflow.domain.images import ImageRequest
-from coreflow.domain.records import RegistryLogin
-from coreflow.domain.specs import Platform
+from coreflow.domain.records.models import RegistryLogin
+from coreflow.domain.swarm.images import ImageRequest
+from coreflow.domain.swarm.specs import Platform
 
 OPEN, BASIC, BEARER = "open", "basic", "bearer"
 OFF, ROUTE, NAME, PLAIN, TLS = "off", "no-route", "no-name", "plain", "tls"

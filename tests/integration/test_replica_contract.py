@@ -20,9 +20,9 @@ from tests.integration.test_cloudly_contract import new_port
 
 from coreflow.adapters.cloudly import Pace
 from coreflow.adapters.memory.cloudly import MemoryReplica
+from coreflow.domain.backup.replication import SLICE_BYTES, Copy, Receipt
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ports import ReplicaPort
-from coreflow.domain.replication import SLICE_BYTES, Copy, Receipt
 
 pytestmark = pytest.mark.guest
 

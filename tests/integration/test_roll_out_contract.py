@@ -9,8 +9,8 @@ from tests.integration.engine_bench import EXITS, GOOD, NEWER, NOWHERE, SECOND, 
 
 from coreflow.adapters.memory import Behaviour
 from coreflow.adapters.swarm.wire import registry_auth
-from coreflow.domain.observed import seconds_of
-from coreflow.domain.records import RegistryLogin
+from coreflow.domain.records.models import RegistryLogin
+from coreflow.domain.swarm.observed import seconds_of
 
 MISSING = "coreflow/test:none"
 CLOCKS_DIFFER = 15.0

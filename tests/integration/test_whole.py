@@ -19,7 +19,7 @@ from tests.integration.corestore_server import CorestoreServer, running_corestor
 from tests.integration.engine_proxy import Trap, When, engine_proxy
 from tests.integration.lab import EXITING_IMAGE, LOCAL_IMAGE, NEWER_IMAGE, Lab, open_lab
 
-from coreflow.domain.spellings import views
+from coreflow.domain.redaction.spellings import views
 
 pytestmark = pytest.mark.engine
 _numbers = itertools.count()

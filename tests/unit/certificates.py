@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from coreflow.domain.records import CertificateRecord
+from coreflow.domain.records.models import CertificateRecord
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 START = BEGIN.timestamp()

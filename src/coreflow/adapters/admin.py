@@ -9,7 +9,7 @@ from prometheus_client.core import CollectorRegistry, CounterMetricFamily, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from coreflow.domain.report import Metric
+from coreflow.domain.deploy.result import Metric
 
 from .net import Page, ServerOptions, WebSocket, serve_websockets
 from .tasks import nursery_of_one_error

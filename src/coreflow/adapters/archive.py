@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from hashlib import sha256
 
+from coreflow.domain.backup.snapshots import ArchiveObject
 from coreflow.domain.errors import Refused, Unavailable
-from coreflow.domain.snapshots import ArchiveObject
 
 PATH_LIMIT = 1024
 """Characters of the longest path."""

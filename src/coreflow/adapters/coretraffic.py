@@ -14,8 +14,8 @@ from attrs import define, field
 
 from coreflow.domain.errors import CoreflowError, Refused, Unavailable
 from coreflow.domain.pacing import next_delay
-from coreflow.domain.redaction import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
-from coreflow.domain.routes import RouteTable, reverse_configs
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
+from coreflow.domain.routing.routes import RouteTable, reverse_configs
 
 from .net.peer import Peer
 

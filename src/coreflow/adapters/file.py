@@ -26,11 +26,12 @@ import trio
 import yaml
 from attrs import evolve
 
-from coreflow.domain.bindings import BindingStatus
-from coreflow.domain.codec import RecordDecoder, Unclear
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
-from coreflow.domain.records import CertificateRecord, Records, certificate_in
-from coreflow.domain.specs import ImageSpec
+from coreflow.domain.platform.bindings import BindingStatus
+from coreflow.domain.records.codec import RecordDecoder
+from coreflow.domain.records.converter import Unclear
+from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
+from coreflow.domain.swarm.specs import ImageSpec
 from coreflow.quiet import LARGE_DOCUMENT, quiet
 
 POLL_SECONDS = 1.0

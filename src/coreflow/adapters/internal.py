@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from coreflow.domain.errors import Refused
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 
 from .net import HEARTBEAT_SECONDS, ServerOptions, WebSocket, serve_websockets
 from .net.peer import Handler, Peer, Response

@@ -9,7 +9,8 @@ from typing import Protocol
 import structlog
 from attrs import evolve, field, frozen
 
-from coreflow.domain.backup import (
+from coreflow.domain.backup.replication import Manifest
+from coreflow.domain.backup.requests import (
     BackupRequest,
     BackupResult,
     Part,
@@ -18,16 +19,15 @@ from coreflow.domain.backup import (
     plan_backup,
     status_of,
 )
-from coreflow.domain.bindings import BindingSpec
+from coreflow.domain.backup.snapshots import BACKUP_TAG, VOLUME, Snapshot, tagged
 from coreflow.domain.errors import CoreflowError, PortError, Refused
 from coreflow.domain.ids import NodeId, Owner, ServiceId
-from coreflow.domain.observed import Observed, ObservedService
+from coreflow.domain.platform.bindings import BindingSpec
+from coreflow.domain.platform.instances import Site, nodes_of_service, site_of_service
 from coreflow.domain.ports import CloudlyPort, CorestorePort, DockerPort
-from coreflow.domain.records import Records, ServiceRecord
-from coreflow.domain.replication import Manifest
-from coreflow.domain.sites import Site, nodes_of_service, site_of_service
-from coreflow.domain.snapshots import BACKUP_TAG, VOLUME, Snapshot, tagged
-from coreflow.domain.specs import Mount
+from coreflow.domain.records.models import Records, ServiceRecord
+from coreflow.domain.swarm.observed import Observed, ObservedService
+from coreflow.domain.swarm.specs import Mount
 
 from .bindings import Bindings
 from .corestores import Corestores

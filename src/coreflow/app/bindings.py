@@ -9,7 +9,9 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
-from coreflow.domain.bindings import (
+from coreflow.domain.errors import CoreflowError, Refused
+from coreflow.domain.ids import NodeId, ServiceId
+from coreflow.domain.platform.bindings import (
     BindingSpec,
     BindingStatus,
     BindingWishes,
@@ -17,12 +19,10 @@ from coreflow.domain.bindings import (
     Provisioned,
     binding_wishes,
 )
-from coreflow.domain.errors import CoreflowError, Refused
-from coreflow.domain.ids import NodeId, ServiceId
-from coreflow.domain.observed import Observed
+from coreflow.domain.platform.instances import Site, is_ambiguous, site_of_service
 from coreflow.domain.ports import CloudlyPort
-from coreflow.domain.records import PlatformRecord, Records
-from coreflow.domain.sites import Site, is_ambiguous, site_of_service
+from coreflow.domain.records.models import PlatformRecord, Records
+from coreflow.domain.swarm.observed import Observed
 
 from .confidential import Confidential
 from .corestores import Corestores

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 
 from attrs import evolve
 
-from coreflow.domain.confidential import known_in
-from coreflow.domain.observed import Observed, ObservedService, ObservedTask
-from coreflow.domain.records import Records
-from coreflow.domain.redaction import NOTHING_KNOWN, TEXT_LIMIT, Redactor
+from coreflow.domain.records.confidential import known_in
+from coreflow.domain.records.models import Records
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redactor
+from coreflow.domain.swarm.observed import Observed, ObservedService, ObservedTask
 
 _KEPT = 10_000
 """Texts whose redaction is remembered: the same are seen in every pass."""

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from coreflow.domain.ids import ClusterId
-from coreflow.domain.observed import Observed
+from coreflow.domain.platform.instances import Site, Sites, sites_of
 from coreflow.domain.ports import CorestorePort
-from coreflow.domain.sites import Site, Sites, sites_of
+from coreflow.domain.swarm.observed import Observed
 
 
 class Corestores:

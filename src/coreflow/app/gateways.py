@@ -7,7 +7,11 @@ import trio
 from attrs import frozen
 
 from coreflow.domain.errors import CoreflowError, PortError, Refused
-from coreflow.domain.gateway import (
+from coreflow.domain.ids import ClusterId
+from coreflow.domain.pacing import next_delay
+from coreflow.domain.ports import GatewayPort
+from coreflow.domain.records.models import GatewayRecord
+from coreflow.domain.routing.gateway import (
     CreateRoute,
     DeleteRoute,
     GatewayAction,
@@ -16,11 +20,7 @@ from coreflow.domain.gateway import (
     plan_gateway,
     wanted_routes,
 )
-from coreflow.domain.ids import ClusterId
-from coreflow.domain.pacing import next_delay
-from coreflow.domain.ports import GatewayPort
-from coreflow.domain.records import GatewayRecord
-from coreflow.domain.routes import HostClaim
+from coreflow.domain.routing.routes import HostClaim
 
 from .situation import Situation
 

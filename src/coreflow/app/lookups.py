@@ -11,9 +11,9 @@ import trio
 from attrs import frozen
 
 from coreflow.domain.errors import PortError, RateLimited, Refused
-from coreflow.domain.images import ImageProblem, ImageRequest, Resolution, registry_host
 from coreflow.domain.pacing import next_delay
 from coreflow.domain.ports import DockerPort
+from coreflow.domain.swarm.images import ImageProblem, ImageRequest, Resolution, registry_host
 
 CONCURRENCY = 8
 """Look-ups at once; the engine's adapter may allow fewer."""

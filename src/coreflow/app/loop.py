@@ -15,10 +15,10 @@ import trio
 from attrs import frozen
 from croniter import croniter
 
-from coreflow.domain.convergence import Verdict
+from coreflow.domain.deploy.result import Outcome
+from coreflow.domain.deploy.steps import Plan, kind_of, name_of, stage_of, subject_of, verb_of
 from coreflow.domain.errors import Unavailable
-from coreflow.domain.plan import Plan, kind_of, name_of, stage_of, subject_of, verb_of
-from coreflow.domain.report import Outcome
+from coreflow.domain.swarm.convergence import Verdict
 
 from .reconcile import Reconciler, Settlement
 

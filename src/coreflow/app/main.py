@@ -21,7 +21,6 @@ import structlog
 import trio
 from attrs import Factory, evolve, frozen
 
-from coreflow.domain.base import CORESTORE, CORETRAFFIC
 from coreflow.domain.errors import PortError
 from coreflow.domain.ids import BASE, ClusterId, Owner
 from coreflow.domain.ports import (
@@ -32,8 +31,9 @@ from coreflow.domain.ports import (
     Operator,
     ReplicaPort,
 )
-from coreflow.domain.records import GatewayRecord
-from coreflow.domain.redaction import NOTHING_KNOWN, TEXT_LIMIT, Redact
+from coreflow.domain.records.models import GatewayRecord
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redact
+from coreflow.domain.swarm.naming import CORESTORE, CORETRAFFIC
 
 from . import logs
 from .backups import Tools, Unwatched, Watcher

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from coreflow.domain.plan import kind_of, verb_of
-from coreflow.domain.report import Metric
+from coreflow.domain.deploy.result import Metric
+from coreflow.domain.deploy.steps import kind_of, verb_of
 
 from .operations import Operations
 from .reconcile import Settlement

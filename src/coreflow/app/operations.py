@@ -16,12 +16,18 @@ import structlog
 import trio
 from attrs import Factory, define, evolve
 
-from coreflow.domain.backup import BackupRequest, BackupResult, RestoreRequest, RestoreResult, read_note
+from coreflow.domain.backup.requests import (
+    BackupRequest,
+    BackupResult,
+    RestoreRequest,
+    RestoreResult,
+    read_note,
+)
+from coreflow.domain.backup.snapshots import VOLUME
 from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ids import ServiceId
-from coreflow.domain.observed import ObservedService
-from coreflow.domain.plan import Start
-from coreflow.domain.snapshots import VOLUME
+from coreflow.domain.swarm.actions import Start
+from coreflow.domain.swarm.observed import ObservedService
 
 from .backups import Tools, Watcher, make_backup
 from .restores import DAEMON, finish_restore, is_orphan, is_outdated, make_restore

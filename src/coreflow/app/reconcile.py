@@ -14,8 +14,28 @@ from typing import Protocol
 import trio
 from attrs import Factory, define, evolve, frozen
 
-from coreflow.domain.contention import NOTHING_WRITTEN
-from coreflow.domain.convergence import (
+from coreflow.domain.deploy.contention import NOTHING_WRITTEN
+from coreflow.domain.deploy.desired import Desired, RenderOptions, unit_of
+from coreflow.domain.deploy.plan import PlanOptions, make_plan
+from coreflow.domain.deploy.render import Renderer
+from coreflow.domain.deploy.result import Outcome, Report
+from coreflow.domain.deploy.steps import (
+    Action,
+    Deprovision,
+    Plan,
+    Provision,
+    Step,
+    kind_of,
+    name_of,
+    stage_of,
+    subject_of,
+)
+from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
+from coreflow.domain.ids import Owner
+from coreflow.domain.ports import CloudlyPort, DockerPort
+from coreflow.domain.records.models import Records
+from coreflow.domain.swarm.actions import Create, Recreate, Remove, Update
+from coreflow.domain.swarm.convergence import (
     NO_HISTORY,
     SETTLE_SECONDS,
     Settling,
@@ -23,31 +43,8 @@ from coreflow.domain.convergence import (
     Verdict,
     judge_all,
 )
-from coreflow.domain.desired import Desired, Renderer, RenderOptions, unit_of
-from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
-from coreflow.domain.ids import Owner
-from coreflow.domain.observed import Observed, ObservedService
-from coreflow.domain.plan import (
-    Action,
-    Create,
-    Deprovision,
-    Plan,
-    PlanOptions,
-    Provision,
-    Recreate,
-    Remove,
-    Step,
-    Update,
-    kind_of,
-    make_plan,
-    name_of,
-    stage_of,
-    subject_of,
-)
-from coreflow.domain.ports import CloudlyPort, DockerPort
-from coreflow.domain.records import Records
-from coreflow.domain.report import Outcome, Report
-from coreflow.domain.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
+from coreflow.domain.swarm.observed import Observed, ObservedService
+from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
 from coreflow.quiet import LARGE_CLUSTER, quiet
 
 from .bindings import Bindings

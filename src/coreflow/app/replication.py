@@ -14,11 +14,7 @@ import structlog
 import trio
 from attrs import Factory, define, evolve
 
-from coreflow.domain.backup import Replication, Status
-from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
-from coreflow.domain.ids import NodeId, ServiceId
-from coreflow.domain.ports import CorestorePort, ReplicaPort
-from coreflow.domain.replication import (
+from coreflow.domain.backup.replication import (
     SLICE_BYTES,
     Copy,
     Manifest,
@@ -36,7 +32,11 @@ from coreflow.domain.replication import (
     to_pull,
     to_push,
 )
-from coreflow.domain.snapshots import ArchiveObject
+from coreflow.domain.backup.requests import Replication, Status
+from coreflow.domain.backup.snapshots import ArchiveObject
+from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable
+from coreflow.domain.ids import NodeId, ServiceId
+from coreflow.domain.ports import CorestorePort, ReplicaPort
 
 from .patience import FIRST_PAUSE, patiently
 

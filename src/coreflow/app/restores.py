@@ -14,8 +14,8 @@ import structlog
 import trio
 from attrs import define, evolve, field
 
-from coreflow.domain import naming
-from coreflow.domain.backup import (
+from coreflow.domain.backup.replication import Manifest
+from coreflow.domain.backup.requests import (
     Part,
     RestoreNote,
     RestoreRequest,
@@ -30,14 +30,14 @@ from coreflow.domain.backup import (
     safety_of,
     safety_tags,
 )
+from coreflow.domain.backup.snapshots import RESTORE_TAG, VOLUME, Snapshot
 from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable, leaves
 from coreflow.domain.ids import ClusterId, Owner, ServiceId
-from coreflow.domain.observed import ROLLED_BACK, ObservedService
-from coreflow.domain.plan import Start, Stop
+from coreflow.domain.platform.instances import Site, Sites
 from coreflow.domain.ports import CorestorePort
-from coreflow.domain.replication import Manifest
-from coreflow.domain.sites import Site, Sites
-from coreflow.domain.snapshots import RESTORE_TAG, VOLUME, Snapshot
+from coreflow.domain.swarm import naming
+from coreflow.domain.swarm.actions import Start, Stop
+from coreflow.domain.swarm.observed import ROLLED_BACK, ObservedService
 
 from .backups import Facts, Pace, Tools, facts_of, provisioned, take_snapshot
 from .patience import patiently

@@ -12,13 +12,12 @@ import structlog
 import trio
 from attrs import define, frozen
 
-from coreflow.domain.certificates import Certificate, read_certificate
 from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.ids import ClusterId
-from coreflow.domain.observed import ObservedService, ObservedTask
 from coreflow.domain.pacing import next_delay
 from coreflow.domain.ports import CloudlyPort, CoretrafficPort, DockerPort, GatewayPort
-from coreflow.domain.routes import (
+from coreflow.domain.routing.certificates import Certificate, read_certificate
+from coreflow.domain.routing.routes import (
     RUNNING,
     HostClaim,
     Located,
@@ -28,6 +27,7 @@ from coreflow.domain.routes import (
     locate,
     make_table,
 )
+from coreflow.domain.swarm.observed import ObservedService, ObservedTask
 
 from .reconcile import Settlement
 from .situation import Situation

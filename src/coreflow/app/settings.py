@@ -22,11 +22,12 @@ from urllib.parse import SplitResult, urlsplit
 import yaml
 from attrs import Factory, field, frozen
 
-from coreflow.domain.base import CORELOG, CORESTORE, CORETRAFFIC, SERVICES, BaseOptions
-from coreflow.domain.desired import RenderOptions
+from coreflow.domain.deploy.base import SERVICES, BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.plan import PlanOptions
 from coreflow.domain.errors import CoreflowError
-from coreflow.domain.images import split_reference
-from coreflow.domain.plan import PlanOptions
+from coreflow.domain.swarm.images import split_reference
+from coreflow.domain.swarm.naming import CORELOG, CORESTORE, CORETRAFFIC
 
 OVERLAY_FOLDER = Path(".nogit")
 OVERLAY_FILES = ("env.json", "env.yml", "env.yaml", ".env")

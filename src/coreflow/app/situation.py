@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from coreflow.domain.convergence import AT_ONCE, Settling, Verdict, judge_all
-from coreflow.domain.desired import Desired
+from coreflow.domain.deploy.desired import Desired
+from coreflow.domain.deploy.steps import Plan
 from coreflow.domain.ids import BASE, Owner
-from coreflow.domain.observed import Observed
-from coreflow.domain.plan import Plan
-from coreflow.domain.records import Records
+from coreflow.domain.records.models import Records
+from coreflow.domain.swarm.convergence import AT_ONCE, Settling, Verdict, judge_all
+from coreflow.domain.swarm.observed import Observed
 
 
 @frozen(kw_only=True)

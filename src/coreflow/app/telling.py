@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 
 LIMIT = 4_000
 """Characters of one text: ours may name many records."""

@@ -8,19 +8,20 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from .backup import BackupRequest, BackupResult, RestoreRequest, RestoreResult
-from .bindings import BindingSpec, BindingStatus, Provisioned
-from .gateway import GatewayAction, ObservedRoute
+from coreflow.domain.backup.replication import Copy, Receipt, Slice
+from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
+from coreflow.domain.backup.snapshots import ArchiveObject, Snapshot, StoredVolume, VolumeSpec
+from coreflow.domain.deploy.leftovers import LoadedImage
+from coreflow.domain.deploy.steps import Action
+from coreflow.domain.platform.bindings import BindingSpec, BindingStatus, Provisioned
+from coreflow.domain.records.models import CertificateRecord, Records
+from coreflow.domain.routing.gateway import GatewayAction, ObservedRoute
+from coreflow.domain.routing.routes import RouteTable
+from coreflow.domain.swarm.images import ImageRequest, ResolvedImage
+from coreflow.domain.swarm.observed import Observed, ObservedService, ObservedTask
+from coreflow.domain.swarm.specs import ImageSpec
+
 from .ids import ServiceId
-from .images import ImageRequest, ResolvedImage
-from .leftovers import LoadedImage
-from .observed import Observed, ObservedService, ObservedTask
-from .plan import Action
-from .records import CertificateRecord, Records
-from .replication import Copy, Receipt, Slice
-from .routes import RouteTable
-from .snapshots import ArchiveObject, Snapshot, StoredVolume, VolumeSpec
-from .specs import ImageSpec
 
 
 class DockerPort(Protocol):

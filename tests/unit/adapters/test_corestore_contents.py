@@ -8,9 +8,9 @@ import pytest
 from coreflow.adapters.archive import is_path
 from coreflow.adapters.corestore import methods as m
 from coreflow.adapters.corestore.contents import objects, snapshot, snapshots, volumes
+from coreflow.domain.backup.snapshots import ArchiveObject, Snapshot, StoredVolume
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import ServiceId
-from coreflow.domain.snapshots import ArchiveObject, Snapshot, StoredVolume
 
 DIGEST = "0123456789abcdef" * 4
 TAGS = {"backupId": "b1", "serviceId": "s1"}

@@ -6,7 +6,7 @@ import pytest
 
 from coreflow.adapters.memory import MemoryEngine
 from coreflow.adapters.swarm.discreet import Discreet
-from coreflow.domain.templates import literal
+from coreflow.domain.swarm.templates import literal
 
 VALUE = "Zq9{{x}}Kp7-the-rest-of-it"
 

@@ -27,10 +27,10 @@ from coreflow.adapters.file import (
     parse_yaml,
     yaml_lines,
 )
-from coreflow.domain.codec import Unclear
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.ids import Owner
-from coreflow.domain.specs import ImageSpec, Stage
+from coreflow.domain.records.converter import Unclear
+from coreflow.domain.swarm.specs import ImageSpec, Stage
 from coreflow.quiet import LARGE_DOCUMENT
 
 NAME = Path("cluster.yaml")

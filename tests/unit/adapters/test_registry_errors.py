@@ -6,8 +6,8 @@ from coreflow.adapters.memory.registries import ERRORS
 from coreflow.adapters.swarm.engine import EngineError
 from coreflow.adapters.swarm.registries import registry_error
 from coreflow.domain.errors import PortError, RateLimited, Refused, Unavailable
-from coreflow.domain.images import ImageRequest
-from coreflow.domain.records import RegistryLogin
+from coreflow.domain.records.models import RegistryLogin
+from coreflow.domain.swarm.images import ImageRequest
 
 HOST = "r.example.com"
 REQUEST = ImageRequest(f"{HOST}/x:1")

@@ -26,10 +26,10 @@ from coreflow.adapters.swarm.wire import (
     service_body,
     service_document,
 )
-from coreflow.domain import naming
 from coreflow.domain.ids import BASE, ClusterId, Owner
-from coreflow.domain.records import RegistryLogin
-from coreflow.domain.specs import (
+from coreflow.domain.records.models import RegistryLogin
+from coreflow.domain.swarm import naming
+from coreflow.domain.swarm.specs import (
     Attachment,
     HealthCheck,
     Limits,

@@ -18,11 +18,11 @@ from coreflow.app.operations import Operations
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.replication import Replicator
 from coreflow.app.restores import DAEMON
-from coreflow.domain.backup import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
+from coreflow.domain.backup.requests import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
+from coreflow.domain.backup.snapshots import VolumeSpec
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import ServiceId
-from coreflow.domain.naming import RESTORE, STOPPED, volume_name
-from coreflow.domain.snapshots import VolumeSpec
+from coreflow.domain.swarm.naming import RESTORE, STOPPED, volume_name
 
 SHOP = ServiceId("id-shop")
 DATA = volume_name(SHOP, "/data")

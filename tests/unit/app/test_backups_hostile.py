@@ -17,13 +17,13 @@ from coreflow.app.backups import Pace
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
 from coreflow.app.restores import DAEMON
-from coreflow.domain.backup import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
+from coreflow.domain.backup.replication import Copy, Receipt, manifest_prefix
+from coreflow.domain.backup.requests import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
+from coreflow.domain.backup.snapshots import VolumeSpec
 from coreflow.domain.ids import ClusterId, NodeId, ServiceId
-from coreflow.domain.naming import RESTORE, STOPPED
-from coreflow.domain.observed import Observed
-from coreflow.domain.replication import Copy, Receipt, manifest_prefix
-from coreflow.domain.sites import Site, Sites
-from coreflow.domain.snapshots import VolumeSpec
+from coreflow.domain.platform.instances import Site, Sites
+from coreflow.domain.swarm.naming import RESTORE, STOPPED
+from coreflow.domain.swarm.observed import Observed
 
 OTHER = ServiceId("id-other")
 THEIRS, SECRET = "theirs", {"secret": b"canary"}

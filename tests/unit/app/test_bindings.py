@@ -15,12 +15,12 @@ from coreflow.adapters.memory import Fault, MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.corestores import Corestores
 from coreflow.app.reconcile import Reconciler, Settlement
-from coreflow.domain.base import BaseOptions
-from coreflow.domain.bindings import BindingSpec, BindingState, Provisioned, binding_wishes
-from coreflow.domain.desired import RenderOptions
+from coreflow.domain.deploy.base import BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.steps import Deprovision, Provision
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import ServiceId
-from coreflow.domain.plan import Deprovision, Provision
+from coreflow.domain.platform.bindings import BindingSpec, BindingState, Provisioned, binding_wishes
 
 A = ServiceId("id-a")
 

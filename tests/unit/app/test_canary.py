@@ -31,7 +31,7 @@ from coreflow.app.loop import ActionLog
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.telling import redacting
 from coreflow.domain.errors import CoreflowError
-from coreflow.domain.spellings import views
+from coreflow.domain.redaction.spellings import views
 
 Json = dict[str, Any]
 

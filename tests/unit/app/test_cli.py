@@ -21,8 +21,8 @@ from coreflow.adapters.swarm.engine import EngineError
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.cli import check, deploy, images, main, present, progress, running
 from coreflow.app.cli.running import Format
-from coreflow.domain.convergence import Verdict
-from coreflow.domain.plan import Wait
+from coreflow.domain.deploy.steps import Wait
+from coreflow.domain.swarm.convergence import Verdict
 
 
 def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,9 @@ from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.main import Gate
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.settings import load_settings
-from coreflow.domain.base import CORETRAFFIC, BaseOptions
-from coreflow.domain.desired import RenderOptions
+from coreflow.domain.deploy.base import BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.swarm.naming import CORETRAFFIC
 
 
 def gate_of(folder: Path, peers: str) -> Gate:

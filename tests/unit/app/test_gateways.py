@@ -11,9 +11,9 @@ from tests.unit.app.worlds import Json, cluster, play
 from coreflow.adapters.memory import MemoryGateway
 from coreflow.app.gateways import Gateways
 from coreflow.domain.errors import Unavailable
-from coreflow.domain.gateway import GatewayRoute, ObservedRoute
 from coreflow.domain.ids import ClusterId
-from coreflow.domain.records import GatewayRecord
+from coreflow.domain.records.models import GatewayRecord
+from coreflow.domain.routing.gateway import GatewayRoute, ObservedRoute
 
 RECORD: Json = {
     "type": "dcrouter",

@@ -12,7 +12,7 @@ from coreflow.adapters.memory import MemoryEngine
 from coreflow.adapters.memory.registries import ERRORS
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.lookups import LookUps
-from coreflow.domain.images import ImageProblem, ImageRequest, ResolvedImage
+from coreflow.domain.swarm.images import ImageProblem, ImageRequest, ResolvedImage
 
 HOST = "r.example.com"
 ONE, TWO, ELSEWHERE = (ImageRequest(r) for r in (f"{HOST}/one:1", f"{HOST}/two:1", "other.example.com/x:1"))

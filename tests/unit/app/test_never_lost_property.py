@@ -26,13 +26,14 @@ from coreflow.app.operations import Operations
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.replication import Replicator
 from coreflow.app.restores import DAEMON
-from coreflow.domain.backup import BackupRequest, RestoreRequest, RestoreResult, read_note
-from coreflow.domain.bindings import BindingSpec, Provisioned
+from coreflow.domain.backup.requests import BackupRequest, RestoreRequest, RestoreResult, read_note
+from coreflow.domain.backup.snapshots import VolumeSpec
+from coreflow.domain.deploy.steps import Deprovision, verb_of
 from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import ServiceId
-from coreflow.domain.naming import RESTORE, STOPPED, volume_name
-from coreflow.domain.plan import Deprovision, Remove, Stop, verb_of
-from coreflow.domain.snapshots import VolumeSpec
+from coreflow.domain.platform.bindings import BindingSpec, Provisioned
+from coreflow.domain.swarm.actions import Remove, Stop
+from coreflow.domain.swarm.naming import RESTORE, STOPPED, volume_name
 
 NAMES = ("a", "b")
 LISTS = ("list_services", "list_tasks", "list_secrets", "list_networks", "list_nodes")

@@ -11,10 +11,10 @@ from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, new
 from coreflow.adapters.memory import Behaviour, Fault, MemoryCloudly
 from coreflow.adapters.swarm.engine import EngineError
 from coreflow.app.reconcile import Settlement
-from coreflow.domain.base import SERVICES, BaseOptions
-from coreflow.domain.desired import RenderOptions
+from coreflow.domain.deploy.base import SERVICES, BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.steps import verb_of
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
-from coreflow.domain.plan import verb_of
 
 
 def _done(settlement: Settlement, kind: str = "service") -> list[tuple[str, str]]:

@@ -17,10 +17,7 @@ from coreflow.adapters.memory import MemoryCorestore
 from coreflow.adapters.memory.cloudly import MemoryReplica
 from coreflow.adapters.memory.corestore import PACK_BYTES
 from coreflow.app.replication import LEAST_SLICE_BYTES, NoMeter, Replicator, slices_of
-from coreflow.domain.backup import Part, Replication
-from coreflow.domain.errors import Refused, Unavailable
-from coreflow.domain.ids import NodeId, ServiceId
-from coreflow.domain.replication import (
+from coreflow.domain.backup.replication import (
     SLICE_BYTES,
     Copy,
     Manifest,
@@ -30,7 +27,10 @@ from coreflow.domain.replication import (
     is_manifest,
     object_of,
 )
-from coreflow.domain.snapshots import ArchiveObject, VolumeSpec
+from coreflow.domain.backup.requests import Part, Replication
+from coreflow.domain.backup.snapshots import ArchiveObject, VolumeSpec
+from coreflow.domain.errors import Refused, Unavailable
+from coreflow.domain.ids import NodeId, ServiceId
 
 SHOP = ServiceId("id-shop")
 SIZES = (0, 1, SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 2 * SLICE_BYTES, 3 * SLICE_BYTES + 7)

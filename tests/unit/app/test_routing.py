@@ -17,8 +17,8 @@ from coreflow.app.reconcile import Reconciler
 from coreflow.app.routing import FIRST_TABLE_SECONDS, Router
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ports import GatewayPort
-from coreflow.domain.records import CertificateRecord
-from coreflow.domain.routes import RouteTable
+from coreflow.domain.records.models import CertificateRecord
+from coreflow.domain.routing.routes import RouteTable
 
 HOST, OTHER = "a.example.com", "b.example.com"
 

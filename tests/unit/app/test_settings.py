@@ -22,9 +22,9 @@ from coreflow.app.settings import (
     load_settings,
     settings_table,
 )
-from coreflow.domain.base import SERVICES, BaseOptions
-from coreflow.domain.desired import RenderOptions
-from coreflow.domain.plan import PlanOptions
+from coreflow.domain.deploy.base import SERVICES, BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.plan import PlanOptions
 
 FILE = {"CLOUDLY_URL": "file:///cluster.yaml"}
 """As little as a start needs."""

@@ -10,9 +10,9 @@ from attrs import define, field
 from coreflow.adapters.memory import Behaviour, MemoryCloudly, MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler
-from coreflow.domain.base import BaseOptions
-from coreflow.domain.desired import RenderOptions
-from coreflow.domain.plan import PlanOptions
+from coreflow.domain.deploy.base import BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.plan import PlanOptions
 
 Json = dict[str, Any]
 T = TypeVar("T")

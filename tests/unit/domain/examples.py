@@ -5,10 +5,11 @@ from typing import Any
 from attrs import evolve
 
 from coreflow.adapters.swarm.wire import service_labels
-from coreflow.domain import naming
-from coreflow.domain.desired import Desired
+from coreflow.domain.deploy.desired import Desired
 from coreflow.domain.ids import BASE, ClusterId, NodeId, Owner
-from coreflow.domain.observed import (
+from coreflow.domain.swarm import naming
+from coreflow.domain.swarm.naming import WEB_GATEWAY
+from coreflow.domain.swarm.observed import (
     Observed,
     ObservedNetwork,
     ObservedNode,
@@ -16,8 +17,7 @@ from coreflow.domain.observed import (
     ObservedService,
     ObservedTask,
 )
-from coreflow.domain.services import WEB_GATEWAY
-from coreflow.domain.specs import (
+from coreflow.domain.swarm.specs import (
     Attachment,
     ImageSpec,
     Mount,

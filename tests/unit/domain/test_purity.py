@@ -11,9 +11,9 @@ FORBIDDEN = ["trio", "docker", "aiohttp", "requests", "urllib3", "yaml", "asynci
 PROGRAM = """
 import importlib, json, pkgutil, sys
 import coreflow, coreflow.domain
-names = [module.name for module in pkgutil.iter_modules(coreflow.domain.__path__)]
+names = [module.name for module in pkgutil.walk_packages(coreflow.domain.__path__, "coreflow.domain.")]
 for name in names:
-    importlib.import_module("coreflow.domain." + name)
+    importlib.import_module(name)
 print(json.dumps([names, [name for name in {forbidden} if name in sys.modules]]))
 """
 
@@ -24,5 +24,6 @@ def test_imports() -> None:
     program = f"import sys; sys.path.insert(0, {str(source)!r})\n" + PROGRAM.format(forbidden=FORBIDDEN)
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     names, loaded = json.loads(done.stdout)
-    assert {"codec", "desired", "plan", "records", "specs"} <= set(names)
+    wanted = {"records.codec", "deploy.desired", "deploy.plan", "records.models", "swarm.specs"}
+    assert {f"coreflow.domain.{name}" for name in wanted} <= set(names)
     assert loaded == []

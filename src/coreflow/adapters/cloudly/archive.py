@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from coreflow.domain.backup.replication import SLICE_BYTES, Copy, Receipt, Slice
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
-from coreflow.domain.replication import SLICE_BYTES, Copy, Receipt, Slice
 
 from . import methods as m
 from .link import Link, NotOffered, TokenRefused

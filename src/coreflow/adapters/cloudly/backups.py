@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import astuple, frozen
 
-from coreflow.domain.backup import (
+from coreflow.domain.backup.requests import (
     ID_LIMIT,
     BackupRequest,
     BackupResult,
@@ -14,10 +14,10 @@ from coreflow.domain.backup import (
     RestoreResult,
     is_id,
 )
-from coreflow.domain.codec import decode
+from coreflow.domain.backup.snapshots import VOLUME, SnapshotKind
 from coreflow.domain.errors import InvalidRecord, Problem
 from coreflow.domain.ids import NodeId, ServiceId
-from coreflow.domain.snapshots import VOLUME, SnapshotKind
+from coreflow.domain.records.converter import decode
 
 TEXT_LIMIT = 4096
 """Characters of any other text that names something."""

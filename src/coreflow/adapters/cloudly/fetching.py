@@ -19,9 +19,10 @@ from attrs import define, evolve, field
 
 from coreflow.adapters.net.typedsocket import ConnectionClosed, TimedOut
 from coreflow.adapters.tasks import nursery_of_one_error
-from coreflow.domain.codec import RecordDecoder, decode, platform_frame
 from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refused, Unavailable
-from coreflow.domain.records import GatewayRecord, Records, RejectedRecord
+from coreflow.domain.records.codec import RecordDecoder, platform_frame
+from coreflow.domain.records.converter import decode
+from coreflow.domain.records.models import GatewayRecord, Records, RejectedRecord
 from coreflow.quiet import LARGE_DOCUMENT, quiet
 
 from .link import Link, Live, NotOffered, TokenRefused

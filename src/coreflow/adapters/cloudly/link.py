@@ -29,7 +29,7 @@ from coreflow.adapters.net.typedsocket import (
 )
 from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Problem, Refused, Unavailable
 from coreflow.domain.pacing import next_delay
-from coreflow.domain.redaction import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
 
 from .identity import Identity
 from .methods import IDENTITY_TAG, LOGIN, STATUS, Method

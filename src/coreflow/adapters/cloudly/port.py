@@ -11,14 +11,15 @@ from attrs import frozen
 from coreflow.adapters.net.peer import Handler
 from coreflow.adapters.net.typedsocket import Limits, TimedOut, Timing
 from coreflow.adapters.tasks import Notices
-from coreflow.domain.bindings import BindingStatus
-from coreflow.domain.codec import PROBLEMS_SHOWN, decode
+from coreflow.domain.backup.replication import Copy, Receipt, Slice
 from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Refused, Unavailable
+from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.ports import Operator
-from coreflow.domain.records import CertificateRecord, Records
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact
-from coreflow.domain.replication import Copy, Receipt, Slice
-from coreflow.domain.specs import ImageSpec
+from coreflow.domain.records.codec import PROBLEMS_SHOWN
+from coreflow.domain.records.converter import decode
+from coreflow.domain.records.models import CertificateRecord, Records
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
+from coreflow.domain.swarm.specs import ImageSpec
 
 from .archive import Archive
 from .backups import backup_document, backup_request, restore_document, restore_request

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from coreflow.adapters.archive import is_path
 from coreflow.adapters.names import Member
+from coreflow.domain.backup.snapshots import SERVICE_TAG, ArchiveObject, Snapshot, SnapshotKind, StoredVolume
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import ServiceId
-from coreflow.domain.snapshots import SERVICE_TAG, ArchiveObject, Snapshot, SnapshotKind, StoredVolume
 
 from . import methods as m
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from attrs import field, fields, frozen
 
 from coreflow.adapters.names import Certainty, Member
-from coreflow.domain.snapshots import SnapshotKind
+from coreflow.domain.backup.snapshots import SnapshotKind
 
 READ, RECALLED = Certainty.READ, Certainty.RECALLED
 INFERRED, PROPOSED = Certainty.INFERRED, Certainty.PROPOSED

@@ -30,11 +30,7 @@ from coreflow.adapters.net import (
     http_post,
     http_upload,
 )
-from coreflow.domain.bindings import CAPABILITIES, BindingSpec, Provisioned
-from coreflow.domain.errors import PortError, Refused, Unavailable
-from coreflow.domain.ids import ServiceId
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
-from coreflow.domain.snapshots import (
+from coreflow.domain.backup.snapshots import (
     VOLUME,
     ArchiveObject,
     Snapshot,
@@ -42,6 +38,10 @@ from coreflow.domain.snapshots import (
     StoredVolume,
     VolumeSpec,
 )
+from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.ids import ServiceId
+from coreflow.domain.platform.bindings import CAPABILITIES, BindingSpec, Provisioned
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact, Redactor
 
 from . import contents
 from . import methods as m

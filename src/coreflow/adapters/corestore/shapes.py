@@ -10,8 +10,8 @@ from ipaddress import IPv6Address
 from urllib.parse import unquote, urlsplit
 
 from coreflow.adapters.names import Member
-from coreflow.domain.bindings import CAPABILITIES, Endpoint
 from coreflow.domain.errors import Refused
+from coreflow.domain.platform.bindings import CAPABILITIES, Endpoint
 
 from . import methods as m
 

@@ -19,7 +19,10 @@ import trio
 
 from coreflow.adapters.net import Outbound, http_post
 from coreflow.domain.errors import InvalidRecord, PortError, Refused, Unavailable
-from coreflow.domain.gateway import (
+from coreflow.domain.ids import ClusterId
+from coreflow.domain.records.models import CertificateRecord
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact, Redactor
+from coreflow.domain.routing.gateway import (
     CreateRoute,
     DeleteRoute,
     GatewayAction,
@@ -27,9 +30,6 @@ from coreflow.domain.gateway import (
     UpdateRoute,
     cluster_of,
 )
-from coreflow.domain.ids import ClusterId
-from coreflow.domain.records import CertificateRecord
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
 
 from . import methods as m
 from .shapes import certificate, metadata, observed_route, route_body

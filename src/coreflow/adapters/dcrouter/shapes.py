@@ -7,11 +7,11 @@ overlooks what a gateway may fill in by itself, since a difference that cannot b
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from coreflow.domain.codec import decode
-from coreflow.domain.gateway import NAME_PREFIX, GatewayRoute, ObservedRoute, TlsMode
-from coreflow.domain.hosts import canonical_host
 from coreflow.domain.ids import ClusterId
-from coreflow.domain.records import CertificateRecord
+from coreflow.domain.records.converter import decode
+from coreflow.domain.records.hosts import canonical_host
+from coreflow.domain.records.models import CertificateRecord
+from coreflow.domain.routing.gateway import NAME_PREFIX, GatewayRoute, ObservedRoute, TlsMode
 
 from . import methods as m
 

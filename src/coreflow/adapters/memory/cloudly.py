@@ -10,12 +10,12 @@ import trio
 from attrs import define, field
 
 from coreflow.adapters.tasks import Notices
-from coreflow.domain.bindings import BindingStatus
-from coreflow.domain.codec import RecordDecoder
+from coreflow.domain.backup.replication import SLICE_BYTES, Copy, Receipt, Slice
 from coreflow.domain.errors import PortError, Refused, Unavailable
-from coreflow.domain.records import CertificateRecord, Records, certificate_in
-from coreflow.domain.replication import SLICE_BYTES, Copy, Receipt, Slice
-from coreflow.domain.specs import ImageSpec
+from coreflow.domain.platform.bindings import BindingStatus
+from coreflow.domain.records.codec import RecordDecoder
+from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
+from coreflow.domain.swarm.specs import ImageSpec
 
 CHUNK = 1024 * 1024
 """Bytes of an archive that are handed out at once."""

@@ -18,10 +18,7 @@ import orjson
 import trio
 
 from coreflow.adapters.archive import Source, is_path, verified
-from coreflow.domain.bindings import CAPABILITIES, BindingSpec, Endpoint, Provisioned
-from coreflow.domain.errors import PortError, Refused, Unavailable
-from coreflow.domain.ids import ServiceId
-from coreflow.domain.snapshots import (
+from coreflow.domain.backup.snapshots import (
     SERVICE_TAG,
     VOLUME,
     ArchiveObject,
@@ -30,6 +27,9 @@ from coreflow.domain.snapshots import (
     StoredVolume,
     VolumeSpec,
 )
+from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.ids import ServiceId
+from coreflow.domain.platform.bindings import CAPABILITIES, BindingSpec, Endpoint, Provisioned
 
 HOST, REGION = "corestore", "us-east-1"
 PACK_BYTES = 1024 * 1024

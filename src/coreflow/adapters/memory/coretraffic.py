@@ -2,7 +2,7 @@
 
 from attrs import define, field
 
-from coreflow.domain.routes import RouteTable, reverse_configs
+from coreflow.domain.routing.routes import RouteTable, reverse_configs
 
 
 @define

@@ -5,7 +5,8 @@ from collections import deque
 import trio
 
 from coreflow.domain.errors import PortError, Refused
-from coreflow.domain.gateway import (
+from coreflow.domain.records.models import CertificateRecord
+from coreflow.domain.routing.gateway import (
     CreateRoute,
     GatewayAction,
     GatewayRoute,
@@ -13,7 +14,6 @@ from coreflow.domain.gateway import (
     UpdateRoute,
     cluster_of,
 )
-from coreflow.domain.records import CertificateRecord
 
 
 class MemoryGateway:

@@ -21,7 +21,7 @@ import trio
 from attrs import Factory, define, field
 
 from coreflow.domain.errors import PortError, Refused, Unavailable
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 
 from .typedsocket import (
     ID_ENTROPY,

@@ -12,7 +12,7 @@ import trio
 from aiohttp import ClientWSTimeout, WSMsgType, web
 from attrs import frozen
 
-from coreflow.domain.redaction import NOTHING_KNOWN
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN
 
 from .bridge import in_asyncio
 from .errors import Closed, translated

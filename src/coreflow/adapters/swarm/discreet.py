@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact, Redactor
-from coreflow.domain.templates import read_literal
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact, Redactor
+from coreflow.domain.swarm.templates import read_literal
 
 from .engine import Document, Engine, EngineError, EngineUnreachable
 

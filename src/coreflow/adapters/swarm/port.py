@@ -6,10 +6,14 @@ from typing import Any, TypeVar, assert_never
 
 import trio
 
-from coreflow.domain import naming
+from coreflow.domain.deploy.leftovers import LoadedImage
+from coreflow.domain.deploy.steps import Action, Deprovision, Provision
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import NodeId
-from coreflow.domain.images import (
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
+from coreflow.domain.swarm import naming
+from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Start, Stop, Update
+from coreflow.domain.swarm.images import (
     ImageRequest,
     ResolvedImage,
     familiar_name,
@@ -17,22 +21,8 @@ from coreflow.domain.images import (
     registry_host,
     split_reference,
 )
-from coreflow.domain.leftovers import LoadedImage
-from coreflow.domain.observed import Observed, ObservedSecret, ObservedService, ObservedTask
-from coreflow.domain.plan import (
-    Action,
-    Create,
-    Deprovision,
-    MarkFailed,
-    Provision,
-    Recreate,
-    Remove,
-    Start,
-    Stop,
-    Update,
-)
-from coreflow.domain.redaction import NOTHING_KNOWN, Redact
-from coreflow.domain.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec, Spec
+from coreflow.domain.swarm.observed import Observed, ObservedSecret, ObservedService, ObservedTask
+from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec, Spec
 
 from . import wire
 from .discreet import Discreet

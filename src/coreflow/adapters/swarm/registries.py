@@ -14,7 +14,7 @@ from typing import Final
 from attrs import field, frozen
 
 from coreflow.domain.errors import PortError, RateLimited, Refused, Unavailable
-from coreflow.domain.images import ImageRequest, registry_host
+from coreflow.domain.swarm.images import ImageRequest, registry_host
 
 from .engine import EngineError
 from .errors import said, translated

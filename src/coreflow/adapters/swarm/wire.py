@@ -15,10 +15,11 @@ from typing import Any
 
 import orjson
 
-from coreflow.domain import naming
+from coreflow.domain.deploy.leftovers import LoadedImage
 from coreflow.domain.ids import NodeId
-from coreflow.domain.leftovers import LoadedImage
-from coreflow.domain.observed import (
+from coreflow.domain.records.models import RegistryLogin
+from coreflow.domain.swarm import naming
+from coreflow.domain.swarm.observed import (
     ROLLED_BACK,
     ObservedNetwork,
     ObservedNode,
@@ -27,8 +28,7 @@ from coreflow.domain.observed import (
     ObservedTask,
     seconds_of,
 )
-from coreflow.domain.records import RegistryLogin
-from coreflow.domain.specs import (
+from coreflow.domain.swarm.specs import (
     Aspect,
     Attachment,
     HealthCheck,
@@ -47,7 +47,7 @@ from coreflow.domain.specs import (
     fingerprints,
     template_fingerprint,
 )
-from coreflow.domain.templates import BRACES, EXPANDED, literal, read_literal
+from coreflow.domain.swarm.templates import BRACES, EXPANDED, literal, read_literal
 
 from .engine import Document
 

@@ -31,7 +31,7 @@ from coreflow.app.cli.deploy import Flag, Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
-from coreflow.domain.backup import (
+from coreflow.domain.backup.requests import (
     ID_LIMIT,
     BackupRequest,
     Part,
@@ -40,11 +40,11 @@ from coreflow.domain.backup import (
     is_id,
     read_note,
 )
+from coreflow.domain.backup.snapshots import BACKUP_TAG, VOLUME, Snapshot
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import Owner
-from coreflow.domain.observed import ObservedService
-from coreflow.domain.records import ServiceRecord
-from coreflow.domain.snapshots import BACKUP_TAG, VOLUME, Snapshot
+from coreflow.domain.records.models import ServiceRecord
+from coreflow.domain.swarm.observed import ObservedService
 
 Json = dict[str, Any]
 RUNS_SECONDS = 60.0

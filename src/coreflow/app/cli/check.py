@@ -17,12 +17,13 @@ from coreflow.app.cli.running import NO_RECORDS, problems_of, run, warn
 from coreflow.app.confidential import Confidential
 from coreflow.app.main import new_confidential, open_cloudly, open_docker
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
-from coreflow.domain.desired import Renderer, RenderOptions
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.errors import CoreflowError, PortError
-from coreflow.domain.images import ImageRequest
-from coreflow.domain.observed import Observed
 from coreflow.domain.ports import CloudlyPort, DockerPort
-from coreflow.domain.records import Records
+from coreflow.domain.records.models import Records
+from coreflow.domain.swarm.images import ImageRequest
+from coreflow.domain.swarm.observed import Observed
 
 OLDEST_API = (1, 41)
 """Docker Engine 20.10: the oldest that coreflow is tested with."""

@@ -21,9 +21,9 @@ from coreflow.app.cli.deploy import show_plan, show_settlement
 from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, guarded
 from coreflow.app.reconcile import Reconciler, Settlement
-from coreflow.domain.base import SERVICES, BaseOptions
-from coreflow.domain.desired import RenderOptions
-from coreflow.domain.images import unpinned
+from coreflow.domain.deploy.base import SERVICES, BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.swarm.images import unpinned
 
 RATE = 12.0
 """Seconds of the Swarm's time per second, where somebody watches."""

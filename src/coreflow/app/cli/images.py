@@ -12,8 +12,8 @@ from coreflow.app.cli.deploy import Flag, Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.settings import Settings
+from coreflow.domain.deploy.leftovers import LoadedImage, leftovers
 from coreflow.domain.errors import PortError
-from coreflow.domain.leftovers import LoadedImage, leftovers
 from coreflow.domain.ports import DockerPort
 
 Prune = Annotated[bool, Flag, Parameter(help="Remove them.")]

@@ -18,8 +18,8 @@ from rich.text import Text
 from coreflow.app.reconcile import Settlement
 from coreflow.app.situation import Situation
 from coreflow.app.telling import told
-from coreflow.domain.convergence import Verdict
-from coreflow.domain.plan import (
+from coreflow.domain.deploy.result import Outcome
+from coreflow.domain.deploy.steps import (
     Action,
     Plan,
     Refusal,
@@ -31,7 +31,7 @@ from coreflow.domain.plan import (
     stage_of,
     verb_of,
 )
-from coreflow.domain.report import Outcome
+from coreflow.domain.swarm.convergence import Verdict
 
 Json = dict[str, Any]
 

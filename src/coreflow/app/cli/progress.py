@@ -14,9 +14,9 @@ from coreflow.app.cli import present
 from coreflow.app.cli.running import Format
 from coreflow.app.reconcile import Listener, Quiet
 from coreflow.app.telling import told
-from coreflow.domain.convergence import Verdict
-from coreflow.domain.plan import Plan
-from coreflow.domain.report import Outcome
+from coreflow.domain.deploy.result import Outcome
+from coreflow.domain.deploy.steps import Plan
+from coreflow.domain.swarm.convergence import Verdict
 
 FRAMES_PER_SECOND = 10
 _BAR = 20

@@ -20,11 +20,11 @@ from coreflow.app.reconcile import Reconciler
 from coreflow.app.routing import LOOKUPS, claims_of, find_certificate
 from coreflow.app.settings import Settings
 from coreflow.app.situation import Situation
-from coreflow.domain.certificates import Certificate
 from coreflow.domain.errors import CoreflowError
-from coreflow.domain.gateway import CreateRoute, UpdateRoute, plan_gateway
 from coreflow.domain.ports import CloudlyPort, GatewayPort
-from coreflow.domain.routes import NoCertificate, Route, RouteTable, locate, make_table
+from coreflow.domain.routing.certificates import Certificate
+from coreflow.domain.routing.gateway import CreateRoute, UpdateRoute, plan_gateway
+from coreflow.domain.routing.routes import NoCertificate, Route, RouteTable, locate, make_table
 
 Json = dict[str, Any]
 _now = time.time  # noqa: TID251 - the edge

@@ -11,8 +11,8 @@ from trio.testing import MockClock
 from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.archive import SLICE_SECONDS
 from coreflow.adapters.cloudly.methods import GET_ARCHIVE, LIST_ARCHIVE, LOGIN, PUT_ARCHIVE
+from coreflow.domain.backup.replication import Copy, Receipt, Slice
 from coreflow.domain.errors import PortError, Refused, Unavailable
-from coreflow.domain.replication import Copy, Receipt, Slice
 
 LIST, PUT, GET = LIST_ARCHIVE.name, PUT_ARCHIVE.name, GET_ARCHIVE.name
 DIGEST = "ab" * 32

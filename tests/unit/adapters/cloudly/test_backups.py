@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.backups import backup_document, restore_document
 from coreflow.adapters.net.typedsocket import INTERNAL_ERROR, PeerError
-from coreflow.domain.backup import (
+from coreflow.domain.backup.requests import (
     BackupRequest,
     BackupResult,
     Part,

@@ -18,12 +18,12 @@ from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.methods import ASKED, LOGIN
 from coreflow.adapters.coretraffic import METHOD, TAG, CoretrafficRoutes
 from coreflow.adapters.net.peer import Peer
-from coreflow.domain.certificates import read_certificate
+from coreflow.domain.backup.replication import Copy
 from coreflow.domain.errors import CoreflowError, Refused
-from coreflow.domain.redaction import TEXT_LIMIT, Redactor
-from coreflow.domain.replication import Copy
-from coreflow.domain.routes import Destination, HostClaim, make_table
-from coreflow.domain.spellings import views
+from coreflow.domain.redaction.redactor import TEXT_LIMIT, Redactor
+from coreflow.domain.redaction.spellings import views
+from coreflow.domain.routing.certificates import read_certificate
+from coreflow.domain.routing.routes import Destination, HostClaim, make_table
 
 GROUP, PASSWORD = 'cAnary-of-group/ü+"x y', "cAnary-of-login"
 KNOWN = Redactor([PASSWORD], [("KEY", GROUP)])

@@ -24,7 +24,7 @@ from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.fetching import CONCURRENCY, _Findings
 from coreflow.adapters.cloudly.methods import COLLECTIONS, LOGIN, PUSH_CONFIG, PUSH_PLATFORM
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
-from coreflow.domain.records import Records
+from coreflow.domain.records.models import Records
 
 CONFIG, SERVICES, IMAGES = "getClusterConfig", "getServices", "getAllImages"
 PLATFORM, GATEWAY = "getPlatformDesiredState", "getExternalGatewayConfig"

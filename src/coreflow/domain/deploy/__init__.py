@@ -1,0 +1,1 @@
+"""From records and observations to the ordered steps of a pass."""

@@ -1,0 +1,78 @@
+"""Everything we want, and everything we cannot want yet, as values."""
+
+from collections.abc import Mapping
+
+from attrs import Factory, frozen
+
+from coreflow.domain.ids import BASE, ClusterId
+from coreflow.domain.platform.bindings import BindingSpec
+from coreflow.domain.routing.routes import HostClaim
+from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
+
+from .base import BaseOptions
+
+Unit = str
+"""What fails and is held together: the id of a service record, or one base service (`base/corelog`)."""
+
+
+def unit_of(owner: str, name: str) -> Unit:
+    """The unit that an object belongs to: base services are units of their own."""
+    return f"{BASE}/{name}" if owner == BASE else owner
+
+
+@frozen(kw_only=True)
+class RenderOptions:
+    """What an operator can choose about rendering."""
+
+    base: BaseOptions = Factory(BaseOptions)
+    secret_environment: str = "production"
+    keep_on_node: bool = True
+    """Keep a service with volumes on the node that has their data."""
+
+
+@frozen(kw_only=True)
+class Rejection:
+    """A record that is not deployed, and why. `held`: not for a fault of the record, so it may work later."""
+
+    unit: Unit
+    name: str
+    reasons: tuple[str, ...]
+    held: bool = False
+
+
+@frozen(kw_only=True)
+class Note:
+    """Something a person should know about a service that is deployed nevertheless."""
+
+    unit: Unit
+    name: str
+    text: str
+
+
+@frozen(kw_only=True)
+class Desired:
+    """Everything we want, by name."""
+
+    cluster: ClusterId
+    networks: tuple[NetworkSpec, ...] = ()
+    services: Mapping[str, ServiceSpec] = Factory(dict)
+    secrets: Mapping[str, SecretSpec] = Factory(dict)
+    """By service name: the secret that service mounts."""
+    images: Mapping[str, ImageSpec] = Factory(dict)
+    """By service name: the archive that has to be loaded for it."""
+    rejections: tuple[Rejection, ...] = ()
+    notes: tuple[Note, ...] = ()
+    held: frozenset[Unit] = frozenset()
+    """Units whose objects are left alone."""
+    held_names: frozenset[str] = frozenset()
+    """Names of services that belong to records whose id cannot be read."""
+    hosts: Mapping[str, HostClaim] = Factory(dict)
+    """By host name: which service it leads to. Those of services that run but cannot be deployed as recorded, too."""
+    provision: tuple[tuple[BindingSpec, str], ...] = ()
+    """Bindings to ask Corestore for, and why."""
+    release: tuple[BindingSpec, ...] = ()
+    """Bindings to give back."""
+    waiting: tuple[Note, ...] = ()
+    """Held services that will be deployed once their bindings are provisioned, and what they wait for."""
+    prune: bool = True
+    """False when a record's owner is unknown: then nothing can be said to be unwanted."""

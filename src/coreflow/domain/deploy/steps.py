@@ -1,0 +1,165 @@
+"""The steps of a plan, and what a plan says beside them."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from attrs import frozen
+
+from coreflow.domain.ids import Owner
+from coreflow.domain.platform.bindings import BindingSpec
+from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Start, Stop, Update
+from coreflow.domain.swarm.observed import ObservedSecret, ObservedService
+from coreflow.domain.swarm.specs import Spec, Stage
+
+from .desired import Note, Rejection, Unit
+
+
+@frozen
+class Provision:
+    """Have Corestore make what a binding wants, or find it: the values are needed before its service can be rendered."""
+
+    spec: BindingSpec
+    reason: str
+
+
+@frozen
+class Deprovision:
+    """Give back what an explicitly disabled binding had, with its data."""
+
+    spec: BindingSpec
+    reason: str
+
+
+Action = Create | Update | Recreate | MarkFailed | Remove | Provision | Deprovision | Stop | Start
+Verb = Literal[
+    "create", "update", "recreate", "mark failed", "remove", "provision", "deprovision", "stop", "start"
+]
+_VERBS: Mapping[type, Verb] = {
+    Create: "create",
+    Update: "update",
+    Recreate: "recreate",
+    MarkFailed: "mark failed",
+    Remove: "remove",
+    Provision: "provision",
+    Deprovision: "deprovision",
+    Stop: "stop",
+    Start: "start",
+}
+
+
+def verb_of(action: Action) -> Verb:
+    """The action in one word."""
+    return _VERBS[type(action)]
+
+
+def subject_of(action: Action) -> Spec | BindingSpec | ObservedService | ObservedSecret:
+    """What the action is about."""
+    return action.target if isinstance(action, Remove | Stop | Start) else action.spec
+
+
+def kind_of(action: Action) -> str:
+    """`network`, `image`, `secret`, `service` or `binding`."""
+    match subject_of(action):
+        case ObservedService():
+            return "service"
+        case ObservedSecret():
+            return "secret"
+        case BindingSpec():
+            return "binding"
+        case spec:
+            return spec.kind
+
+
+def name_of(action: Action) -> str:
+    """The name of the object the action is about."""
+    return subject_of(action).name
+
+
+def owner_of(action: Action) -> Owner:
+    """Whose object it is."""
+    return subject_of(action).owner
+
+
+def stage_of(action: Action) -> Stage:
+    """The part of the pass in which the action is carried out."""
+    return action.stage if isinstance(action, Remove | Stop | Start) else action.spec.stage
+
+
+@frozen
+class Step:
+    """An action in its place: the unit whose later steps it blocks when it fails."""
+
+    unit: Unit
+    action: Action
+
+
+@frozen
+class Wait:
+    """Something that cannot be done yet, but will be by itself."""
+
+    unit: Unit
+    name: str
+    reason: str
+    until: float | None = None
+    """When it is due, by the engine's clock, where that is known."""
+
+
+@frozen
+class Failure:
+    """A service whose desired spec was rolled back: the old one runs, the new one is not tried again."""
+
+    unit: Unit
+    name: str
+    reason: str
+
+
+@frozen
+class Contest:
+    """A service that somebody else changes again and again: who, and how often."""
+
+    unit: Unit
+    name: str
+    by: str
+    times: int
+
+    @property
+    def reason(self) -> str:
+        """What goes on, without what changes while it does."""
+        return f"{self.by}, again and again: put right with growing pauses"
+
+
+@frozen
+class Refusal:
+    """Removals that need a confirmation: how many of how many, which, and the word that confirms exactly these."""
+
+    names: tuple[str, ...]
+    owned: int
+    token: str
+
+    def __str__(self) -> str:
+        return f"removing {len(self.names)} of {self.owned} services needs a confirmation: {self.token}"
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What has to change, in an order in which it is safe to apply, and what does not or cannot change."""
+
+    steps: tuple[Step, ...] = ()
+    kept: int = 0
+    """Services that are as desired."""
+    waits: tuple[Wait, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    contests: tuple[Contest, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+    notes: tuple[Note, ...] = ()
+    refusal: Refusal | None = None
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """The actions alone."""
+        return tuple(step.action for step in self.steps)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong: nothing rejected, failed or refused."""
+        return not (self.rejections or self.failures or self.refusal)

@@ -1,0 +1,1 @@
+"""What workloads get from the platform: bindings, and the Corestores that provide them."""

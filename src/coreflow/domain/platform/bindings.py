@@ -1,0 +1,153 @@
+"""Databases and object storage that services are bound to: what is wanted of Corestore, and what came of it.
+
+A service is deployed only with everything it is bound to, so one whose binding is not provisioned is held. Nothing is
+ever given back because a record is missing: only a binding that says `disabled` is deprovisioned.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from attrs import field, frozen
+
+from coreflow.domain.ids import NodeId, Owner, ServiceId
+from coreflow.domain.records.models import BindingRecord, PlatformRecord
+from coreflow.domain.swarm.specs import Stage
+
+CAPABILITIES = ("database", "objectstorage")
+"""What Corestore can provide."""
+PROVIDER = "corestore"
+DISABLED = "disabled"
+BindingState = Literal["pending", "provisioning", "ready", "failed", "disabled", "unsupported"]
+
+
+@frozen(kw_only=True)
+class BindingSpec:
+    """One binding, as we want Corestore to hold it."""
+
+    id: str
+    service_id: ServiceId
+    service_name: str
+    capability: str
+    prefix: str = ""
+    """Put before the name of every variable."""
+    config: Mapping[str, object] = field(factory=dict, repr=False)
+
+    @property
+    def owner(self) -> Owner:
+        """The service that it belongs to."""
+        return Owner(self.service_id)
+
+    @property
+    def stage(self) -> Stage:
+        """It comes with its workload."""
+        return Stage.WORKLOADS
+
+    @property
+    def name(self) -> str:
+        """What a plan calls it."""
+        return f"{self.service_name} {self.capability}"
+
+
+@frozen(kw_only=True)
+class Endpoint:
+    """Where a binding is reached. Never with credentials."""
+
+    name: str
+    protocol: str
+    host: str
+    port: int
+
+
+@frozen(kw_only=True)
+class Provisioned:
+    """What Corestore gave: variables for the service's secret, under their own names."""
+
+    values: Mapping[str, str] = field(repr=False)
+    endpoints: tuple[Endpoint, ...] = ()
+
+    def variables(self, prefix: str) -> dict[str, str]:
+        """The variables as the service gets them."""
+        return {f"{prefix}{name}": value for name, value in self.values.items()}
+
+
+@frozen(kw_only=True)
+class BindingStatus:
+    """What is reported of a binding (`IPlatformBindingStatus`, proposed): references to credentials, no values."""
+
+    binding: BindingRecord
+    state: BindingState
+    endpoints: tuple[Endpoint, ...] = ()
+    keys: tuple[str, ...] = ()
+    """Names of the variables in the service's secret."""
+    secret: str = ""
+    """The name of that Docker secret."""
+    error: str = ""
+
+
+@frozen(kw_only=True)
+class BindingWishes:
+    """What the records say of bindings."""
+
+    wanted: Mapping[ServiceId, tuple[BindingSpec, ...]] = field(factory=dict)
+    unwanted: tuple[BindingSpec, ...] = ()
+    """Explicitly disabled, of Corestore, and in nobody's use: a service has one database, however many bindings say so."""
+    unsupported: tuple[BindingRecord, ...] = ()
+
+
+@frozen(kw_only=True)
+class Bound:
+    """What is known of bindings in one pass."""
+
+    variables: Mapping[ServiceId, Mapping[str, str]] = field(factory=dict, repr=False)
+    """For each service whose bindings are all provisioned."""
+    missing: Mapping[ServiceId, str] = field(factory=dict)
+    """Why a service has to wait."""
+    homes: Mapping[ServiceId, NodeId] = field(factory=dict)
+    """The node that a service has to stay on, because what it is bound to is there."""
+    due: tuple[tuple[BindingSpec, str], ...] = ()
+    unwanted: tuple[BindingSpec, ...] = ()
+
+
+def binding_wishes(platform: PlatformRecord | None) -> BindingWishes:
+    """Sort the bindings of a platform record. One that names another provider, or no known capability, is unsupported."""
+    if platform is None:
+        return BindingWishes()
+    known = {p.id for p in platform.providers if p.type == PROVIDER}
+    ours = {p.id for p in platform.providers if p.type == PROVIDER and p.enabled}
+    wanted: dict[ServiceId, list[BindingSpec]] = {}
+    unwanted: list[BindingSpec] = []
+    unsupported: list[BindingRecord] = []
+    for record in sorted(platform.bindings, key=lambda b: b.id):
+        if record.desired_state == DISABLED:
+            if _is_ours(record, known, platform):
+                unwanted.append(_spec(record))
+        elif record.capability not in CAPABILITIES or not _is_ours(record, ours, platform):
+            unsupported.append(record)
+        else:
+            wanted.setdefault(record.service_id, []).append(_spec(record))
+    in_use = {(spec.service_id, spec.capability) for specs in wanted.values() for spec in specs}
+    return BindingWishes(
+        wanted={service: tuple(specs) for service, specs in wanted.items()},
+        unwanted=tuple(
+            spec
+            for spec in unwanted
+            if spec.capability in CAPABILITIES and (spec.service_id, spec.capability) not in in_use
+        ),
+        unsupported=tuple(unsupported),
+    )
+
+
+def _is_ours(record: BindingRecord, ours: Iterable[str], platform: PlatformRecord) -> bool:
+    """Whether Corestore is to provide it: as named, or because nobody else is."""
+    return record.provider_id in ours if record.provider_id else bool(ours) or not platform.providers
+
+
+def _spec(record: BindingRecord) -> BindingSpec:
+    return BindingSpec(
+        id=record.id,
+        service_id=record.service_id,
+        service_name=record.service_name or record.service_id,
+        capability=record.capability,
+        prefix=record.env_prefix or "",
+        config=record.config,
+    )

@@ -1,0 +1,113 @@
+"""Which Corestore to ask: every node may have one, with volumes, databases and an archive of its own."""
+
+from collections.abc import Iterable, Mapping
+
+from attrs import Factory, frozen
+
+from coreflow.domain.ids import BASE, NodeId
+from coreflow.domain.swarm.naming import CORE_CHAT, CORESTORE, WEB_GATEWAY
+from coreflow.domain.swarm.observed import Observed, ObservedTask
+from coreflow.domain.swarm.specs import kept_on
+
+from .bindings import Provisioned
+
+CONTROL_PORT = 3000
+"""Where a Corestore's control API listens (read: its readme, `CORESTORE_CONTROL_PORT`)."""
+DEFAULT_URL = f"http://{CORESTORE}:{CONTROL_PORT}"
+_NETWORKS = (CORE_CHAT, WEB_GATEWAY)
+
+
+@frozen(kw_only=True)
+class Site:
+    """One Corestore: the address of its control API, and the node it is on where that is known."""
+
+    url: str
+    node: NodeId | None = None
+    hostname: str = ""
+
+    @property
+    def key(self) -> str:
+        """What stays the same when it is restarted."""
+        return self.node or self.url
+
+    def __str__(self) -> str:
+        if self.node:
+            return f"the Corestore on {self.hostname or self.node}"
+        return f"the Corestore at {self.url.rpartition('@')[2]}"
+
+
+@frozen(kw_only=True)
+class Sites:
+    """All Corestores of a Swarm. `shared` serves every node; without it each of `by_node` serves its own."""
+
+    shared: Site | None = None
+    by_node: Mapping[NodeId, Site] = Factory(dict)
+
+    def of(self, nodes: Iterable[NodeId]) -> tuple[Site, ...]:
+        """Those that serve these nodes, each once; nodes without one are left out."""
+        if self.shared is not None:
+            return (self.shared,)
+        return tuple(self.by_node[node] for node in sorted(set(nodes)) if node in self.by_node)
+
+    @property
+    def all(self) -> tuple[Site, ...]:
+        """Every one, by node."""
+        return (self.shared,) if self.shared is not None else self.of(self.by_node)
+
+
+def sites_of(
+    observed: Observed, cluster: str, configured: str | None = None, *, is_ours: bool = False
+) -> Sites:
+    """Find the Corestores of a cluster.
+
+    One that is configured serves everybody. Else every running task of our corestore service serves its node, at its
+    overlay address; a single node has a single one. Where we have no such service (and shall have none: `is_ours`), or a
+    single node and no task of it, the name that it should have is tried.
+    """
+    if configured:
+        return Sites(shared=Site(url=configured))
+    hostnames = {node.id: node.hostname for node in observed.nodes}
+    ours = {
+        s.id for s in observed.services if s.name == CORESTORE and s.owner == BASE and s.cluster == cluster
+    }
+    found: dict[NodeId, Site] = {}
+    for task in sorted(observed.tasks, key=lambda t: t.created_at):
+        running = task.state == "running" and task.desired_state == "running"
+        address = _address(task)
+        if task.service_id in ours and running and address and task.node_id:
+            url = f"http://{address}:{CONTROL_PORT}"
+            found[task.node_id] = Site(url=url, node=task.node_id, hostname=hostnames.get(task.node_id, ""))
+    if (ours or is_ours) and len(observed.nodes) > 1:
+        return Sites(by_node=found)
+    return Sites(shared=next(iter(found.values()), Site(url=DEFAULT_URL)))
+
+
+def _address(task: ObservedTask) -> str:
+    return next((task.addresses[network] for network in _NETWORKS if task.addresses.get(network)), "")
+
+
+def nodes_of_service(observed: Observed, service_id: str) -> tuple[NodeId, ...]:
+    """The nodes where the tasks of a Swarm service are or, where none is meant to run, where they were last."""
+    tasks = [task for task in observed.tasks if task.service_id == service_id and task.node_id is not None]
+    meant = [task for task in tasks if task.desired_state == "running"]
+    if not meant:
+        meant = list({task.slot: task for task in sorted(tasks, key=lambda t: t.created_at)}.values())
+    return tuple(sorted({task.node_id for task in meant if task.node_id is not None}))
+
+
+def site_of_service(sites: Sites, observed: Observed, cluster: str, owner: str) -> Site | None:
+    """The Corestore of a service that needs exactly one: on the node where it is kept or runs, else on ours."""
+    if sites.shared is not None:
+        return sites.shared
+    nodes: tuple[NodeId, ...] = ()
+    for live in observed.services:
+        if live.cluster == cluster and live.owner == owner:
+            nodes = kept_on(live.body.constraints) or nodes_of_service(observed, live.id)
+    candidates = nodes or ((observed.own_node,) if observed.own_node is not None else tuple(sites.by_node))
+    found = sites.of(candidates)
+    return found[0] if found else None
+
+
+def is_ambiguous(provisioned: Provisioned) -> bool:
+    """Whether what was provisioned is reached under the name that all Corestores share."""
+    return any(endpoint.host == CORESTORE for endpoint in provisioned.endpoints)

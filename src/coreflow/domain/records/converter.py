@@ -1,0 +1,405 @@
+"""The one converter of records: strict in types, with the path of every problem."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import NoneType, UnionType
+from typing import Any, NewType, TypeGuard, TypeVar, Union, get_args, get_origin
+
+import attrs
+import cattrs
+import orjson
+from cattrs.gen import make_dict_structure_fn, override
+
+from coreflow.domain.errors import InvalidRecord, Problem
+from coreflow.domain.ids import id_problem
+
+from .models import (
+    BindingRecord,
+    ClusterRecord,
+    DomainRecord,
+    ExternalRegistryRecord,
+    HealthCheckRecord,
+    ImageRecord,
+    NodeRecord,
+    Ports,
+    SecretBundleRecord,
+    SecretGroupRecord,
+    ServiceRecord,
+)
+
+T = TypeVar("T")
+
+_WIRE_NAMES = {
+    "memory_size_limit_mb": "memorySizeLimitMB",
+    "memory_size_reservation_mb": "memorySizeReservationMB",
+    "memory_size_mb": "memorySizeMB",
+}
+"""Fields whose wire name is not simply their name in camel case."""
+
+_ENVELOPED: tuple[type, ...] = (
+    BindingRecord,
+    ClusterRecord,
+    ExternalRegistryRecord,
+    ImageRecord,
+    NodeRecord,
+    SecretBundleRecord,
+    SecretGroupRecord,
+    ServiceRecord,
+)
+"""Records that travel as `{id, data: {...}}`."""
+
+_WITH_ID = frozenset(_ENVELOPED) - {NodeRecord}
+"""Records whose ids mark something or are referred to."""
+
+_TYPE_NAMES: dict[type, str] = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    dict: "a mapping",
+    list: "a list",
+    type(None): "null",
+}
+
+
+PLAIN_JSON = (
+    orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+"""Only what JSON itself has: a date is not its text."""
+
+
+@attrs.frozen
+class Unclear:
+    """Stands in a document for a value that its reader will not guess: the record that uses it is rejected.
+
+    `text` says what to write instead, and nothing of the value.
+    """
+
+    text: str
+
+
+_NUMBERS = (int, float)
+_BEYOND_WHOLE = 2**63
+_BEYOND_FLOATS = 2**1023
+"""A whole number that some float cannot hold."""
+
+
+class _Wrong(ValueError):
+    """A value of the wrong type; `path` leads from the field to the culprit."""
+
+    def __init__(self, text: str, path: str = "") -> None:
+        super().__init__(text)
+        self.path = path
+
+
+_HINTS: dict[tuple[type, type], str] = {
+    (str, int): ": put quotes around it",
+    (str, float): ": put quotes around it",
+    (str, bool): ": put quotes around it",
+    (bool, str): ": write true or false, without quotes",
+    (int, str): ": write digits, without quotes",
+    (float, str): ": write digits, without quotes",
+}
+"""What to write instead, by what is expected and what is there."""
+
+
+def expected(kind: type, value: object) -> str:
+    got = type(value)
+    if isinstance(value, Unclear):
+        return value.text
+    return (
+        f"expected {_TYPE_NAMES[kind]}, got {_TYPE_NAMES.get(got, got.__name__)}{_HINTS.get((kind, got), '')}"
+    )
+
+
+def _text(value: Any, _: Any = None) -> str:
+    if type(value) is not str:
+        raise _Wrong(expected(str, value))
+    if not value.isascii() and printable(value) != value:
+        raise _Wrong("expected Unicode text, got half a surrogate pair")
+    return value
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot spell (and JSON can: half a surrogate pair) escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _id(value: Any, _: Any = None, *, of_service: bool = False) -> str:
+    text = _text(value)
+    if (problem := id_problem(text, of_service=of_service)) is not None:
+        raise _Wrong(problem)
+    return text
+
+
+_service_id = partial(_id, of_service=True)
+
+
+def _truth(value: Any, _: Any) -> bool:
+    if type(value) is not bool:
+        raise _Wrong(expected(bool, value))
+    return value
+
+
+def _whole(value: Any, _: Any) -> int:
+    if type(value) is int:
+        return value
+    if type(value) is float and value.is_integer():  # JavaScript has one kind of number
+        return int(value)
+    raise _Wrong(expected(int, value))
+
+
+def _number(value: Any, _: Any) -> float:
+    if type(value) is int and abs(value) < _BEYOND_FLOATS:
+        return float(value)
+    if type(value) is float and math.isfinite(value):
+        return value
+    raise _Wrong(
+        "expected a number that can be written in digits"
+        if type(value) in _NUMBERS
+        else expected(float, value)
+    )
+
+
+def _text_map(value: Any, _: Any = None) -> dict[str, str]:
+    if type(value) is not dict:
+        raise _Wrong(expected(dict, value))
+    for key, item in value.items():
+        if type(key) is not str or type(item) is not str or not (key.isascii() and item.isascii()):
+            return _entries(value)  # in the common case there is nothing to look at closely
+    return dict(value)
+
+
+def _entries(value: Mapping[Any, Any]) -> dict[str, str]:
+    """The entries that are there: one whose value is null counts as left out."""
+    problems: list[Problem] = []
+    for key, item in value.items():
+        for part, where in ((key, " (key)"), ("" if item is None else item, "")):
+            try:
+                _text(part)
+            except _Wrong as exc:
+                problems.append(Problem(f".{printable(str(key))}{where}", str(exc)))
+    if problems:
+        raise InvalidRecord(*problems)
+    return {key: item for key, item in value.items() if item is not None}
+
+
+def _object_map(value: Any, _: Any) -> dict[str, object]:
+    if type(value) is not dict:
+        raise _Wrong(expected(dict, value))
+    if problems := list(_not_plain(value, "")):
+        raise InvalidRecord(*problems)
+    return dict(value)
+
+
+def _not_plain(value: object, path: str) -> Iterator[Problem]:
+    """What a value has in it that JSON has no word for: another JSON text could not be made of it."""
+    if type(value) is dict:
+        for key, item in value.items():
+            here = f"{path}.{printable(str(key))}"
+            if not is_text(key):
+                yield Problem(f"{here} (key)", "expected Unicode text")
+            yield from _not_plain(item, here)
+    elif type(value) is list:
+        for index, item in enumerate(value):
+            yield from _not_plain(item, f"{path}[{index}]")
+    elif type(value) is str:
+        if not is_text(value):
+            yield Problem(path, "expected Unicode text, got half a surrogate pair")
+    elif type(value) is float:
+        if not math.isfinite(value):
+            yield Problem(path, "expected a number that can be written in digits")
+    elif type(value) is int:
+        if not -_BEYOND_WHOLE <= value < _BEYOND_WHOLE:
+            yield Problem(path, "expected a number that 64 bits can hold")
+    elif value is not None and type(value) is not bool:
+        yield Problem(path, expected(dict, value))
+
+
+def _wire_name(name: str) -> str:
+    head, *rest = name.split("_")
+    return _WIRE_NAMES.get(name) or head + "".join(part.capitalize() for part in rest)
+
+
+def _tuple_of(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
+    item = kind.__args__[0]
+    handler = converter.get_structure_hook(item)
+
+    def structure(value: Any, _: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise _Wrong(expected(list, value))
+        try:
+            return tuple([handler(element, item) for element in value])
+        except Exception:  # noqa: BLE001 - looked at again, one by one
+            problems: list[Problem] = []
+            for index, element in enumerate(value):
+                try:
+                    handler(element, item)
+                except Exception as exc:  # noqa: BLE001 - collected, not swallowed: raised below
+                    problems.extend(problems_of(exc, f"[{index}]"))
+            raise InvalidRecord(*problems) from None
+
+    return structure
+
+
+def _map_of(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
+    item = kind.__args__[1]
+    handler = converter.get_structure_hook(item)
+
+    def structure(value: Any, _: Any) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise _Wrong(expected(dict, value))
+        decoded: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for key, element in value.items():
+            if element is None:
+                continue
+            try:
+                decoded[_text(key)] = handler(element, item)
+            except Exception as exc:  # noqa: BLE001 - collected, not swallowed: raised below
+                problems.extend(problems_of(exc, f".{printable(str(key))}"))
+        if problems:
+            raise InvalidRecord(*problems)
+        return decoded
+
+    return structure
+
+
+def _port_text(value: Any) -> Any:
+    """A port as the text that it is on the wire."""
+    is_whole = type(value) is int or (type(value) is float and value.is_integer())
+    return str(int(value)) if is_whole else value
+
+
+def _respell(kind: type, raw: Any) -> Any:
+    """Turn older and shorter spellings of one class into the current one. Returns `raw` itself where nothing is to do."""
+    if kind is DomainRecord and type(raw) is str:
+        return {"name": raw}
+    if type(raw) is not dict:
+        return raw
+    if kind in _ENVELOPED and raw.get("data") is not None:
+        if type(raw["data"]) is not dict:
+            raise _Wrong(expected(dict, raw["data"]), ".data")
+        raw = {**raw["data"], "id": raw.get("id")}
+    if kind is ClusterRecord:
+        if "nodes" not in raw and "servers" in raw:
+            raw = {**raw, "nodes": raw["servers"]}
+        if raw.get("id") is None and type(raw.get("name")) is str:  # records of 2022 have no id
+            raw = {**raw, "id": raw["name"]}
+    elif kind is Ports and type(raw.get("custom")) is dict:
+        raw = {**raw, "custom": {k: _port_text(v) for k, v in raw["custom"].items()}}
+    elif kind is HealthCheckRecord and type(raw.get("command")) is str:
+        raw = {**raw, "command": ["CMD-SHELL", raw["command"]]}
+    if None in raw.values():
+        raw = {key: value for key, value in raw.items() if value is not None}
+    return raw
+
+
+_RESPELLED = {*_ENVELOPED, DomainRecord, Ports, HealthCheckRecord}
+
+
+def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
+    attrs.resolve_types(kind)
+    names: dict[str, Any] = {a.name: override(rename=_wire_name(a.name)) for a in attrs.fields(kind)}
+    if kind in _WITH_ID:
+        names["id"] = override(struct_hook=_service_id if kind is ServiceRecord else _id)
+    base: Callable[[Any, Any], Any] = make_dict_structure_fn(
+        kind, converter, _cattrs_detailed_validation=True, **names
+    )
+    respelled = kind in _RESPELLED
+
+    def structure(raw: Any, _: Any) -> Any:
+        given = raw
+        if respelled:
+            raw = _respell(kind, raw)
+            if type(raw) is not dict:
+                raise _Wrong(expected(dict, raw))
+        elif type(raw) is not dict:
+            raise _Wrong(expected(dict, raw))
+        elif None in raw.values():
+            raw = {key: value for key, value in raw.items() if value is not None}
+        try:
+            return base(raw, kind)
+        except cattrs.ClassValidationError as exc:
+            enveloped = kind in _ENVELOPED and given.get("data") is not None
+            raise InvalidRecord(*problems_of(exc, "", ".data" if enveloped else "")) from None
+
+    return structure
+
+
+def _is_a(*origins: object) -> Callable[[Any], bool]:
+    def check(kind: Any) -> bool:
+        return get_origin(kind) in origins
+
+    return check
+
+
+def _is_new_type(kind: Any) -> bool:
+    return isinstance(kind, NewType)
+
+
+def _same_as_base(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
+    """The hook of the type behind a NewType, itself: cattrs would look it up for every value."""
+    hook: Callable[[Any, Any], Any] = converter.get_structure_hook(kind.__supertype__)
+    return hook
+
+
+def _unless_absent(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
+    """The hook of `X` for `X | None`: a null counts as absent and is gone before a field is looked at."""
+    (inner,) = (choice for choice in get_args(kind) if choice is not NoneType)
+    hook: Callable[[Any, Any], Any] = converter.get_structure_hook(inner)
+    return hook
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=True)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(bool, _truth)
+    converter.register_structure_hook(int, _whole)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook_factory(attrs.has, _class_hook)
+    converter.register_structure_hook_factory(_is_new_type, _same_as_base)
+    converter.register_structure_hook_factory(_is_a(Union, UnionType), _unless_absent)
+    converter.register_structure_hook_factory(_is_a(tuple), _tuple_of)
+    converter.register_structure_hook_factory(_is_a(Mapping), _map_of)
+    converter.register_structure_hook_func(lambda kind: kind == Mapping[str, str], _text_map)
+    converter.register_structure_hook_func(lambda kind: kind == Mapping[str, object], _object_map)
+    return converter
+
+
+converter = _make_converter()
+
+
+def problems_of(exc: BaseException, path: str, inside: str = "") -> Iterator[Problem]:
+    """Flatten what cattrs raised into problems with wire paths. `inside` leads from a record to its fields."""
+    if isinstance(exc, InvalidRecord):
+        for problem in exc.problems:
+            yield Problem(path + problem.path, problem.text)
+    elif isinstance(exc, _Wrong):
+        yield Problem(path + exc.path, str(exc))
+    elif isinstance(exc, cattrs.ClassValidationError):
+        found, others = exc.group_exceptions()
+        for inner, note in found:
+            below = f"{path}.{note.name}" if note.name == "id" else f"{path}{inside}.{_wire_name(note.name)}"
+            yield from problems_of(inner, below)
+        for inner in others:
+            yield from problems_of(inner, path + inside)
+    elif isinstance(exc, KeyError):
+        name = str(exc.args[0])
+        # KeyError carries the wire name; cattrs puts the attribute's note around it, so `path` may end in it already
+        yield Problem(path if path.endswith(f".{name}") else f"{path}.{name}", "is missing")
+    else:
+        yield Problem(path, f"cannot be decoded ({type(exc).__name__})")
+
+
+def decode(raw: object, kind: type[T], path: str = "$") -> T:
+    """Decode one record of class `kind`. Raises InvalidRecord with every problem found, paths starting at `path`."""
+    try:
+        return converter.structure(raw, kind)
+    except Exception as exc:  # noqa: BLE001 - cattrs may raise anything for a hostile document
+        raise InvalidRecord(*problems_of(exc, path)) from None
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    return type(value) is str and printable(value) == value

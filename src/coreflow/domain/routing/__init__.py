@@ -1,0 +1,1 @@
+"""Who is reachable under which host name, with which certificate."""

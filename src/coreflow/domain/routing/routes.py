@@ -1,0 +1,183 @@
+"""The route table: which host leads to which tasks, with which certificate, and why a host is left out.
+
+Records say what hosts there are (see `Desired.hosts`), tasks say where a service answers, certificates are looked up by
+host. The table is complete or it is none: what is missing from it is taken down by whoever gets it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from attrs import field, frozen
+
+from coreflow.domain.ids import ClusterId, NodeId
+from coreflow.domain.swarm.naming import WEB_GATEWAY
+from coreflow.domain.swarm.observed import ObservedService, ObservedTask
+
+from .certificates import Certificate
+
+RUNNING = "running"
+RouteTasks = Literal["all", "first"]
+
+
+@frozen(kw_only=True)
+class HostClaim:
+    """A host name that leads to a service, and the port there."""
+
+    host: str
+    service: str
+    """The name of the service."""
+    port: int
+
+
+@frozen(kw_only=True)
+class Destination:
+    """A task that answers."""
+
+    address: str
+    task_id: str
+    node_id: NodeId | None
+
+
+@frozen(kw_only=True)
+class Route:
+    """One entry of the table."""
+
+    host: str
+    service: str
+    port: int
+    destinations: tuple[Destination, ...]
+    certificate: Certificate
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the tasks are, in a stable order."""
+        return tuple(destination.address for destination in self.destinations)
+
+
+@frozen(kw_only=True)
+class Missing:
+    """A host without an entry, and why."""
+
+    host: str
+    service: str
+    reason: str
+
+
+@frozen(kw_only=True)
+class RouteTable:
+    """All routes, by host in order, and what could not be routed."""
+
+    routes: tuple[Route, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    claims: tuple[HostClaim, ...] = field(factory=tuple)
+    """Every host that ought to be routed."""
+
+    @property
+    def known_empty(self) -> bool:
+        """Whether there is nothing to route, as opposed to nothing that can be routed now."""
+        return not self.claims
+
+
+Located = Mapping[str, tuple[Destination, ...]]
+"""Where services answer, by name."""
+
+
+def locate(
+    cluster: ClusterId,
+    services: Iterable[ObservedService],
+    tasks: Iterable[ObservedTask],
+    which: RouteTasks = "all",
+) -> Located:
+    """Running tasks of our services on the web gateway network, by service; the oldest first.
+
+    Swarm calls a task running once its health check, if it has one, has passed. One that is to be stopped is left out.
+    """
+    names = {service.id: service.name for service in services if service.cluster == cluster}
+    found: dict[str, list[tuple[str, Destination]]] = {}
+    for task in tasks:
+        name = names.get(task.service_id)
+        address = task.addresses.get(WEB_GATEWAY)
+        if name is None or address is None or task.state != RUNNING or task.desired_state != RUNNING:
+            continue
+        destination = Destination(address=address, task_id=task.id, node_id=task.node_id)
+        found.setdefault(name, []).append((task.created_at, destination))
+    limit = 1 if which == "first" else None
+    return {
+        name: tuple(d for _, d in sorted(there, key=lambda pair: (pair[0], pair[1].task_id))[:limit])
+        for name, there in found.items()
+    }
+
+
+@frozen(kw_only=True)
+class NoCertificate:
+    """Why there is no certificate for a host (yet)."""
+
+    reason: str
+
+
+Certificates = Mapping[str, Certificate | NoCertificate]
+"""What is known of certificates, by host."""
+
+
+def make_table(
+    claims: Iterable[HostClaim],
+    located: Located,
+    certificates: Certificates,
+    now: float,
+    last: RouteTable = RouteTable(),
+) -> RouteTable:
+    """The table for these hosts. `now` is in seconds since 1970.
+
+    Where a certificate cannot be had, the one of the last table goes on as long as it is valid.
+    """
+    old = {route.host: route for route in last.routes}
+    routes: list[Route] = []
+    missing: list[Missing] = []
+    ordered = tuple(sorted(claims, key=lambda claim: claim.host))
+    for claim in ordered:
+        certificate = certificates.get(claim.host)
+        before = old.get(claim.host)
+        if (
+            not isinstance(certificate, Certificate)
+            and before is not None
+            and before.certificate.is_valid(now)
+        ):
+            certificate = before.certificate
+        destinations = located.get(claim.service, ())
+        reasons = []
+        if not destinations:
+            reasons.append("no task of the service runs yet")
+        if certificate is None:
+            reasons.append("its certificate has not been looked up yet")
+        elif isinstance(certificate, NoCertificate):
+            reasons.append(certificate.reason)
+        elif not certificate.is_valid(now):
+            reasons.append("its certificate is not valid any more")
+            certificate = None
+        if reasons or not isinstance(certificate, Certificate):
+            missing.append(Missing(host=claim.host, service=claim.service, reason="; ".join(reasons)))
+            continue
+        routes.append(
+            Route(
+                host=claim.host,
+                service=claim.service,
+                port=claim.port,
+                destinations=destinations,
+                certificate=certificate,
+            )
+        )
+    return RouteTable(routes=tuple(routes), missing=tuple(missing), claims=ordered)
+
+
+def reverse_configs(table: RouteTable) -> list[dict[str, object]]:
+    """The table as `IReverseProxyConfig` records (tsclass 9.5.0): the complete set, which replaces the last one."""
+    return [
+        {
+            "hostName": route.host,
+            "destinationIps": list(route.addresses),
+            "destinationPorts": [route.port] * len(route.addresses),
+            "privateKey": route.certificate.key,
+            "publicKey": route.certificate.chain,
+        }
+        for route in table.routes
+    ]

@@ -1,0 +1,90 @@
+"""Everything that is done to the objects of a Swarm: the union that its port carries out."""
+
+from attrs import field, frozen
+
+from .failures import Cause
+from .observed import ObservedSecret, ObservedService
+from .specs import ServiceSpec, Spec, Stage
+
+
+@frozen
+class Create:
+    """Make an object that is not there."""
+
+    spec: Spec
+    reason: str
+
+
+@frozen
+class Update:
+    """Change a service in place: Swarm replaces its tasks one by one if it must."""
+
+    spec: ServiceSpec
+    target: ObservedService
+    reason: str
+
+
+@frozen
+class Recreate:
+    """Remove a service and make it again."""
+
+    spec: ServiceSpec
+    target: ObservedService
+    reason: str
+
+
+@frozen
+class MarkFailed:
+    """Note on a service, in its labels, that Swarm rolled this spec back. Restarts nothing."""
+
+    spec: ServiceSpec
+    target: ObservedService
+    reason: str
+    cause: Cause = Cause.IMAGE
+    times: int = 1
+    """How often that has happened."""
+
+
+@frozen
+class Remove:
+    """Remove an object of ours that nobody wants any more."""
+
+    target: ObservedService | ObservedSecret
+    stage: Stage
+    reason: str
+
+
+@frozen
+class Stop:
+    """Give a service no tasks for a while: how many it had, and what it waits for, is noted in its labels.
+
+    Stopping it again renews the note, as long as the one that is there is the `expected` one; without one, the service
+    must not be stopped. A plan has no such action: a restore makes it.
+    """
+
+    target: ObservedService
+    note: str = field(repr=False)
+    expected: str = field(repr=False)
+    reason: str
+
+    @property
+    def stage(self) -> Stage:
+        """It is about a workload."""
+        return Stage.WORKLOADS
+
+
+@frozen
+class Start:
+    """Give a stopped service the tasks that it had, and take the note off, if that is the `expected` one.
+
+    A plan has no such action either.
+    """
+
+    target: ObservedService
+    expected: str = field(repr=False)
+    reason: str
+
+    @property
+    def stage(self) -> Stage:
+        """It is about a workload."""
+        return Stage.WORKLOADS
