@@ -11,12 +11,12 @@ from prometheus_client.registry import Collector
 
 from coreflow.domain.deploy.result import Metric
 
-from .net import Page, ServerOptions, WebSocket, serve_websockets
+from .net import Page, Room, ServerOptions, WebSocket, serve_websockets
 from .tasks import nursery_of_one_error
 
 log = structlog.get_logger()
 
-MAX_CONNECTIONS = 32
+ROOM = Room(connections=32, per_address=8)
 
 
 class _Metrics(Collector):
@@ -52,7 +52,7 @@ async def serve_admin(
         host,
         port,
         _nobody,
-        ServerOptions(max_connections=MAX_CONNECTIONS, pages={"/metrics": partial(exposition, read)}),
+        ServerOptions(room=ROOM, pages={"/metrics": partial(exposition, read)}),
     )
     async with nursery_of_one_error() as nursery:
         listening = await nursery.start(serve)

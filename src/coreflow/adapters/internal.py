@@ -13,7 +13,7 @@ import trio
 from coreflow.domain.errors import Refused
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 
-from .net import HEARTBEAT_SECONDS, ServerOptions, WebSocket, serve_websockets
+from .net import HEARTBEAT_SECONDS, Room, ServerOptions, WebSocket, serve_websockets
 from .net.peer import Handler, Peer, Response
 from .net.typedsocket import Limits, Timing
 from .tasks import nursery_of_one_error
@@ -37,7 +37,9 @@ STRANGERS = Limits(
 )
 """What a connection may hold that may not have the tag of a proxy. What is longer is not even looked at."""
 PER_ADDRESS = 16
-"""Connections of one address."""
+"""Connections of one address, of whatever kind, silent ones included."""
+RESERVED_SHARE = 8
+"""One place in so many is kept for addresses that may have the tag of a proxy."""
 _REFUSALS_KEPT = 1000
 
 
@@ -92,8 +94,12 @@ class InternalServer:
                     port,
                     self._serve,
                     ServerOptions(
-                        max_connections=self._max_connections,
-                        max_per_address=PER_ADDRESS,
+                        room=Room(
+                            connections=self._max_connections,
+                            per_address=PER_ADDRESS,
+                            reserved=self._max_connections // RESERVED_SHARE,
+                        ),
+                        is_expected=self._may_be_proxy,
                         max_message=self._limits.message_bytes,
                         heartbeat=self._heartbeat,
                     ),
@@ -101,6 +107,9 @@ class InternalServer:
             )
             log.info("listening", address=f"{host}:{listening.port}", what="internal server")
             task_status.started(listening.port)
+
+    async def _may_be_proxy(self, address: str) -> bool:
+        return (await self._admit(address))(self._tag)
 
     async def _serve(self, socket: WebSocket) -> None:
         may_have = await self._admit(socket.peer.rpartition(":")[0])

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 import trio
 
+from .libraries import own_loggers
 from .telling import told_all
 
 _OURS = frozenset({"event", "level", "timestamp", "traceback"})
@@ -64,7 +65,7 @@ def _hand_on(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapp
 
 
 def configure(log_format: str = "auto", level: str = "info") -> None:
-    """Set up logging for a process. `auto` means console on a terminal and JSON elsewhere."""
+    """Set up logging for a process, libraries included. `auto` means console on a terminal and JSON elsewhere."""
     to_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     # frames of an exception would show local variables, which may be secrets
     renderer: Any = (
@@ -86,3 +87,4 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
         logger_factory=lambda *_: _Writer(),
         cache_logger_on_first_use=False,
     )
+    own_loggers()

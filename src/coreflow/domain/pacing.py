@@ -1,7 +1,12 @@
-"""When to try again, as functions of numbers."""
+"""When to try again, and when to say again, as functions of numbers."""
+
+from collections.abc import Hashable
 
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
+AGAIN_SECONDS = 600.0
+"""Between two times that the same thing is said."""
+REPEATS_KEPT = 1000
 
 
 def next_delay(
@@ -14,3 +19,22 @@ def next_delay(
     if last <= 0 or up_for > longest:
         return first
     return min(last * 2, longest)
+
+
+class Repeats:
+    """Remembers what was said. Each thing may be said again after `seconds`; only so many are remembered."""
+
+    def __init__(self, seconds: float = AGAIN_SECONDS, kept: int = REPEATS_KEPT) -> None:
+        self._seconds, self._kept = seconds, kept
+        self._said: dict[Hashable, float] = {}
+
+    def is_new(self, what: Hashable, now: float) -> bool:
+        """Return whether to say this at `now`, in seconds of any steady clock. From then on it counts as said."""
+        said_at = self._said.get(what)
+        if said_at is not None and now - said_at < self._seconds:
+            return False
+        self._said.pop(what, None)
+        if len(self._said) >= self._kept:
+            del self._said[next(iter(self._said))]
+        self._said[what] = now
+        return True

@@ -4,6 +4,7 @@ The only package that knows asyncio and aiohttp; what it offers speaks trio, and
 other adapter. `typedsocket` is the protocol over a WebSocket, `peer` one end of it that lives.
 """
 
+from .accepting import Room
 from .bridge import in_asyncio, in_trio, is_hosted, run
 from .errors import Closed, Denied, Failing, Interrupted, NotHosted
 from .http import MAX_ANSWER, HttpAnswer, http_get, http_post
@@ -43,6 +44,7 @@ __all__ = [
     "Page",
     "PostAnswer",
     "Posted",
+    "Room",
     "ServerOptions",
     "SocketOptions",
     "WebSocket",

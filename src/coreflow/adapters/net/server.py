@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 import traceback
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 import orjson
 import structlog
@@ -16,6 +17,7 @@ from attrs import Factory, define, field, frozen
 
 from coreflow.domain.errors import Unavailable, leaves
 
+from .accepting import BACKLOG, Acceptor, Places, Room
 from .bridge import in_asyncio, in_trio
 from .errors import Closed, Interrupted
 from .transport import TooLong, abort, read_body
@@ -63,14 +65,17 @@ def always_well() -> str:
     return ""
 
 
+_ROOM = Room(connections=256)
+
+
 @frozen(kw_only=True)
 class ServerOptions(SocketOptions):
     """What holds for a server."""
 
-    max_connections: int = 256
+    room: Room = _ROOM
     """Beyond it, a connection is turned away with status 503."""
-    max_per_address: int | None = None
-    """WebSockets of one address; more are turned away likewise."""
+    is_expected: Callable[[str], Awaitable[bool]] | None = None
+    """Whether an address may use the reserved room. Asked only when there is no other."""
     healthz: Callable[[], str] = always_well
     """What is wrong, if anything: the answer to `GET /healthz`."""
     post: Callable[[Posted], Awaitable[PostAnswer]] | None = None
@@ -89,13 +94,13 @@ _DEFAULTS = ServerOptions()
 class Listening:
     """A server that accepts connections."""
 
-    def __init__(self, port: int, server: web.Server) -> None:
-        self.port, self._server = port, server
+    def __init__(self, port: int, places: Places) -> None:
+        self.port, self._places = port, places
 
     @property
     def connections(self) -> int:
         """How many there are, of any kind."""
-        return len(self._server.connections)
+        return self._places.taken
 
 
 async def serve_websockets(
@@ -127,42 +132,111 @@ async def serve_websockets(
                 await in_asyncio(site.stop)
 
 
+class _Server(web.Server):
+    """aiohttp's own, which also says when a connection is lost."""
+
+    on_lost: Callable[[asyncio.BaseProtocol], None]
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self.on_lost(handler)
+
+
+@define(eq=False)
+class _Place:
+    """A connection that counts, and who needs it: itself, and every request that is being answered."""
+
+    address: str
+    holders: int = 1
+
+
 @define(eq=False)
 class _Site:
     """The asyncio side of a server."""
 
     handler: Callable[[WebSocket], Awaitable[None]]
     options: ServerOptions
-    _full: bool = field(default=False, init=False)
-    _open: Counter[str] = field(factory=Counter, init=False)
-    """WebSockets by address."""
-    _server: web.Server = field(init=False)
-    _listener: asyncio.Server = field(init=False)
+    _places: Places = field(init=False)
+    _held: dict[asyncio.BaseProtocol, _Place] = field(factory=dict, init=False)
+    _server: _Server = field(init=False)
+    _acceptor: Acceptor = field(init=False)
+    _listeners: list[socket.socket] = field(factory=list, init=False)
+    _accepting: list[asyncio.Task[None]] = field(factory=list, init=False)
     _nursery: trio.Nursery = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._places = Places(self.options.room)
 
     async def listen(self, host: str, port: int) -> Listening:
         """Take the port, without accepting anything yet."""
-        self._server = web.Server(
+        self._server = _Server(
             self._answer,
             handler_cancellation=True,
             keepalive_timeout=self.options.idle_timeout,
             access_log=None,
             logger=_silent,
         )
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            self._protocol, host, port, ssl=self.options.tls, start_serving=False
+        self._server.on_lost = self._release
+        expected = self.options.is_expected
+        self._acceptor = Acceptor(
+            self._places,
+            self._converse_with,
+            None if expected is None else partial(self._is_expected, expected),
+            speaks_plainly=self.options.tls is None,
         )
-        return Listening(self._listener.sockets[0].getsockname()[1], self._server)
+        # asyncio only resolves and binds: what it would do next knows no address in time
+        bound = await asyncio.get_running_loop().create_server(
+            asyncio.Protocol, host, port, start_serving=False
+        )
+        self._listeners = [listener.dup() for listener in bound.sockets]
+        bound.close()
+        for listener in self._listeners:
+            listener.listen(BACKLOG)
+        return Listening(self._listeners[0].getsockname()[1], self._places)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Accept connections; their handlers are children of `nursery`."""
         self._nursery = nursery
-        await self._listener.start_serving()
+        for listener in self._listeners:
+            self._accepting.append(asyncio.create_task(self._acceptor.run(listener)))
+
+    async def _is_expected(self, expected: Callable[[str], Awaitable[bool]], address: str) -> bool:
+        return await in_trio(self._nursery, expected, address)
+
+    async def _converse_with(self, connection: socket.socket, address: str) -> None:
+        """Serve a connection that has a place."""
+        protocol = self._server()
+        self._held[protocol] = _Place(address)
+        tls = self.options.tls
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=tls,
+                ssl_handshake_timeout=self.options.idle_timeout if tls else None,
+            )
+        except BaseException:
+            connection.close()
+            self._release(protocol)
+            raise
+
+    def _release(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give a place back once its connection is lost and nobody works for it any more."""
+        place = self._held.get(protocol)
+        if place is not None:
+            place.holders -= 1
+            if not place.holders:
+                del self._held[protocol]
+                self._places.free(place.address)
 
     async def stop(self) -> None:
         """Turn everybody away. The nursery has been cancelled, so handlers are ending already."""
-        self._listener.close()
+        for accepting in self._accepting:
+            accepting.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        self._acceptor.stop()
+        for listener in self._listeners:
+            listener.close()
         transports = [protocol.transport for protocol in self._server.connections]
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS - 1):
@@ -172,20 +246,21 @@ class _Site:
                 abort(transport)
         await asyncio.sleep(0)  # for the transports to let go of their sockets
 
-    def _protocol(self) -> asyncio.Protocol:
-        taken = len(self._server.connections)
-        if taken < self.options.max_connections:
-            self._full = self._full and taken > self.options.max_connections // 2
-            return self._server()
-        if not self._full:
-            self._full = True
-            log.warning("too many connections, turning new ones away", limit=self.options.max_connections)
-        return _TurnedAway()
-
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        protocol = request.protocol
+        place = self._held.get(protocol)
+        if place is not None:
+            place.holders += 1
+        try:
+            return await self._answer_whom(request)
+        finally:
+            if place is not None:
+                self._release(protocol)
+
+    async def _answer_whom(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             if request.headers.get("Upgrade", "").lower() == "websocket":
-                return await self._upgrade(request)
+                return await self._converse(request)
             if request.method in ("GET", "HEAD") and request.path == "/healthz":
                 wrong = self.options.healthz()
                 return _json({"status": wrong or "ok"}, 503 if wrong else 200)
@@ -204,18 +279,6 @@ class _Site:
             _log_bug(exc, path=request.path)
             return _json({"error": "Internal server error"}, 500)
         return _json({"error": "Not found"}, 404)
-
-    async def _upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
-        address = request.remote or ""
-        if self.options.max_per_address is not None and self._open[address] >= self.options.max_per_address:
-            return _json({"error": "Too many connections"}, 503)
-        self._open[address] += 1
-        try:
-            return await self._converse(request)
-        finally:
-            self._open[address] -= 1
-            if not self._open[address]:
-                del self._open[address]
 
     async def _converse(self, request: web.BaseRequest) -> web.StreamResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol")
@@ -255,17 +318,6 @@ class _Site:
         posted = Posted(request.path, body.decode(errors="replace"))
         answer = await in_trio(self._nursery, post, posted)
         return web.Response(text=answer.text, status=answer.status, content_type="application/json")
-
-
-class _TurnedAway(asyncio.Protocol):
-    """A connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it is TCP
-        transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-        transport.close()
 
 
 def _json(document: object, status: int) -> web.Response:

@@ -17,6 +17,7 @@ from coreflow.adapters.net import (
     Listening,
     PostAnswer,
     Posted,
+    Room,
     WebSocket,
     connect_websocket,
     http_get,
@@ -257,7 +258,7 @@ async def test_a_bug_in_a_handler_costs_one_connection(serve: Serve) -> None:
 
 async def test_connections_beyond_the_limit_are_turned_away(serve: Serve) -> None:
     """A connection too many hears so, once it is logged, and there is room again when others have gone."""
-    server = await serve(max_connections=2)
+    server = await serve(room=Room(connections=2))
     with capture_logs() as logs:
         async with connect_websocket(address(server)), connect_websocket(address(server)):
             assert server.connections == 2
@@ -349,7 +350,7 @@ async def test_a_client_that_does_not_read_is_given_up(serve: Serve) -> None:
 
 async def test_hundreds_of_clients_at_once(serve: Serve) -> None:
     """Many connections talk at the same time, and none is left over."""
-    server = await serve(max_connections=300)
+    server = await serve(room=Room(connections=300))
     before = open_files()
 
     async def talk(number: int) -> None:
