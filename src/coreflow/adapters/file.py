@@ -1,51 +1,57 @@
 """A cluster file as the source of records: YAML or JSON, watched, with image archives beside it.
 
-Errors name the file and a line, never a piece of its content: a cluster file is full of secrets.
-
-YAML is read from the parser's events rather than with PyYAML's constructor. That is four times as fast on a large
-file, does not recurse in C (a file of nothing but brackets would end the process), knows the line of a key that occurs
-twice, and leaves timestamps as the text that they are in JSON, too.
+The file may be on a file system that hangs: it is looked at in threads that nobody has to wait for.
 """
 
 import hashlib
-import json
-import math
 import os
 import re
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from io import BufferedReader
+from io import FileIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
-import orjson
 import trio
-import yaml
-from attrs import evolve
+from attrs import evolve, frozen
 
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
 from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.records.codec import RecordDecoder
-from coreflow.domain.records.converter import Unclear
 from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
 from coreflow.domain.swarm.specs import ImageSpec
 from coreflow.quiet import LARGE_DOCUMENT, quiet
+from coreflow.reading import MIB, PIPE_SECONDS, read_file
+
+from .documents import Lines, parse
+
+T = TypeVar("T")
 
 POLL_SECONDS = 1.0
 """How often the file is looked at."""
+FILE_LIMIT = 256 * MIB
+"""Bytes of a cluster file; one with 20,000 services has a tenth."""
+ANSWER_SECONDS = 2 * PIPE_SECONDS
+"""How long the file system may take for one look or one reading."""
 CHUNK = 1024 * 1024
 """Bytes of an archive that are read at once."""
-DEPTH_LIMIT = 100
-"""Mappings and lists inside each other; a cluster file needs about ten."""
-ALIAS_LIMIT = 10_000_000
-"""Values, and characters of texts, that aliases bring in: a few lines of aliases of aliases stand for any number."""
+ARCHIVES = 8
+"""Archives that are read at once."""
 
 Signature = tuple[int, ...]
 """What tells one state of a file from another, without reading it."""
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@frozen
+class _Known:
+    """What the file said when it was read last."""
+
+    signature: Signature
+    digest: bytes
+    records: Records
 
 
 class FileCloudly:
@@ -67,8 +73,12 @@ class FileCloudly:
         self._learn = learn
         self._poll_seconds = poll_seconds
         self._lock = trio.Lock()
+        self._reading, self._looking = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
+        self._loading = trio.CapacityLimiter(ARCHIVES)
         self._decoder = RecordDecoder()
-        self._known: tuple[bytes, Records] | None = None
+        self._known: _Known | None = None
+        self._looks = 0
+        """How many looks have begun that say whether `_known` is still what the file says."""
 
     @classmethod
     def from_url(
@@ -98,23 +108,53 @@ class FileCloudly:
         Raises Unavailable when the file cannot be read, and InvalidRecord when its content cannot be used.
         """
         async with self._lock:
-            records = await trio.to_thread.run_sync(self._read)
-        self._learn(records)
-        return records
+            known = await self._read()
+        self._learn(known.records)
+        return known.records
 
-    def _read(self) -> Records:
+    async def certificate(self, domain: str) -> CertificateRecord:
+        """The certificate that the file has for a domain. Raises Refused when it has none.
+
+        The file is read only if it is another one than the last time.
+        """
+        return certificate_in((await self._latest()).records, domain)
+
+    async def _latest(self) -> _Known:
+        before = self._looks
+        async with self._lock:
+            if self._known is not None and self._looks != before:
+                return self._known  # whoever came at the same time has looked already
+            self._looks += 1
+            if self._known is not None and await self._look() == self._known.signature:
+                return self._known
+            return await self._read()
+
+    async def _read(self) -> _Known:
         try:
-            data = self._content()
+            read = partial(_signed, self.path)
+            signature, data = await self._unless_it_hangs(read, self._reading)
         except OSError as exc:
             raise Unavailable(f"{self.path}: {exc.strerror or type(exc).__name__}") from None
+        return await trio.to_thread.run_sync(self._use, signature, data)
+
+    async def _unless_it_hangs(self, job: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+        """Do it in a thread that is left behind on a time-out, or when we are cancelled. It keeps its place until it ends."""
+        with trio.move_on_after(ANSWER_SECONDS):
+            return await trio.to_thread.run_sync(job, abandon_on_cancel=True, limiter=limiter)
+        raise Unavailable(f"{self.path}: the file system did not answer in {ANSWER_SECONDS:g} s")
+
+    def _use(self, signature: Signature, data: bytes) -> _Known:
         digest = hashlib.sha256(data).digest()
-        if self._known is None or self._known[0] != digest:
+        if self._known is not None and self._known.digest == digest:
+            records = self._known.records
+        else:
             with quiet(enabled=len(data) >= LARGE_DOCUMENT):
-                self._known = digest, self._decode(data)
-        return self._known[1]
+                records = self._decode(data)
+        self._known = _Known(signature, digest, records)
+        return self._known
 
     def _decode(self, data: bytes) -> Records:
-        document, lines = _parse(self.path, data)
+        document, lines = parse(self.path, data)
         try:
             records = self._decoder.decode(document)
         except InvalidRecord as exc:
@@ -124,17 +164,6 @@ class FileCloudly:
             return _with_lines(records, lines) if records.rejected else records
         raise InvalidRecord(*problems)
 
-    def _content(self) -> bytes:
-        """The bytes of the file. Raises Unavailable when somebody wrote to it meanwhile."""
-        with self.path.open("rb") as file:
-            before = os.fstat(file.fileno())
-            data = file.read()
-            after = os.fstat(file.fileno())
-        is_file = stat.S_ISREG(after.st_mode)  # reading a pipe changes its times
-        if is_file and (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-            raise Unavailable(f"{self.path}: it is being written")
-        return data
-
     @asynccontextmanager
     async def archive(self, spec: ImageSpec) -> AsyncIterator[AsyncIterator[bytes]]:
         """The archive of an image, a `.tar` or `.tar.gz` at its `storagePath`, in pieces of 1 MiB.
@@ -142,19 +171,32 @@ class FileCloudly:
         The path is relative to the folder of the cluster file and stays inside it. Entering raises Refused when there
         is no such path or file; reading raises Unavailable when the disk fails.
         """
-        file = trio.wrap_file(await trio.to_thread.run_sync(self._open_archive, spec))
+        file = await self._unless_it_hangs(partial(self._open_archive, spec), self._loading)
+        is_reading = False
+
+        async def read() -> bytes:
+            nonlocal is_reading
+            is_reading = True
+            try:
+                chunk = await self._unless_it_hangs(partial(file.read, CHUNK), self._loading)
+            except OSError as exc:
+                is_reading = False
+                raise Unavailable(f"{_archive_of(spec)}: {exc.strerror}") from None
+            is_reading = False
+            return chunk
 
         async def chunks() -> AsyncGenerator[bytes, None]:
-            try:
-                while chunk := await file.read(CHUNK):
-                    yield chunk
-            except OSError as exc:
-                raise Unavailable(f"{_archive_of(spec)}: {exc.strerror}") from None
+            while chunk := await read():
+                yield chunk
 
-        async with file, aclosing(chunks()) as pieces:
-            yield pieces
+        try:
+            async with aclosing(chunks()) as pieces:
+                yield pieces
+        finally:
+            if not is_reading:  # else a thread was left behind, and the file closes when that ends
+                file.close()
 
-    def _open_archive(self, spec: ImageSpec) -> BufferedReader:
+    def _open_archive(self, spec: ImageSpec) -> FileIO:
         if not spec.storage_path:
             raise Refused(f"{_archive_of(spec)}: the record has no storagePath, so there is nothing to load")
         try:
@@ -165,16 +207,12 @@ class FileCloudly:
             elif not stat.S_ISREG(path.stat().st_mode):
                 reason = f"not a file in {folder}"
             else:
-                return path.open("rb")
+                return FileIO(path)
         except OSError as exc:
             reason = f"{exc.strerror} (in {self.path.parent})"
         except (RuntimeError, ValueError):  # a loop of links, a null byte
             reason = "not a usable path"
         raise Refused(f"{_archive_of(spec)}: {reason}")
-
-    async def certificate(self, domain: str) -> CertificateRecord:
-        """The certificate that the file has for a domain. Raises Refused when it has none."""
-        return certificate_in(await self.records(), domain)
 
     async def report_binding(self, status: BindingStatus) -> None:
         """Nobody reads it."""
@@ -186,15 +224,20 @@ class FileCloudly:
         Looks every `poll_seconds`, beginning when this is entered. While somebody writes to the file it waits for the
         end: it yields once two looks in a row, a tenth of that time apart, found the same.
         """
-        look = partial(trio.to_thread.run_sync, self._look)
-        async with aclosing(_differences(await look(), look, self._poll_seconds)) as notices:
+        async with aclosing(_differences(await self._look(), self._look, self._poll_seconds)) as notices:
             yield notices
 
-    def _look(self) -> Signature:
+    async def _look(self) -> Signature:
         try:
-            return _signature(self.path.stat())
+            return _signature(await self._unless_it_hangs(self.path.stat, self._looking))
         except OSError as exc:
             return (exc.errno or 0,)
+
+
+def _signed(path: Path) -> tuple[Signature, bytes]:
+    """The content of a file, and its signature before it was read: a later change makes another one."""
+    signature = _signature(path.stat())
+    return signature, read_file(path, FILE_LIMIT)
 
 
 def _signature(status: os.stat_result) -> Signature:
@@ -221,345 +264,7 @@ async def _differences(
             yield None
 
 
-# bytes -> document
-
-
-def _no_lines() -> dict[str, int]:
-    return {}
-
-
-Lines = Callable[[], Mapping[str, int]]
-"""Gives the lines of a document's values, by path; empty where that is not known."""
-
-
-def _parse(path: Path, data: bytes) -> tuple[object, Lines]:
-    """The document in a file, as JSON or YAML by the file's suffix; without one, by looks. And where its values are.
-
-    Raises InvalidRecord with the line of what is wrong.
-    """
-    data = data.removeprefix(_BYTE_ORDER_MARK)
-    if not data.strip():
-        _refuse(path, 0, "the file is empty: perhaps it is being written")
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        return parse_json(path, data), _no_lines
-    lines = partial(yaml_lines, data)
-    if suffix in {".yaml", ".yml"} or not data.lstrip().startswith(b"{"):
-        return parse_yaml(path, data), lines
-    try:
-        return parse_json(path, data), _no_lines
-    except InvalidRecord as exc:
-        problem = exc
-    try:
-        return parse_yaml(path, data), lines
-    except InvalidRecord:
-        raise problem from None
-
-
-def _refuse(path: Path, line: int, text: str) -> NoReturn:
-    """Raise InvalidRecord; `line` counts from 0, as parsers do."""
-    raise InvalidRecord(Problem(f"{path}:{line + 1}", text))
-
-
-def _check_encoding(path: Path, data: bytes) -> None:
-    try:
-        data.decode()
-    except UnicodeDecodeError as exc:
-        line = data.count(b"\n", 0, exc.start)
-    else:
-        return
-    _refuse(path, line, "this is not text in UTF-8")
-
-
-def parse_json(path: Path, data: bytes) -> object:
-    """The document in JSON text. Raises InvalidRecord with the line of what is wrong; `path` is for its text."""
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError as exc:
-        line, reason = exc.lineno - 1, exc.msg
-    else:
-        _check_keys(path, data)
-        return document
-    _check_encoding(path, data)
-    _refuse(path, line, f"this is not valid JSON ({reason})")
-
-
-class _Doubled(Exception):
-    """A key occurs twice."""
-
-
-def _once(pairs: list[tuple[str, object]]) -> None:
-    if len(dict.fromkeys(key for key, _ in pairs)) < len(pairs):
-        raise _Doubled
-
-
-def _check_keys(path: Path, data: bytes) -> None:
-    """Refuse valid JSON in which a key occurs twice in its mapping: parsers silently take the last."""
-    try:
-        json.loads(data, object_pairs_hook=_once, parse_int=str, parse_float=str)
-    except _Doubled:
-        line = _line_of_doubled(data.decode())
-    except RecursionError:
-        _refuse(path, 0, "too many mappings and lists inside each other")
-    else:
-        return
-    _refuse(path, line, "this key occurs twice in its mapping")
-
-
-_JSON_TOKEN = re.compile(r'[{}\[\]]|("(?:[^"\\]|\\.)*")(\s*:)?', re.DOTALL)
-
-
-def _line_of_doubled(text: str) -> int:
-    """The line, from 0, of the first key in valid JSON that was there before in its mapping; 0 if there is none."""
-    open_: list[set[str]] = [set()]
-    for token in _JSON_TOKEN.finditer(text):
-        if token[0] in {"{", "["}:
-            open_.append(set())
-        elif token[0] in {"}", "]"}:
-            open_.pop()
-        elif token[2] is not None:
-            key = json.loads(token[1])
-            if key in open_[-1]:
-                return text.count("\n", 0, token.start())
-            open_[-1].add(key)
-    return 0
-
-
-def parse_yaml(path: Path, data: bytes, base: type | None = None) -> object:
-    """The one document in YAML text: mappings with keys of text, lists, text, numbers, true, false and null.
-
-    Raises InvalidRecord with the line of what is wrong; `path` is for its text. `base` is PyYAML's loader: the one in C
-    where there is one.
-    """
-    _check_encoding(path, data)
-    loader: Any = base or getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        return _YamlReader(path, data, loader).document()
-    except yaml.reader.ReaderError as exc:
-        line, reason = data.count(b"\n", 0, exc.position), "a character that YAML does not allow"
-    except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line if exc.problem_mark is not None else 0
-        reason = exc.problem or ""
-        if "'" in reason and not reason.startswith(_HARMLESS):
-            reason = ""
-    _refuse(path, line, f"this is not valid YAML ({reason})" if reason else "this is not valid YAML")
-
-
-_HARMLESS = ("did not find expected ", "could not find expected ")
-"""How messages begin whose quotes are the parser's own words; others may quote the file."""
-_TAG = "tag:yaml.org,2002:"
-_TEXT = frozenset({f"{_TAG}str", f"{_TAG}timestamp", f"{_TAG}value", "!"})
-_MERGE = object()
-"""Stands for the key `<<`."""
-_WORDS: dict[str, object] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **{f"{sign}{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")},
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
-    "<<": _MERGE,
-}
-"""Plain scalars that are not text, besides numbers (source: YAML 1.2.2, 10.3.2, and merge keys of YAML 1.1)."""
-_NUMBER = re.compile(
-    r"(?P<zero>[-+]?0[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)|(?P<int>[-+]?[0-9]+)|0o(?P<oct>[0-7]+)|0x(?P<hex>[0-9a-fA-F]+)"
-    r"|(?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
-)
-_NUMBERS: dict[str | None, Callable[[str], object]] = {
-    "int": int,
-    "oct": partial(int, base=8),
-    "hex": partial(int, base=16),
-    "float": float,
-}
-_STARTS = frozenset({*"0123456789+-.", *(word[:1] for word in _WORDS)})
-"""What a plain scalar begins with that may be something else than text."""
-_LEADING_ZERO = Unclear(
-    "a number does not begin with 0: leave the 0 out, or put quotes around it if it is text"
-)
-_TOO_LONG = Unclear("this number has too many digits: put quotes around it if it is text")
-_FITS: dict[str, Callable[[object], bool]] = {
-    f"{_TAG}null": lambda value: value is None,
-    f"{_TAG}bool": lambda value: type(value) is bool,
-    f"{_TAG}int": lambda value: type(value) is int or type(value) is Unclear,
-    f"{_TAG}float": lambda value: type(value) in {int, float, Unclear},
-    f"{_TAG}merge": lambda value: value is _MERGE,
-}
-"""What a tag allows."""
-
-
-def _meaning(text: str) -> object:
-    """What a plain scalar is: the core schema of YAML 1.2, except that a number with a leading zero is unclear.
-
-    Such a number is octal in YAML 1.1 and decimal in 1.2, and its author may have meant text.
-    """
-    if text[:1] not in _STARTS:
-        return text
-    if text in _WORDS:
-        return _WORDS[text]
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        return text
-    kind = match.lastgroup
-    if kind == "zero":
-        return _LEADING_ZERO
-    try:
-        return _NUMBERS[kind](match[kind or 0])
-    except ValueError:  # Python has a limit of digits
-        return _TOO_LONG
-
-
-class _YamlReader:
-    """Turns the events of one YAML stream into a document."""
-
-    def __init__(self, path: Path, data: bytes, base: type) -> None:
-        self._path = path
-        self._loader: Any = base(data)
-        self._next: Callable[[], yaml.Event] = self._loader.get_event
-        self._anchors: dict[str, tuple[object, int]] = {}
-        """What each stands for, and how much that is."""
-        self._size = 0
-        """How much has been read: values, and characters of texts. What an alias stands for counts anew."""
-        self._aliased = 0
-
-    def document(self) -> object:
-        """The document, which must be the only one."""
-        self._next()  # the stream begins
-        if isinstance(event := self._next(), yaml.StreamEndEvent):
-            self._wrong(event, "the file holds nothing but comments")
-        value = self._value(self._next(), 0)
-        self._next()  # the document ends
-        if not isinstance(event := self._next(), yaml.StreamEndEvent):
-            self._wrong(event, "a second document begins here: one file holds one")
-        return value
-
-    def _wrong(self, event: Any, text: str) -> NoReturn:
-        _refuse(self._path, event.start_mark.line, text)
-
-    def _value(self, event: Any, depth: int) -> object:
-        kind = type(event)
-        if kind is yaml.ScalarEvent:
-            value = self._scalar(event)
-            return "<<" if value is _MERGE else value
-        if kind is yaml.AliasEvent:
-            return self._alias(event)
-        if depth == DEPTH_LIMIT:
-            self._wrong(event, f"more than {DEPTH_LIMIT} mappings and lists inside each other")
-        before = self._size
-        self._size += 1
-        is_mapping = kind is yaml.MappingStartEvent
-        if event.tag not in {None, "!", f"{_TAG}{'map' if is_mapping else 'seq'}"}:
-            self._wrong(event, "this tag is not understood")
-        collection = self._mapping(depth + 1) if is_mapping else self._list(depth + 1)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = collection, self._size - before
-        return collection
-
-    def _alias(self, event: Any) -> object:
-        if event.anchor not in self._anchors:
-            self._wrong(event, "this alias has no anchor before it")
-        value, size = self._anchors[event.anchor]
-        self._size += size
-        self._aliased += size
-        if self._aliased > ALIAS_LIMIT:
-            self._wrong(event, "aliases bring in more than a cluster file may hold")
-        return value
-
-    def _list(self, depth: int) -> list[object]:
-        values = []
-        while type(event := self._next()) is not yaml.SequenceEndEvent:
-            values.append(self._value(event, depth))
-        return values
-
-    def _mapping(self, depth: int) -> dict[str, object]:
-        values: dict[str, object] = {}
-        merged: list[dict[str, object]] = []
-        while type(event := self._next()) is not yaml.MappingEndEvent:
-            key = self._scalar(event) if type(event) is yaml.ScalarEvent else None
-            if key is _MERGE:
-                merged += self._merged(depth)
-            elif type(key) is not str:
-                self._wrong(event, "this key is not text: put quotes around it")
-            elif key in values:
-                self._wrong(event, "this key occurs twice in its mapping")
-            else:
-                values[key] = self._value(self._next(), depth)
-        for other in merged:
-            values = {**other, **values}
-        return values
-
-    def _merged(self, depth: int) -> list[dict[str, object]]:
-        """What `<<` brings in: of several mappings the first wins, and the keys around it always do."""
-        event = self._next()
-        value: Any = self._value(event, depth)
-        mappings: list[dict[str, object]] = value if type(value) is list else [value]
-        if not all(type(mapping) is dict for mapping in mappings):
-            self._wrong(event, "<< takes a mapping, or a list of mappings")
-        return mappings
-
-    def _scalar(self, event: yaml.ScalarEvent) -> object:
-        value = self._plain(event)
-        size = 1 + len(event.value)
-        self._size += size
-        if event.anchor is not None:
-            self._anchors[event.anchor] = value, size
-        return value
-
-    def _plain(self, event: Any) -> object:
-        text: str = event.value
-        tag = event.tag
-        if tag is None:
-            return _meaning(text) if event.implicit[0] else text  # in quotes it is text
-        if tag in _TEXT:
-            return text
-        fits = _FITS.get(tag)
-        if fits is None:
-            self._wrong(event, "this tag is not understood")
-        value = _meaning(text)
-        if not fits(value):
-            self._wrong(event, "this value does not fit its tag")
-        return float(value) if tag == f"{_TAG}float" and type(value) is int else value
-
-
-# paths -> lines
-
-
-def yaml_lines(data: bytes) -> dict[str, int]:
-    """The line of every value of a YAML document that can be read, by its path as problems name it (`$.a[0].b`)."""
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(data)
-    lines: dict[str, int] = {}
-    open_: list[_Collection] = [_Collection("", is_mapping=False)]
-    while type(event := loader.get_event()) is not yaml.StreamEndEvent:
-        if isinstance(event, yaml.CollectionEndEvent):
-            open_.pop()
-        elif isinstance(event, yaml.NodeEvent):
-            path = open_[-1].path_of(event)
-            if path is not None:
-                lines.setdefault(path, open_[-1].line)
-            if isinstance(event, yaml.CollectionStartEvent):
-                open_.append(_Collection(path or "", is_mapping=isinstance(event, yaml.MappingStartEvent)))
-    return lines
-
-
-class _Collection:
-    """A mapping or a list whose values are being counted; the outermost one holds the document alone."""
-
-    def __init__(self, path: str, *, is_mapping: bool) -> None:
-        self._path, self._is_mapping = path, is_mapping
-        self._key: str | None = None
-        self._index = 0
-        self.line = 0
-        """That of the value whose path was given last, or of its key."""
-
-    def path_of(self, event: Any) -> str | None:
-        """The path of the next value, or None for a key."""
-        if not self._is_mapping:
-            self.line = event.start_mark.line + 1
-            self._index += 1
-            return f"{self._path}[{self._index - 1}]" if self._path else "$"
-        if self._key is None:
-            self._key, self.line = str(getattr(event, "value", "")), event.start_mark.line + 1
-            return None
-        key, self._key = self._key, None
-        return f"{self._path}.{key}"
+# lines of problems
 
 
 _LAST_STEP = re.compile(r"(?:\.[^.\[]*|\[[0-9]*\]| \(key\))$")

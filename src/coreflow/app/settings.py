@@ -13,6 +13,7 @@ import ipaddress
 import json
 import math
 import re
+import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from coreflow.domain.deploy.plan import PlanOptions
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.swarm.images import split_reference
 from coreflow.domain.swarm.naming import CORELOG, CORESTORE, CORETRAFFIC
+from coreflow.reading import read_file
 
 OVERLAY_FOLDER = Path(".nogit")
 OVERLAY_FILES = ("env.json", "env.yml", "env.yaml", ".env")
@@ -685,7 +687,7 @@ class _Loading:
             if setting.name in self.found:
                 continue
             try:
-                text = path.read_bytes().decode()
+                text = read_file(path).decode("utf-8-sig")
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as exc:
@@ -711,7 +713,7 @@ class _Loading:
     def _read(self, path: Path, parse: Callable[[str], Mapping[str, str | None]]) -> Mapping[str, str | None]:
         """The names and texts in a file; a file that cannot be understood is a problem, and empty."""
         try:
-            return parse(path.read_bytes().decode("utf-8-sig"))
+            return parse(read_file(path).decode("utf-8-sig"))
         except OSError as exc:
             self.problems.append(f"{path} cannot be read: {exc.strerror}")
         except UnicodeDecodeError:
@@ -741,9 +743,11 @@ class _Loading:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file to read, as far as we may know: reading it will say why not."""
+    """Whether there is something to read, as far as we may know: reading it will say why not. A folder is passed over."""
     try:
-        return path.is_file()
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError:
         return True
 

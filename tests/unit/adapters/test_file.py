@@ -1,15 +1,14 @@
 """The cluster file: how it is parsed, watched, and what is said of a broken one."""
 
 import gc
-import io
 import json
 import math
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -18,20 +17,14 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coreflow.adapters.file import (
-    CHUNK,
-    DEPTH_LIMIT,
-    FileCloudly,
-    _differences,
-    parse_json,
-    parse_yaml,
-    yaml_lines,
-)
+from coreflow.adapters.documents import DEPTH_LIMIT, parse_json, parse_yaml, yaml_lines
+from coreflow.adapters.file import CHUNK, FILE_LIMIT, FileCloudly, _differences
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.records.converter import Unclear
 from coreflow.domain.swarm.specs import ImageSpec, Stage
 from coreflow.quiet import LARGE_DOCUMENT
+from coreflow.reading import read_file
 
 NAME = Path("cluster.yaml")
 LOADERS: tuple[type, ...] = (yaml.CSafeLoader, yaml.SafeLoader)
@@ -515,29 +508,85 @@ async def test_other_bytes_with_the_same_meaning_keep_the_records_inside(tmp_pat
     assert after.services[0] is before.services[0]
 
 
-class _Growing(io.FileIO):
-    """A file that somebody appends to while it is read."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(-1 if size is None else size)
-        with open(str(self.name), "ab") as other:  # noqa: PTH123 - the name is that of an open file
-            other.write(b"#")
-        return data or b""
-
-
-class _GrowingPath(type(Path())):  # type: ignore[misc]  # the class of paths on this system
-    def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:
-        return _Growing(str(self), mode)
-
-
-async def test_a_file_that_changes_meanwhile_is_unavailable(tmp_path: Path) -> None:
+def test_a_file_that_changes_meanwhile_is_not_used(tmp_path: Path) -> None:
     """Content that somebody wrote to while it was read is not used."""
     path = tmp_path / "c.yaml"
     path.write_text(YAML)
+
+    def read(descriptor: int, size: int) -> bytes:
+        with path.open("ab") as other:
+            other.write(b"#")
+        return os.read(descriptor, size)
+
+    with pytest.raises(OSError, match="it is being written"):
+        read_file(path, len(YAML) + 100, lambda d, n: b"" if os.lseek(d, 0, os.SEEK_CUR) else read(d, n))
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("/dev/zero", "it is a device, not a file"),
+        ("/dev/random", "it is a device, not a file"),
+        ("pipe", "it is a named pipe, not a file"),
+        ("socket", "it is a socket, not a file|No such device or address"),
+        ("folder", "Is a directory"),
+        ("missing", "No such file or directory"),
+        ("large", "it has more than 256 MiB"),
+    ],
+)
+async def test_what_is_no_cluster_file_is_said_at_once(place: str, reason: str, tmp_path: Path) -> None:
+    """Whatever a path leads to is neither waited for nor read without an end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(FILE_LIMIT + 1)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        with pytest.raises(Unavailable, match=f"^{tmp_path / place}: ({reason})"):
+            await FileCloudly(tmp_path / place).records()
+
+
+async def test_a_silent_pipe_can_be_left() -> None:
+    """Whoever waits for a command that says nothing can be cancelled, and what it says later is read by the next."""
+    read, write = os.pipe()
+    try:
+        cloudly = FileCloudly(f"/dev/fd/{read}")
+        with trio.move_on_after(0.05) as scope:
+            await cloudly.records()
+        assert scope.cancelled_caught
+        os.write(write, YAML.encode())
+        os.close(write)
+        with trio.fail_after(5), pytest.raises(InvalidRecord):  # the reader that was left has taken it all
+            await cloudly.records()
+    finally:
+        os.close(read)
+
+
+async def test_the_null_device_is_an_empty_file() -> None:
+    """It is what people put in the place of a file that shall not be there."""
+    with pytest.raises(InvalidRecord, match="the file is empty"):
+        await FileCloudly("/dev/null").records()
+
+
+async def test_certificates_are_read_with_the_file_and_not_again(tmp_path: Path) -> None:
+    """One that was replaced in the file is found by the next question; the file is not read for each of them."""
+    path = tmp_path / "c.yaml"
+
+    def write(key: str) -> None:
+        one = {"domainName": "a.example.com", "privateKey": key, "publicKey": "p"}
+        (tmp_path / "new").write_text(json.dumps({**DOCUMENT, "certificates": {"a.example.com": one}}))
+        (tmp_path / "new").rename(path)
+
+    write("first")
     cloudly = FileCloudly(path)
-    cloudly.path = _GrowingPath(path)
-    with pytest.raises(Unavailable, match=f"^{path}: it is being written$"):
-        await cloudly.records()
+    assert (await cloudly.certificate("a.example.com")).private_key == "first"
+    known = await cloudly.certificate("a.example.com")
+    assert await cloudly.certificate("A.example.com.") is known
+    write("other")
+    assert (await cloudly.certificate("a.example.com")).private_key == "other"
+    path.unlink()
+    with pytest.raises(Unavailable):
+        await cloudly.certificate("a.example.com")
 
 
 async def test_a_pipe_can_be_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import math
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from itertools import combinations
@@ -586,6 +587,27 @@ def test_folders_are_not_files(tmp_path: Path) -> None:
     assert load(tmp_path).sources == {"CLOUDLY_URL": "environment"}
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("overlay", ".env"), ("overlay", "env.yaml"), ("secrets", "my-secret.json"), ("secrets", "JUMPCODE")],
+)
+def test_a_pipe_is_no_file(place: str, name: str, tmp_path: Path) -> None:
+    """A named pipe is neither waited for nor passed over in silence."""
+    path = (overlay_folder if place == "overlay" else secrets_folder)(tmp_path) / name
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    (problem,) = problems_of(tmp_path, FILE)
+    assert str(path) in problem
+    assert problem.endswith("cannot be read: it is a named pipe, not a file")
+
+
+def test_the_null_device_hides_a_file(tmp_path: Path) -> None:
+    """A link to it in the place of an overlay is an empty overlay."""
+    overlay_folder(tmp_path).mkdir(parents=True)
+    (overlay_folder(tmp_path) / ".env").symlink_to("/dev/null")
+    assert load(tmp_path).sources == {"CLOUDLY_URL": "environment"}
+
+
 # secrets
 
 
@@ -596,6 +618,12 @@ def test_one_line_break_after_a_secret_goes(content: str, token: str, tmp_path: 
     """The line break that an editor or `echo` puts at the end of a file is no part of a secret."""
     write(secrets_folder(tmp_path) / "JUMPCODE", content)
     assert load(tmp_path).jumpcode == token
+
+
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    """Editors of Windows put it there."""
+    write(secrets_folder(tmp_path) / "JUMPCODE", b"\xef\xbb\xbftoken\r\n")
+    assert load(tmp_path).jumpcode == "token"
 
 
 @pytest.mark.parametrize("content", ["token\n\n", "token \n", "token\r"])

@@ -19,6 +19,7 @@ from attrs import frozen
 from coreflow.domain.errors import Refused
 
 from .transport import abort
+from .trust import trusting
 
 
 @frozen(kw_only=True)
@@ -58,10 +59,7 @@ async def trust(target: Target, ca_file: Path | None) -> ssl.SSLContext | Litera
     """Whom to trust: those that the system trusts or, when a file is given, those in the file and nobody else."""
     if not target.secure:
         return True
-    try:
-        return await trio.to_thread.run_sync(partial(ssl.create_default_context, cafile=ca_file))
-    except OSError as exc:  # an SSLError is one
-        raise Refused(f"{ca_file}: not a readable file of certificates") from exc
+    return await trusting(ca_file)
 
 
 class _DaemonResolver(AbstractResolver):

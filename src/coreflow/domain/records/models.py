@@ -6,6 +6,7 @@ path that is absolute) is judged where the record is rendered, so that one bad s
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from attrs import Factory, field, frozen
 
@@ -314,6 +315,11 @@ class Records:
     """By host name in its canonical spelling."""
     rejected: tuple[RejectedRecord, ...] = ()
 
+    @cached_property
+    def rejected_certificates(self) -> Mapping[str, RejectedRecord]:
+        """By host name in its canonical spelling: those that could not be decoded."""
+        return {one.id: one for one in self.rejected if one.kind == "certificate" and one.id is not None}
+
 
 def certificate_in(records: Records, domain: str) -> CertificateRecord:
     """The certificate that records hold for a host name, or for all names beside it (`*.example.com`).
@@ -325,9 +331,7 @@ def certificate_in(records: Records, domain: str) -> CertificateRecord:
         found = records.certificates.get(name)
         if found is not None:
             return found
-        for rejected in records.rejected:
-            if rejected.kind == "certificate" and rejected.id == name:
-                raise InvalidRecord(
-                    *(Problem(f"$.certificates.{name}", reason) for reason in rejected.reasons)
-                )
+        rejected = records.rejected_certificates.get(name)
+        if rejected is not None:
+            raise InvalidRecord(*(Problem(f"$.certificates.{name}", reason) for reason in rejected.reasons))
     raise Refused(f"certificate of {domain}: there is none")

@@ -14,6 +14,8 @@ _BLOCK = re.compile(
     r"-----BEGIN (?P<label>[A-Z0-9 ]+)-----(?P<body>[^-]*(?:-(?!----)[^-]*)*)-----END (?P=label)-----"
 )
 _LINE = 64
+CERTIFICATES = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
+"""Labels of blocks that hold a certificate."""
 
 
 @frozen

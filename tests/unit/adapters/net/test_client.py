@@ -1,5 +1,6 @@
 """WebSocket connections to servers, good and bad."""
 
+import os
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -393,12 +394,34 @@ async def test_a_certificate_that_is_not_trusted(serve: Serve, certificates: Cer
 
 
 async def test_a_file_of_authorities_that_is_none(tmp_path: Path) -> None:
-    """A missing or a meaningless file is named."""
+    """What is missing, meaningless, or no file at all is named, with the reason; a pipe is not waited for."""
     (tmp_path / "nonsense.pem").write_text("nonsense")
-    for name in ("missing.pem", "nonsense.pem"):
-        with pytest.raises(Refused, match=f"{name}: not a readable file of certificates"):
+    block = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    (tmp_path / "damaged.pem").write_text(block)
+    os.mkfifo(tmp_path / "pipe.pem")
+    for name, reason in (
+        ("missing.pem", "No such file"),
+        ("nonsense.pem", "not a file of PEM certificates"),
+        ("damaged.pem", "not a file of PEM certificates"),
+        ("pipe.pem", "it is a named pipe, not a file"),
+    ):
+        with pytest.raises(Refused, match=f"{name}: {reason}"):
             async with connect_websocket("https://127.0.0.1:9", via=Outbound(ca_file=tmp_path / name)):
                 pass
+
+
+async def test_a_file_of_authorities_as_people_write_them(
+    serve: Serve, certificates: Certificates, tmp_path: Path
+) -> None:
+    """A byte order mark, other line ends and text around the blocks do no harm."""
+    server = await serve(echo, tls=certificates.server)
+    text = certificates.ca_file.read_text().replace("\n", "\r\n")
+    (tmp_path / "ca.pem").write_text(f"\ufeffOur authority, für alle\r\n{text}", encoding="utf-8")
+    async with connect_websocket(
+        f"https://localhost:{server.port}", via=Outbound(ca_file=tmp_path / "ca.pem")
+    ) as connection:
+        await connection.send("secret")
+        assert await connection.receive() == "secret"
 
 
 async def test_tls_where_none_is_spoken(serve: Serve) -> None:

@@ -1,6 +1,8 @@
 """Certificates as people put them into files: what is found in them, what is sent, and that OpenSSL takes it."""
 
+import shutil
 import ssl
+import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,13 +12,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization as s
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.unit.certificates import BEGIN, DAY, START
 
 from coreflow.domain.errors import InvalidRecord
 from coreflow.domain.records.models import CertificateRecord
-from coreflow.domain.routing.certificates import Certificate, read_certificate
-from coreflow.domain.routing.pem import blocks
+from coreflow.domain.routing.certificates import Certificate, NotYetValid, read_certificate
+from coreflow.domain.routing.pem import Block, blocks
 
 HOST = "a.example.com"
 CLEAR = s.NoEncryption()
@@ -31,7 +33,7 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 
 def signed(
     name: str, key: Key, issuer: str, issuer_key: Key, *, start: float = 0, days: float = 100, ca: bool = True,
-    sans: tuple[str, ...] = (),
+    sans: tuple[str, ...] = (), path_length: int | None = None, more: tuple[x509.ExtensionType, ...] = (),
 ) -> x509.Certificate:  # fmt: skip
     """A certificate valid from `start` days after 2026 began."""
     begin = BEGIN + timedelta(days=start)
@@ -43,8 +45,10 @@ def signed(
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin)
         .not_valid_after(begin + timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
     )
+    for extension in more:
+        builder = builder.add_extension(extension, critical=False)
     if sans:
         names = x509.SubjectAlternativeName([x509.DNSName(name) for name in sans])
         builder = builder.add_extension(names, critical=False)
@@ -62,6 +66,27 @@ OLD_UPPER = signed("Upper", UPPER_KEY, "Root", ROOT_KEY, start=-50, days=20)
 FALSE_INTER = signed("Inter", new_key(), "Upper", UPPER_KEY)
 NO_CA = signed("Inter", INTER_KEY, "Upper", UPPER_KEY, ca=False)
 LEAF = signed("leaf", LEAF_KEY, "Inter", INTER_KEY, ca=False, sans=(HOST,))
+SERVERS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
+CLIENTS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+ANYBODY = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
+
+
+def usage(*names: str) -> x509.KeyUsage:
+    """What a key may be used for."""
+    kinds = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+             "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip
+    return x509.KeyUsage(**{kind: kind in names for kind in kinds})
+
+
+def leaf_for(*more: x509.ExtensionType) -> x509.Certificate:
+    """A leaf with extensions."""
+    return signed("leaf", LEAF_KEY, "Inter", INTER_KEY, ca=False, sans=(HOST,), more=more)
+
+
+CLIENT_INTER = signed("Inter", INTER_KEY, "Upper", UPPER_KEY, more=(CLIENTS,))
+CLIENT_UPPER = signed("Upper", UPPER_KEY, "Root", ROOT_KEY, more=(CLIENTS,))
+SHORT_UPPER = signed("Upper", UPPER_KEY, "Root", ROOT_KEY, path_length=0)
+NO_SIGNER = signed("Inter", INTER_KEY, "Upper", UPPER_KEY, more=(usage("digital_signature"),))
 UNRELATED = signed("Else", new_key(), "Root", ROOT_KEY)
 
 
@@ -140,6 +165,11 @@ def test_pem_in_any_shape_is_sent_in_the_strict_one(spelling: str, tmp_path: Pat
         ([LEAF, FALSE_INTER, INTER], [LEAF, INTER], ["1 unrelated"]),
         ([LEAF, NO_CA, INTER], [LEAF, INTER], ["1 unrelated"]),
         ([LEAF, OLD_INTER, INTER], [LEAF, INTER], ["1 unrelated"]),
+        ([LEAF, NO_SIGNER, INTER], [LEAF, INTER], ["1 unrelated"]),
+        ([LEAF, CLIENT_INTER, INTER], [LEAF, INTER], ["1 unrelated"]),
+        ([LEAF, INTER, CLIENT_UPPER, ROOT], [LEAF, INTER], ["a certificate of its chain is not valid and is left out"]),
+        ([LEAF, INTER, SHORT_UPPER, ROOT], [LEAF, INTER], ["a certificate of its chain is not valid and is left out"]),
+        ([leaf_for(SERVERS, usage("digital_signature")), INTER], None, []),
         ([LEAF, LATE_INTER, INTER, UPPER], [LEAF, INTER, UPPER], ["1 unrelated"]),
         ([LEAF, UNRELATED, UPPER], [LEAF], ["2 unrelated certificates:", "the certificate of its issuer is not there"]),
         ([LEAF, FALSE_INTER], [LEAF], ["1 unrelated", "the certificate of its issuer is not there"]),
@@ -147,11 +177,11 @@ def test_pem_in_any_shape_is_sent_in_the_strict_one(spelling: str, tmp_path: Pat
     ],
 )  # fmt: skip
 def test_a_chain_is_built_by_who_signed_what(
-    given: list[x509.Certificate], sent: list[x509.Certificate], remarks: list[str], tmp_path: Path
+    given: list[x509.Certificate], sent: list[x509.Certificate] | None, remarks: list[str], tmp_path: Path
 ) -> None:
     """The leaf first, then each issuer; what has nothing to do with it, or is not valid, is left out and said."""
     found = read(pem(*given))
-    assert found.chain == pem(*sent)
+    assert found.chain == pem(*(given if sent is None else sent))
     assert len(found.remarks) == len(remarks)
     assert all(any(part in remark for remark in found.remarks) for part in remarks)
     check_with_openssl(found, tmp_path)
@@ -204,6 +234,7 @@ def test_a_key_among_the_certificates_is_not_sent_with_them() -> None:
     assert "KEY" not in found.chain
 
 
+NOT_FOR_SERVERS = "{} is not for servers: serverAuth is not in its extended key usage"
 WEAK_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505 - as bad as can be
 ENCRYPTED = s.BestAvailableEncryption(b"canary")
 
@@ -221,7 +252,11 @@ ENCRYPTED = s.BestAvailableEncryption(b"canary")
         (pem(LEAF)[:-30], key_pem(), ["publicKey holds no PEM certificate"]),
         (pem(INTER, UPPER), key_pem(), ["privateKey and publicKey do not belong together", "it does not cover this host name"]),
         (pem(LEAF, OLD_INTER), key_pem(), ["the certificate of its issuer, in publicKey, ends on 2025-12-02"]),
-        (pem(LEAF, LATE_INTER), key_pem(), ["the certificate of its issuer, in publicKey, is not valid before 2026-02-20"]),
+        (pem(LEAF, LATE_INTER), key_pem(), ["the certificate of its issuer, in publicKey, is not valid yet (not valid before 2026-02-20 00:00 UTC)"]),
+        (pem(leaf_for(CLIENTS), INTER), key_pem(), [NOT_FOR_SERVERS.format("it")]),
+        (pem(leaf_for(ANYBODY), INTER), key_pem(), [NOT_FOR_SERVERS.format("it")]),
+        (pem(leaf_for(usage("key_cert_sign")), INTER), key_pem(), ["it is not for TLS: its key usage has neither digitalSignature nor keyEncipherment"]),
+        (pem(LEAF, CLIENT_INTER), key_pem(), [NOT_FOR_SERVERS.format("the certificate of its issuer, in publicKey,")]),
         (pem(signed("leaf", LEAF_KEY, "Inter", INTER_KEY, ca=False), INTER), key_pem(), ["it does not cover this host name"]),
         (pem(signed("leaf", WEAK_RSA, "Inter", INTER_KEY, ca=False, sans=(HOST,))), key_pem(WEAK_RSA), ["a key of 1024 bits is too short: RSA takes 2048 or more"]),
     ],
@@ -229,6 +264,58 @@ ENCRYPTED = s.BestAvailableEncryption(b"canary")
 def test_what_openssl_or_a_client_refuses_is_said(public: str, private: str, expected: list[str]) -> None:
     """Every reason is there, and nothing of the key or its password."""
     assert problems(public, private) == expected
+
+
+def verifies(folder: Path, *certificates: x509.Certificate) -> bool:
+    """Whether OpenSSL would trust the first one as a server's, by the last one, with those in between at hand."""
+    leaf, *middle, root = (folder / f"{number}.pem" for number in range(len(certificates)))
+    for path, one in zip((leaf, *middle, root), certificates, strict=True):
+        path.write_text(pem(one))
+    at_hand = [part for path in middle for part in ("-untrusted", str(path))]
+    command = ["openssl", "verify", "-attime", str(int(NOW)), "-purpose", "sslserver", "-CAfile", str(root)]
+    return subprocess.run([*command, *at_hand, str(leaf)], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize(
+    "leaf", [LEAF, leaf_for(SERVERS), leaf_for(CLIENTS), leaf_for(ANYBODY), leaf_for(usage("key_cert_sign"))]
+)
+@pytest.mark.parametrize("inter", [INTER, CLIENT_INTER, NO_SIGNER, NO_CA, OLD_INTER])
+@pytest.mark.parametrize("upper", [UPPER, CLIENT_UPPER, SHORT_UPPER, OLD_UPPER])
+def test_the_same_verdict_as_openssl(
+    leaf: x509.Certificate, inter: x509.Certificate, upper: x509.Certificate, tmp_path: Path
+) -> None:
+    """A chain that is sent as a whole, without a remark, is one that OpenSSL trusts, and no other is."""
+    try:
+        found = read(pem(leaf, inter, upper, ROOT))
+    except InvalidRecord:
+        is_whole = False
+    else:
+        is_whole = found.chain == pem(leaf, inter, upper, ROOT)
+    assert is_whole == verifies(tmp_path, leaf, inter, upper, ROOT)
+
+
+def test_a_damaged_rsa_key_is_no_key() -> None:
+    """Whatever part of the numbers is another one, the key is refused, without looking for prime factors."""
+    clear = RSA_KEY.private_bytes(s.Encoding.DER, s.PrivateFormat.TraditionalOpenSSL, CLEAR)
+    for position in range(300, len(clear), 97):  # behind the modulus, which decides whose key it is
+        broken = bytearray(clear)
+        broken[position] ^= 1
+        text = Block("RSA PRIVATE KEY", bytes(broken)).text()
+        assert problems(pem(RSA_LEAF, INTER), text) == ["privateKey holds no usable PEM key"]
+
+
+def test_one_that_has_not_begun_says_when_it_does() -> None:
+    """Whoever waits for it knows until when."""
+    late = signed("leaf", LEAF_KEY, "Inter", INTER_KEY, ca=False, sans=(HOST,), start=20)
+    with pytest.raises(
+        NotYetValid, match=r"it is not valid yet \(not valid before 2026-01-21 00:00 UTC\)"
+    ) as caught:
+        read(pem(late, INTER))
+    assert caught.value.begins == START + 20 * DAY
+    with pytest.raises(InvalidRecord) as other:
+        read(pem(late, INTER), host="b.example.com")
+    assert not isinstance(other.value, NotYetValid)
 
 
 def test_it_ends_with_the_certificate_of_its_issuer() -> None:
