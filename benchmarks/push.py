@@ -31,7 +31,7 @@ from benchmarks.swarm import IMAGE, OURS, PREFIX, cluster_document, remove, remo
 from benchmarks.table import Row
 from coreflow.adapters import net
 from coreflow.adapters.cloudly import NetworkCloudly
-from coreflow.adapters.docker import DockerEngine
+from coreflow.adapters.engine.client import DockerEngine
 from coreflow.adapters.net.peer import Socket
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import logs

@@ -39,7 +39,7 @@ from benchmarks.swarm import OURS, PREFIX, remove, remove_networks
 from benchmarks.table import Row
 from coreflow.adapters import net
 from coreflow.adapters.coretraffic import METHOD, CoretrafficRoutes
-from coreflow.adapters.docker import DockerEngine, open_engine
+from coreflow.adapters.engine.client import DockerEngine, open_engine
 from coreflow.adapters.internal import InternalServer
 from coreflow.adapters.memory.cloudly import MemoryCloudly
 from coreflow.adapters.net.peer import Socket

@@ -20,7 +20,7 @@ import trio
 from tests.integration.engine_proxy import EngineProxy, engine_proxy
 
 from benchmarks.table import Row
-from coreflow.adapters.docker import open_engine
+from coreflow.adapters.engine.client import open_engine
 from coreflow.adapters.file import FileCloudly
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler

@@ -1,53 +1,66 @@
-"""Old import paths of the domain: they work for one release, with a `DeprecationWarning` that names the new one."""
+"""Old import paths: they work for one release, with a `DeprecationWarning` that names the new one."""
 
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-_DOMAIN = "coreflow.domain"
+_DOMAIN = {
+    "backup": ("backup.requests",),
+    "base": ("swarm.naming", "deploy.base"),
+    "bindings": ("platform.bindings",),
+    "certificates": ("routing.certificates",),
+    "codec": ("records.converter", "records.codec"),
+    "confidential": ("records.confidential",),
+    "contention": ("deploy.contention",),
+    "convergence": ("swarm.convergence",),
+    "desired": ("deploy.desired", "deploy.pins", "deploy.render"),
+    "failures": ("swarm.failures",),
+    "gateway": ("routing.gateway",),
+    "health": ("deploy.health",),
+    "hosts": ("records.hosts",),
+    "images": ("swarm.images",),
+    "leftovers": ("deploy.leftovers",),
+    "naming": ("swarm.naming",),
+    "observed": ("swarm.observed",),
+    "pem": ("routing.pem",),
+    "plan": ("swarm.actions", "deploy.steps", "deploy.plan"),
+    "records": ("records.models",),
+    "redaction": ("redaction.redactor",),
+    "replication": ("backup.replication",),
+    "report": ("deploy.result",),
+    "rollback": ("deploy.rollback",),
+    "routes": ("routing.routes",),
+    "salvage": ("records.salvage",),
+    "secrets": ("deploy.secrets",),
+    "services": ("swarm.naming", "swarm.specs", "deploy.services"),
+    "sites": ("platform.instances",),
+    "snapshots": ("backup.snapshots",),
+    "specs": ("swarm.specs",),
+    "spellings": ("redaction.spellings",),
+    "templates": ("swarm.templates",),
+    "volumes": ("deploy.volumes",),
+}
+_ADAPTERS = {
+    "docker": ("engine.client",),
+    "docker.client": ("engine.client",),
+    "memory.containers": ("engine.memory.containers",),
+    "memory.echo": ("engine.memory.echo",),
+    "memory.registries": ("engine.memory.registries",),
+    "memory.swarm": ("engine.memory",),
+    "peer": ("net.peer",),
+    "swarm.engine": ("engine.protocol",),
+    "typedsocket": ("net.typedsocket",),
+    "web": ("net",),
+}
 MOVED: Mapping[str, tuple[str, ...]] = {
-    f"{_DOMAIN}.{old}": tuple(f"{_DOMAIN}.{module}" for module in new)
-    for old, new in {
-        "backup": ("backup.requests",),
-        "base": ("swarm.naming", "deploy.base"),
-        "bindings": ("platform.bindings",),
-        "certificates": ("routing.certificates",),
-        "codec": ("records.converter", "records.codec"),
-        "confidential": ("records.confidential",),
-        "contention": ("deploy.contention",),
-        "convergence": ("swarm.convergence",),
-        "desired": ("deploy.desired", "deploy.pins", "deploy.render"),
-        "failures": ("swarm.failures",),
-        "gateway": ("routing.gateway",),
-        "health": ("deploy.health",),
-        "hosts": ("records.hosts",),
-        "images": ("swarm.images",),
-        "leftovers": ("deploy.leftovers",),
-        "naming": ("swarm.naming",),
-        "observed": ("swarm.observed",),
-        "pem": ("routing.pem",),
-        "plan": ("swarm.actions", "deploy.steps", "deploy.plan"),
-        "records": ("records.models",),
-        "redaction": ("redaction.redactor",),
-        "replication": ("backup.replication",),
-        "report": ("deploy.result",),
-        "rollback": ("deploy.rollback",),
-        "routes": ("routing.routes",),
-        "salvage": ("records.salvage",),
-        "secrets": ("deploy.secrets",),
-        "services": ("swarm.naming", "swarm.specs", "deploy.services"),
-        "sites": ("platform.instances",),
-        "snapshots": ("backup.snapshots",),
-        "specs": ("swarm.specs",),
-        "spellings": ("redaction.spellings",),
-        "templates": ("swarm.templates",),
-        "volumes": ("deploy.volumes",),
-    }.items()
+    f"coreflow.{package}.{old}": tuple(f"coreflow.{package}.{module}" for module in new)
+    for package, table in (("domain", _DOMAIN), ("adapters", _ADAPTERS))
+    for old, new in table.items()
 }
 """Where the public names of a module of old are now, by its path: those that others import come first.
 
@@ -75,12 +88,17 @@ def forward(old: str) -> Callable[[str], Any]:
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds the modules of old, after everything else has been asked."""
+    """Finds the modules of old."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname in MOVED else None
+        if fullname not in MOVED:
+            return None
+        real = PathFinder.find_spec(fullname, path)
+        if real is not None and real.origin is not None:  # a folder that was left behind has none
+            return None
+        return ModuleSpec(fullname, self, is_package=any(old.startswith(f"{fullname}.") for old in MOVED))
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__getattr__"] = forward(module.__name__)
@@ -89,4 +107,4 @@ class _Finder(MetaPathFinder, Loader):
 def install() -> None:
     """Make the old paths importable, once in a process."""
     if not any(type(finder).__name__ == _Finder.__name__ for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())

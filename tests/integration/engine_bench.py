@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import trio
 from attrs import Factory, define, field
 
-from coreflow.adapters.docker.client import DockerEngine, open_engine
+from coreflow.adapters.engine.client import DockerEngine, open_engine
+from coreflow.adapters.engine.protocol import Engine, EngineError
 from coreflow.adapters.memory import Behaviour, MemoryEngine
-from coreflow.adapters.swarm.engine import Engine, EngineError
 
 Json = dict[str, Any]
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from typing import Any
 from attrs import define, field
 from tests.integration.engine_bench import GOOD, Bench, Json
 
+from coreflow.adapters.engine.protocol import Engine
 from coreflow.adapters.memory import MemoryCloudly
-from coreflow.adapters.swarm.engine import Engine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.situation import Situation

@@ -12,7 +12,7 @@ from tests.integration.lab import LOCAL_IMAGE, Lab
 from tests.integration.test_routing_nodes import NODES, Nodes, lab, nodes, placed, run
 
 from coreflow.adapters.corestore import Corestore
-from coreflow.adapters.docker import open_engine
+from coreflow.adapters.engine.client import open_engine
 from coreflow.adapters.memory import MemoryCloudly
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.backups import Tools, Unwatched

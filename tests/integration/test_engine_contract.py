@@ -12,7 +12,7 @@ import trio
 from tests.integration.engine_bench import GOOD, NEWER, NOWHERE, PASSWORD, SECOND, USER, Bench, Json, pieces
 from tests.unit import references
 
-from coreflow.adapters.swarm.engine import Document, EngineError
+from coreflow.adapters.engine.protocol import Document, EngineError
 from coreflow.adapters.swarm.wire import registry_auth
 from coreflow.domain.records.models import RegistryLogin
 

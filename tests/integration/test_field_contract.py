@@ -10,9 +10,9 @@ from tests.integration.engine_bench import GOOD, SECOND, Bench, Json
 from tests.integration.engines import another_engine
 from tests.integration.test_engine_contract import idle, refused, secret
 
-from coreflow.adapters.docker.client import open_engine
+from coreflow.adapters.engine.client import open_engine
+from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
 from coreflow.adapters.memory import MemoryEngine
-from coreflow.adapters.swarm.engine import EngineError, EngineUnreachable
 
 MAX = 2**63 - 1
 

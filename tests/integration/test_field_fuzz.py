@@ -19,7 +19,7 @@ from tests.integration import field_fuzz
 from tests.integration.engine_bench import Bench, Json, open_bench
 from tests.integration.records_bench import Records, naming_of, open_records
 
-from coreflow.adapters.swarm.engine import EngineError
+from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.domain.deploy.steps import verb_of
 from coreflow.domain.swarm.images import ImageRequest, ResolvedImage

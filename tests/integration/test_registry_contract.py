@@ -16,7 +16,7 @@ from tests.integration.engine_bench import Bench
 from tests.integration.engines import ENGINE, control
 from tests.integration.registry_stand_in import PASSWORD, USER
 
-from coreflow.adapters.memory.registries import ERRORS
+from coreflow.adapters.engine.memory.registries import ERRORS
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.domain.errors import PortError, RateLimited, Refused, Unavailable
 from coreflow.domain.records.models import RegistryLogin

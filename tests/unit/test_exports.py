@@ -2,9 +2,6 @@
 
 import subprocess
 import sys
-from importlib import import_module
-
-import pytest
 
 import coreflow
 from coreflow.adapters import memory
@@ -65,17 +62,3 @@ def test_the_core_imports_no_runtime_and_no_client() -> None:
     program = "import sys, coreflow; print([m for m in ('trio', 'asyncio', 'docker', 'requests', 'aiohttp', 'yaml') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "name"),
-    [
-        ("coreflow.adapters.web", "coreflow.adapters.net", "run"),
-        ("coreflow.adapters.typedsocket", "coreflow.adapters.net.typedsocket", "Connection"),
-    ],
-)
-def test_an_old_place_gives_the_same_object_and_says_where_it_is_now(old: str, new: str, name: str) -> None:
-    """Names of packages that moved stay for a release."""
-    with pytest.warns(DeprecationWarning, match=new):
-        found = getattr(import_module(old), name)
-    assert found is getattr(import_module(new), name)

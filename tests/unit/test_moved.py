@@ -7,6 +7,14 @@ import pytest
 from coreflow._moved import MOVED
 
 EXAMPLES = {
+    "coreflow.adapters.docker": ("open_engine", "coreflow.adapters.engine.client"),
+    "coreflow.adapters.docker.client": ("DockerEngine", "coreflow.adapters.engine.client"),
+    "coreflow.adapters.memory.registries": ("ERRORS", "coreflow.adapters.engine.memory.registries"),
+    "coreflow.adapters.memory.swarm": ("MemoryEngine", "coreflow.adapters.engine.memory"),
+    "coreflow.adapters.peer": ("Peer", "coreflow.adapters.net.peer"),
+    "coreflow.adapters.swarm.engine": ("EngineError", "coreflow.adapters.engine.protocol"),
+    "coreflow.adapters.typedsocket": ("Connection", "coreflow.adapters.net.typedsocket"),
+    "coreflow.adapters.web": ("run", "coreflow.adapters.net"),
     "coreflow.domain.backup": ("BackupRequest", "coreflow.domain.backup.requests"),
     "coreflow.domain.base": ("CORETRAFFIC", "coreflow.domain.swarm.naming"),
     "coreflow.domain.codec": ("decode", "coreflow.domain.records.converter"),

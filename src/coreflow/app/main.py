@@ -101,7 +101,7 @@ def new_confidential(settings: Settings) -> Confidential:
 async def open_docker(settings: Settings, known: Confidential | None = None) -> AsyncIterator[DockerPort]:
     """The Docker port for the engine that the settings name."""
     known = known or new_confidential(settings)
-    from coreflow.adapters.docker import open_engine
+    from coreflow.adapters.engine.client import open_engine
     from coreflow.adapters.swarm.port import SwarmPort
 
     async with open_engine(settings.docker_host) as engine:

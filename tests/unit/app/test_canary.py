@@ -19,8 +19,8 @@ from attrs import define, field
 from rich.console import Console
 from tests.unit.app.worlds import World, bundle, cluster, new_engine, play, service
 
+from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
 from coreflow.adapters.memory import MemoryEngine, Registry
-from coreflow.adapters.swarm.engine import EngineError, EngineUnreachable
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import logs
 from coreflow.app.cli import deploy, present

@@ -16,8 +16,8 @@ import trio
 from rich.console import Console
 from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, play, service
 
+from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.memory import Fault, MemoryCloudly, MemoryEngine
-from coreflow.adapters.swarm.engine import EngineError
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.cli import check, deploy, images, main, present, progress, running
 from coreflow.app.cli.running import Format

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, Json, World, cluster, new_engine, play, service
 
+from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
 from coreflow.adapters.memory import Fault, MemoryCloudly
-from coreflow.adapters.swarm.engine import EngineError, EngineUnreachable
 from coreflow.domain.errors import PortError
 
 NAMES = ("a", "b", "c", "d")

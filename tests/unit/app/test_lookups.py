@@ -8,8 +8,8 @@ import trio
 import trio.testing
 from tests.unit.app.worlds import NO_BASE, World, cluster, play, service
 
+from coreflow.adapters.engine.memory.registries import ERRORS
 from coreflow.adapters.memory import MemoryEngine
-from coreflow.adapters.memory.registries import ERRORS
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.lookups import LookUps
 from coreflow.domain.swarm.images import ImageProblem, ImageRequest, ResolvedImage

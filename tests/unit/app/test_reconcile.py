@@ -8,8 +8,8 @@ import pytest
 import trio
 from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, new_engine, play, service
 
+from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.memory import Behaviour, Fault, MemoryCloudly
-from coreflow.adapters.swarm.engine import EngineError
 from coreflow.app.reconcile import Settlement
 from coreflow.domain.deploy.base import SERVICES, BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions

@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from coreflow.adapters.engine.protocol import Document, Engine, EngineError, EngineUnreachable
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact, Redactor
 from coreflow.domain.swarm.templates import read_literal
-
-from .engine import Document, Engine, EngineError, EngineUnreachable
 
 T = TypeVar("T")
 Json = Mapping[str, Any]

@@ -15,9 +15,8 @@ from collections.abc import Iterable
 
 from attrs import field, frozen
 
+from coreflow.adapters.engine.protocol import EngineError
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
-
-from .engine import EngineError
 
 NOT_A_MANAGER = "this engine is not a Swarm manager (docker swarm init, or ask a manager)"
 GOT_READY = "this engine is a manager that is not ready yet, or cannot reach the other managers"

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, assert_never
 
 import trio
 
+from coreflow.adapters.engine.protocol import Document, Engine, EngineError, EngineTimeout, EngineUnreachable
 from coreflow.domain.deploy.leftovers import LoadedImage
 from coreflow.domain.deploy.steps import Action, Deprovision, Provision
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
@@ -26,7 +27,6 @@ from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, Serv
 
 from . import wire
 from .discreet import Discreet
-from .engine import Document, Engine, EngineError, EngineTimeout, EngineUnreachable
 from .errors import is_conflict, translated
 from .names import Kind, Names
 from .registries import registry_error

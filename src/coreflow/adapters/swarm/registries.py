@@ -13,10 +13,10 @@ from typing import Final
 
 from attrs import field, frozen
 
+from coreflow.adapters.engine.protocol import EngineError
 from coreflow.domain.errors import PortError, RateLimited, Refused, Unavailable
 from coreflow.domain.swarm.images import ImageRequest, registry_host
 
-from .engine import EngineError
 from .errors import said, translated
 
 PAGE_SHOWN: Final = 100

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from coreflow.adapters.engine.protocol import Document
 from coreflow.domain.deploy.leftovers import LoadedImage
 from coreflow.domain.ids import NodeId
 from coreflow.domain.records.models import RegistryLogin
@@ -48,8 +49,6 @@ from coreflow.domain.swarm.specs import (
     template_fingerprint,
 )
 from coreflow.domain.swarm.templates import BRACES, EXPANDED, literal, read_literal
-
-from .engine import Document
 
 Json = Mapping[str, Any]
 

@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
+from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
 from coreflow.adapters.memory import Behaviour, Fault, MemoryEngine
-from coreflow.adapters.swarm.engine import EngineError, EngineUnreachable
 
 Json = dict[str, Any]
 GOOD, NEWER, BAD = "good:1", "newer:1", "bad:1"

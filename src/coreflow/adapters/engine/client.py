@@ -26,7 +26,7 @@ from docker.transport import UnixHTTPAdapter
 from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from docker.utils import parse_host
 
-from coreflow.adapters.swarm.engine import Document, EngineError, EngineTimeout, EngineUnreachable
+from .protocol import Document, EngineError, EngineTimeout, EngineUnreachable
 
 T = TypeVar("T")
 

@@ -32,8 +32,9 @@ from typing import Any, Literal
 import trio
 from attrs import Factory, define, evolve, field, frozen
 
-from coreflow.adapters.memory import containers, echo
-from coreflow.adapters.swarm.engine import Document, EngineError, EngineUnreachable
+from coreflow.adapters.engine.protocol import Document, EngineError, EngineUnreachable
+
+from . import containers, echo
 
 HISTORY = 5
 """How many ended tasks Swarm keeps per slot, unless told otherwise (`docker swarm update --task-history-limit`)."""

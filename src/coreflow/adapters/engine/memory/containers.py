@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from coreflow.adapters.swarm.engine import Document
+from coreflow.adapters.engine.protocol import Document
 
 LEAST_MEMORY = 6 * 1024 * 1024
 LEAST_NANO_CPUS = 10_000_000

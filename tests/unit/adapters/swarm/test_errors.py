@@ -2,7 +2,7 @@
 
 import pytest
 
-from coreflow.adapters.swarm.engine import EngineError
+from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.swarm.errors import CHANGED, GOT_READY, NOT_A_MANAGER, is_conflict, translated
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 

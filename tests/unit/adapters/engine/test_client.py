@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import pytest
 
-from coreflow.adapters.docker import open_engine
-from coreflow.adapters.swarm.engine import EngineUnreachable
+from coreflow.adapters.engine.client import open_engine
+from coreflow.adapters.engine.protocol import EngineUnreachable
 
 
 class Ear(BaseHTTPRequestHandler):

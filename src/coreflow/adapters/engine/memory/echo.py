@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coreflow.adapters.swarm.engine import Document, EngineError
+from coreflow.adapters.engine.protocol import Document, EngineError
 
 from .containers import Context, TemplateError, expanded
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit import references
 
-from coreflow.adapters.memory.containers import Context, expanded
-from coreflow.adapters.memory.echo import stored_service
+from coreflow.adapters.engine.memory.containers import Context, expanded
+from coreflow.adapters.engine.memory.echo import stored_service
 from coreflow.adapters.swarm.wire import (
     image_platforms,
     network_document,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from coreflow.adapters.memory.registries import ERRORS
-from coreflow.adapters.swarm.engine import EngineError
+from coreflow.adapters.engine.memory.registries import ERRORS
+from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.swarm.registries import registry_error
 from coreflow.domain.errors import PortError, RateLimited, Refused, Unavailable
 from coreflow.domain.records.models import RegistryLogin
