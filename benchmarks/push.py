@@ -109,6 +109,10 @@ class _Socket:
     def peer(self) -> str:
         return self._socket.peer
 
+    @property
+    def arriving(self) -> int:
+        return self._socket.arriving
+
     async def send(self, text: str) -> None:
         await self._socket.send(text)
 

@@ -256,6 +256,10 @@ class _Socket:
     def peer(self) -> str:
         return self._socket.peer
 
+    @property
+    def arriving(self) -> int:
+        return self._socket.arriving
+
     async def send(self, text: str) -> None:
         self._watch.frame(text)
         await self._socket.send(text)

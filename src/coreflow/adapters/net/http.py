@@ -12,7 +12,7 @@ from coreflow.domain.errors import Unavailable
 from .bridge import in_asyncio
 from .errors import Denied, Failing, is_passing, translated
 from .outbound import DIRECT, Outbound, Target, new_session, target_of, trust
-from .transport import TooLong, read_body
+from .transport import Idle, TooLong, read_body
 
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of the longest answer to a plain request."""
@@ -34,7 +34,7 @@ async def http_get(
     timeout: float = 30.0,
     max_answer: int = MAX_ANSWER,
 ) -> HttpAnswer:
-    """Ask for a JSON document. Raises Unavailable, or Denied for a status that asking again will not change."""
+    """Ask for a JSON document. It must begin within `timeout` seconds, and go on at least as often. Raises Unavailable, or Denied for a status that asking again will not change."""
     return await _request("GET", url, None, headers, via, timeout, max_answer)
 
 
@@ -68,11 +68,11 @@ async def _request(
 
     async def ask() -> tuple[int, bytes]:
         async with (
-            asyncio.timeout(seconds),
+            asyncio.timeout(seconds) as limit,
             new_session(tls) as session,
             session.request(method, target.url, data=data, headers=wanted, allow_redirects=False) as answer,
         ):
-            return answer.status, await read_body(answer.content, max_answer)
+            return answer.status, await read_body(answer.content, max_answer, Idle(limit, seconds))
 
     with translated(target.where, seconds):
         try:

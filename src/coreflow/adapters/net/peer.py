@@ -72,6 +72,11 @@ class Socket(Protocol):
         """The far end's address, as `host:port`."""
         ...
 
+    @property
+    def arriving(self) -> int:
+        """A number that grows with a message that has begun to arrive; 0 when there is none."""
+        ...
+
     async def send(self, text: str) -> None:
         """Send a message and wait until there is room for more."""
         ...
@@ -238,7 +243,7 @@ class Peer:
             self._rearmed = trio.Event()
             with trio.move_on_at(self._armed):
                 await self._rearmed.wait()
-            self._dispatch(self._connection.tick(trio.current_time()), None)
+            self._dispatch(self._connection.tick(trio.current_time(), arriving=self._socket.arriving), None)
 
     def _rearm(self) -> None:
         """Look at the clock anew if something is due earlier than it was."""

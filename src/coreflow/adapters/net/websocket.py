@@ -17,7 +17,7 @@ from coreflow.domain.redaction.redactor import NOTHING_KNOWN
 from .bridge import in_asyncio
 from .errors import Closed, translated
 from .outbound import DIRECT, Outbound, new_session, target_of, trust
-from .transport import abort, seen, waiting_bytes
+from .transport import abort, acknowledged_bytes, received_bytes, seen, waiting_bytes
 
 MAX_MESSAGE = 100 * 1024 * 1024
 """Bytes of the longest message that is accepted, as in the original."""
@@ -26,7 +26,9 @@ HEARTBEAT_SECONDS = 20.0
 message may arrive slowly; one to a silent peer must get through in that time, because the ping waits behind it."""
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 20.0
-"""How long a message may wait for a peer that does not read."""
+"""How long a message may wait for a peer that does not read on."""
+SEND_WHOLE_SECONDS = 600.0
+"""How long a message may take to get through at all."""
 CLOSE_SECONDS = 2.0
 """How long a goodbye may take."""
 LINGER_SECONDS = 10.0
@@ -35,6 +37,10 @@ LINGER_SECONDS = 10.0
 GOING_AWAY, ABNORMAL, INTERNAL_ERROR = 1001, 1006, 1011
 _NO_CODE_GIVEN = 1005
 _PROTOCOL_FAULTS = frozenset({1002, 1003, 1007, 1009})
+
+
+_PART_BYTES = 4096
+"""So much since the last message can be no ping."""
 
 
 @frozen(kw_only=True)
@@ -46,7 +52,7 @@ class SocketOptions:
     max_message: int = MAX_MESSAGE
     """Bytes of the longest message that is accepted."""
     send_timeout: float = SEND_SECONDS
-    """Seconds that a message may wait for the peer to read."""
+    """Seconds that a message may wait for the peer to read on."""
     max_queued: int = MAX_MESSAGE
     """Bytes that may wait for the peer before it is dropped."""
     compress: bool = False
@@ -112,6 +118,7 @@ class WebSocket:
         self._raw, self._transport = raw, raw.transport
         self._options = options
         self._end: Closed | None = None
+        self._received = received_bytes(self._transport)
         address = raw.get_extra_info("peername")
         self.path = path
         self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unknown"
@@ -130,7 +137,7 @@ class WebSocket:
         # and cancelling one of them would cancel the others, and whoever sends later.
         sending = asyncio.ensure_future(self._raw.send_frame(data, WSMsgType.TEXT))
         sending.add_done_callback(seen)
-        await asyncio.wait([sending], timeout=self._options.send_timeout)
+        await self._wait_while_it_arrives(sending)
         if not sending.done():
             self._drop(f"the peer did not read for {self._options.send_timeout:g} s")
             raise self._closed()
@@ -138,11 +145,28 @@ class WebSocket:
             raise self._closed()  # RuntimeError: our half is closed
         sending.result()
 
+    async def _wait_while_it_arrives(self, sending: asyncio.Future[None]) -> None:
+        """Wait until a message is sent, or nothing of it gets through any more: a slow line is no deaf peer."""
+        clock = asyncio.get_running_loop().time
+        latest, before = clock() + SEND_WHOLE_SECONDS, -1
+        while (arrived := acknowledged_bytes(self._transport)) > before and clock() < latest:
+            before = arrived
+            await asyncio.wait([sending], timeout=self._options.send_timeout)
+            if sending.done():
+                break
+
+    @property
+    def arriving(self) -> int:
+        """A number that grows with a message that has begun to arrive; 0 when there is none."""
+        received = received_bytes(self._transport)
+        return received if received - self._received >= _PART_BYTES else 0
+
     async def receive(self) -> str:
         """The next message; one that is not UTF-8 text comes with replacement characters. Raises Closed."""
         if self._end is not None:
             raise self._closed()
         message = await in_asyncio(self._raw.receive)
+        self._received = received_bytes(self._transport)
         match message.type:
             case WSMsgType.TEXT:
                 text: str = message.data

@@ -60,6 +60,7 @@ class TextSocket:
     peer: str
     outgoing: trio.MemorySendChannel[str]
     incoming: trio.MemoryReceiveChannel[str]
+    arriving: int = 0
 
     async def send(self, text: str) -> None:
         """See `Socket`."""

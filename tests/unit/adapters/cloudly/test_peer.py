@@ -364,6 +364,7 @@ class CancellingSocket:
     socket: TextSocket
     scope: trio.CancelScope
     peer: str = "far:1"
+    arriving: int = 0
 
     async def send(self, text: str) -> None:
         """See `Socket`."""

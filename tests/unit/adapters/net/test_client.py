@@ -309,6 +309,48 @@ async def test_a_server_that_does_not_read_is_given_up(start_tcp: StartTcp) -> N
         assert "did not read" in (await ending(connection)).reason
 
 
+async def test_a_slow_reader_is_no_deaf_one(start_tcp: StartTcp) -> None:
+    """As long as something gets through, a long message may take as long as it takes."""
+
+    async def sip(stream: trio.SocketStream) -> None:
+        async for _ in stream:
+            await trio.sleep(0.01)
+
+    port = await start_tcp(upgraded(sip))
+    async with connect_websocket(f"http://127.0.0.1:{port}", SocketOptions(send_timeout=0.3)) as connection:
+        start = trio.current_time()
+        await connection.send("x" * 6_000_000)
+        assert trio.current_time() - start > 0.3
+
+
+async def test_a_message_that_is_arriving_is_noticed(serve: Serve, start_tcp: StartTcp) -> None:
+    """The number grows with it, and is 0 before and after, however many pings there are."""
+
+    async def speak(stream: trio.SocketStream) -> None:
+        await stream.send_all(frame(b"x" * 100, opcode=PING) + b"\x81\x7f" + (20_000).to_bytes(8, "big"))
+        for _ in range(4):
+            await trio.sleep(0.1)
+            await stream.send_all(b"x" * 5_000)
+        await stream.aclose()
+
+    port = await start_tcp(upgraded(speak))
+    seen = set()
+    async with connect_websocket(f"http://127.0.0.1:{port}") as connection:
+
+        async def watch() -> None:
+            while True:
+                seen.add(connection.arriving)
+                await trio.sleep(0.02)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            assert len(await connection.receive()) == 20_000
+            nursery.cancel_scope.cancel()
+        assert connection.arriving == 0
+    assert 0 in seen
+    assert len(seen) >= 4
+
+
 async def test_too_much_for_a_server_that_does_not_read(start_tcp: StartTcp) -> None:
     """Many senders cannot pile up more than the limit, even if each of them gives up waiting."""
 

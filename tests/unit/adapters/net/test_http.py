@@ -91,6 +91,22 @@ async def test_a_server_that_is_too_slow(start_tcp: StartTcp) -> None:
         await http_get(f"http://127.0.0.1:{port}/", timeout=0.2)
 
 
+async def test_a_long_answer_over_a_slow_line(start_tcp: StartTcp) -> None:
+    """The limit is about silence; an answer that goes on arriving may take longer."""
+
+    async def dribble(stream: trio.SocketStream) -> None:
+        async with stream:
+            await read_head(stream)
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n[")
+            for _ in range(4):
+                await trio.sleep(0.1)
+                await stream.send_all(b"1" * 10)
+            await stream.send_all(b"]")
+
+    port = await start_tcp(dribble)
+    assert (await http_get(f"http://127.0.0.1:{port}/", timeout=0.25)).status == 200
+
+
 async def test_a_server_that_hangs_up(start_tcp: StartTcp) -> None:
     """Half an answer is none."""
 

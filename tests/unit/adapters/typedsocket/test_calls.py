@@ -141,6 +141,29 @@ def test_no_answer_in_time_is_a_failure() -> None:
     assert me.next_deadline() is None
 
 
+def test_an_answer_that_goes_on_arriving_is_waited_for() -> None:
+    """The limit is about silence then; without another byte within it, that is said."""
+    me = connection()
+    request_id, frame = asked(me)
+    for now, arriving in ((30, 5000), (60, 6000), (90, 7000)):
+        assert me.tick(now, arriving=arriving) == []
+        assert me.next_deadline() == now + 30
+    assert me.receive(answer(frame, {"b": 2}), 100) == [Answered(request_id=request_id, response={"b": 2})]
+    asked(me, now=100)
+    assert me.tick(130, arriving=9000) == []
+    assert "nothing more came of it for 30 s" in str(only(me.tick(160, arriving=9000), Failed).error)
+
+
+def test_an_answer_that_arrives_for_ever_is_given_up() -> None:
+    """There is a limit for the whole."""
+    me = connection()
+    asked(me)
+    for now in range(30, 600, 30):
+        assert me.tick(now, arriving=5000 + now) == []
+    error = only(me.tick(600, arriving=9000), Failed).error
+    assert "not answered in 600 s, in which something was arriving" in str(error)
+
+
 def test_a_late_answer_is_dropped() -> None:
     """After its time limit a request is over."""
     me = connection()

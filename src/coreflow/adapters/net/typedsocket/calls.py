@@ -25,7 +25,11 @@ class _Call:
     method: str
     body: bytes = field(repr=False)
     deadline: float
+    latest: float
+    started: float
     time_limit: float
+    arriving: int = 0
+    """How far the message was that was arriving when the time limit had passed last."""
     needs_result: bool
     must_succeed: bool
     streams: tuple[StreamRef, ...]
@@ -81,6 +85,8 @@ class Calls:
             method=method,
             body=body,
             deadline=now + time_limit,
+            latest=now + max(time_limit, self._timing.whole),
+            started=now,
             time_limit=time_limit,
             needs_result=needs_result,
             must_succeed=must_succeed,
@@ -117,11 +123,13 @@ class Calls:
         self._forget(call)
         out.append(event)
 
-    def tick(self, now: float, out: list[Event]) -> None:
-        """Do what is due."""
+    def tick(self, now: float, out: list[Event], *, arriving: int = 0) -> None:
+        """Do what is due. A message that is arriving, and has come further since last time, may be any answer."""
         for call in list(self._calls.values()):
-            if call.deadline <= now:
-                self._fail(call, TimedOut(f"{call.method} was not answered in {call.time_limit:g} s"), out)
+            if call.deadline <= now and arriving > call.arriving and now < call.latest:
+                call.arriving, call.deadline = arriving, min(now + call.time_limit, call.latest)
+            elif call.deadline <= now:
+                self._fail(call, TimedOut(_lateness(call, now)), out)
             elif call.retry_at is not None and call.retry_at <= now:
                 call.retry_at = None
                 try:
@@ -190,6 +198,15 @@ class Calls:
         del self._calls[call.id]
         self._bytes -= len(call.body)
         return call
+
+
+def _lateness(call: _Call, now: float) -> str:
+    if not call.arriving:
+        return f"{call.method} was not answered in {call.time_limit:g} s"
+    if now >= call.latest:
+        whole = call.latest - call.started
+        return f"{call.method} was not answered in {whole:g} s, in which something was arriving all the time"
+    return f"{call.method}: an answer began to arrive, and nothing more came of it for {call.time_limit:g} s"
 
 
 def _wait_before_retry(envelope: Envelope) -> float | None:

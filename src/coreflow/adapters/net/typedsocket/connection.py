@@ -128,11 +128,14 @@ class Connection:
                     self._dispatch(envelope, now, out)
         return out
 
-    def tick(self, now: float) -> list[Event]:
-        """Do what is due: time limits, repetitions, keep-alives. Too early is harmless."""
+    def tick(self, now: float, *, arriving: int = 0) -> list[Event]:
+        """Do what is due: time limits, repetitions, keep-alives. Too early is harmless.
+
+        `arriving` is any number that grows with what has arrived of a message that is not complete; 0 when there is none.
+        """
         out: list[Event] = []
         if self._closed is None:
-            self._calls.tick(now, out)
+            self._calls.tick(now, out, arriving=arriving)
             self._streams.tick(now, out)
         return out
 

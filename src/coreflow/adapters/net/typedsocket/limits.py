@@ -48,6 +48,8 @@ class Timing:
 
     request: float = field(default=30.0, validator=_seconds)
     """From a request to its answer, repetitions included. The newer generation's default, too."""
+    whole: float = field(default=600.0, validator=_seconds)
+    """The same where the answer has begun to arrive in time, and goes on arriving: a long one over a slow line."""
     question: float = field(default=30.0, validator=_seconds)
     """From a stream question to its answer, and longest silence of a peer that ought to ask."""
     keep_alive: float = field(default=1.0, validator=_seconds)
