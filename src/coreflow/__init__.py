@@ -6,10 +6,10 @@ This module is the pure core: decode records, render them, plan. It imports neit
 from coreflow._moved import install
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import Desired, RenderOptions
-from coreflow.domain.deploy.plan import PlanOptions, make_plan
+from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.deploy.result import Outcome, Report
-from coreflow.domain.deploy.steps import Plan
+from coreflow.domain.deploy.steps import Plan, PlanOptions
 from coreflow.domain.errors import (
     CoreflowError,
     InvalidRecord,

@@ -16,13 +16,14 @@ from attrs import Factory, define, evolve, frozen
 
 from coreflow.domain.deploy.contention import NOTHING_WRITTEN
 from coreflow.domain.deploy.desired import Desired, RenderOptions, unit_of
-from coreflow.domain.deploy.plan import PlanOptions, make_plan
+from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.deploy.result import Outcome, Report
 from coreflow.domain.deploy.steps import (
     Action,
     Deprovision,
     Plan,
+    PlanOptions,
     Provision,
     Step,
     kind_of,

@@ -25,7 +25,7 @@ from attrs import Factory, field, frozen
 
 from coreflow.domain.deploy.base import SERVICES, BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
-from coreflow.domain.deploy.plan import PlanOptions
+from coreflow.domain.deploy.steps import PlanOptions
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.swarm.images import split_reference
 from coreflow.domain.swarm.naming import CORELOG, CORESTORE, CORETRAFFIC

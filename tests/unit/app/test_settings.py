@@ -25,7 +25,7 @@ from coreflow.app.settings import (
 )
 from coreflow.domain.deploy.base import SERVICES, BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
-from coreflow.domain.deploy.plan import PlanOptions
+from coreflow.domain.deploy.steps import PlanOptions
 
 FILE = {"CLOUDLY_URL": "file:///cluster.yaml"}
 """As little as a start needs."""

@@ -12,7 +12,7 @@ from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
-from coreflow.domain.deploy.plan import PlanOptions
+from coreflow.domain.deploy.steps import PlanOptions
 
 Json = dict[str, Any]
 T = TypeVar("T")

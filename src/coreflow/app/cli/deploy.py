@@ -20,7 +20,7 @@ from coreflow.app.main import Ports, open_ports
 from coreflow.app.reconcile import Listener, Reconciler, Settlement
 from coreflow.app.settings import Settings
 from coreflow.app.situation import Situation
-from coreflow.domain.deploy.plan import PlanOptions
+from coreflow.domain.deploy.steps import PlanOptions
 
 GOES_ON = "The time is up. Swarm goes on with what is unfinished; apply again to see how it ends."
 

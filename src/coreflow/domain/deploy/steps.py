@@ -141,6 +141,20 @@ class Refusal:
 
 
 @frozen(kw_only=True)
+class PlanOptions:
+    """What an operator can choose about planning."""
+
+    recreate: bool = False
+    """Make services anew when image, secret or volumes changed, as the original coreflow did."""
+    prune: bool = True
+    """Remove our services whose record is gone."""
+    retry_failed: bool = False
+    """Try specs again that were rolled back."""
+    confirmed: str | None = None
+    """The token of a refusal: these removals are meant."""
+
+
+@frozen(kw_only=True)
 class Plan:
     """What has to change, in an order in which it is safe to apply, and what does not or cannot change."""
 

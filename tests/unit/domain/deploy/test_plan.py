@@ -30,10 +30,12 @@ from tests.unit.domain.examples import (
 
 from coreflow.domain.deploy.contention import WriteLog
 from coreflow.domain.deploy.desired import Desired, Note, Rejection, unit_of
-from coreflow.domain.deploy.plan import SECRET_GRACE_SECONDS, PlanOptions, make_plan, removal_token
+from coreflow.domain.deploy.plan import make_plan
+from coreflow.domain.deploy.removals import SECRET_GRACE_SECONDS, removal_token
 from coreflow.domain.deploy.rollback import MOST_ATTEMPTS, NO_RECORD, PAUSES
 from coreflow.domain.deploy.steps import (
     Plan,
+    PlanOptions,
     Refusal,
     kind_of,
     name_of,
