@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from .libraries import own_loggers
+from .streams import has_colours
 from .telling import told_all
 
 _OURS = frozenset({"event", "level", "timestamp", "traceback"})
@@ -69,7 +70,9 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
     to_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     # frames of an exception would show local variables, which may be secrets
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.plain_traceback, colors=has_colours(sys.stderr)
+        )
         if to_console
         else structlog.processors.JSONRenderer()
     )

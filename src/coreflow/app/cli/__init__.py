@@ -1,12 +1,14 @@
 """The command line. Commands are named by strings, so that `--help` and `version` import none of what the others need."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 from cyclopts import App, CycloptsError
 from rich.text import Text
+
+from coreflow.app import streams
 
 COMMANDS = {
     "demo": ("demo:demo", "Show it at work on a Swarm in memory: no Docker, no file, a few seconds."),
@@ -27,7 +29,9 @@ COMMANDS = {
 
 
 def _in_one_line(exc: CycloptsError) -> Text:
-    return Text(f"error: {exc}".strip()).append("\nhint: coreflow --help, or --help behind a command")
+    return Text(f"error: {streams.clean(str(exc))}").append(
+        "\nhint: coreflow --help, or --help behind a command"
+    )
 
 
 app = App(
@@ -43,12 +47,20 @@ for _name, (_where, _help) in COMMANDS.items():
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # whoever replaced it knows what it can write
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    app.help_formatter = "default" if sys.stdout.isatty() else "plain"
+    streams.tame(os.environ)
+    with streams.owned() as results:
+        app.help_formatter = "default" if sys.stdout.isatty() else "plain"
+        app.console = streams.console_for()
+        app.error_console = streams.console_for(sys.stderr)
+        app.error_console.soft_wrap = True
+        status = streams.status_after(results, _run(arguments))
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        status = app(arguments, result_action="return_value")
+        return app(arguments, result_action="return_value") or 0
+    except SystemExit as exc:  # a wrong command line
+        return exc.code if isinstance(exc.code, int) else 1
     except KeyboardInterrupt:  # before the command could take care of it
-        status = 128 + signal.SIGINT
-    sys.exit(status or 0)
+        return 128 + signal.SIGINT

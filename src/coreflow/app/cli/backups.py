@@ -31,6 +31,7 @@ from coreflow.app.cli.deploy import Flag, Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
+from coreflow.app.streams import clean, console_for
 from coreflow.domain.backup.requests import (
     ID_LIMIT,
     BackupRequest,
@@ -262,7 +263,7 @@ class _Work:
 async def _at_work(records: Path | None, output: Format) -> AsyncIterator[_Work]:
     """Open everything, and show how far it is."""
     settings = read_settings(need_records=records is None)
-    console = Console(highlight=False)
+    console = console_for()
     async with open_ports(settings, records) as ports:
         with _watching(console, output) as watcher:
             tools = ports.tools(Bindings(ports.corestores, ports.cloudly, ports.known), watcher)
@@ -287,7 +288,9 @@ def _watching(console: Console, output: Format) -> Iterator[Watcher]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal or console.is_dumb_terminal
+    ) as progress:
         yield _Lines(console, progress)
 
 
@@ -301,9 +304,9 @@ class _Lines:
 
     def step(self, text: str) -> None:
         """One line; what travelled for the last step is over."""
-        present.print_line(self._console, Text(f"  · {present.clean(text)}", "dim"))
+        present.print_line(self._console, Text(f"  · {clean(text)}", "dim"))
         self._total = 0
-        self._progress.reset(self._bar, total=0, visible=False, description=present.clean(text))
+        self._progress.reset(self._bar, total=0, visible=False, description=clean(text))
 
     def expect(self, size: int) -> None:
         """More to do."""

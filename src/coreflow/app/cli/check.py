@@ -17,6 +17,7 @@ from coreflow.app.cli.running import NO_RECORDS, problems_of, run, warn
 from coreflow.app.confidential import Confidential
 from coreflow.app.main import new_confidential, open_cloudly, open_docker
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
+from coreflow.app.streams import console_for
 from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.errors import CoreflowError, PortError
@@ -57,7 +58,7 @@ def check(
 
     Exit status: 0 if all is well, else 1.
     """
-    console = Console(highlight=False)
+    console = console_for()
     found: list[Finding] = []
 
     async def command() -> int:

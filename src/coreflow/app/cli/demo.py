@@ -21,6 +21,7 @@ from coreflow.app.cli.deploy import show_plan, show_settlement
 from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, guarded
 from coreflow.app.reconcile import Reconciler, Settlement
+from coreflow.app.streams import console_for
 from coreflow.domain.deploy.base import SERVICES, BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.swarm.images import unpinned
@@ -75,7 +76,7 @@ def demo() -> int:
 
     The reconciler is the real one; the Swarm is the one that coreflow is tested with.
     """
-    console = Console(highlight=False)
+    console = console_for()
     watched = console.is_terminal
     clock = trio.testing.MockClock(rate=RATE) if watched else trio.testing.MockClock(autojump_threshold=0)
     return guarded(partial(trio.run, _Demo(console).play, clock=clock))

@@ -1,6 +1,5 @@
 """`coreflow plan` and `coreflow apply`."""
 
-import json
 import math
 import shlex
 import sys
@@ -20,6 +19,7 @@ from coreflow.app.main import Ports, open_ports
 from coreflow.app.reconcile import Listener, Reconciler, Settlement
 from coreflow.app.settings import Settings
 from coreflow.app.situation import Situation
+from coreflow.app.streams import console_for, json_text
 from coreflow.domain.deploy.steps import PlanOptions
 
 GOES_ON = "The time is up. Swarm goes on with what is unfinished; apply again to see how it ends."
@@ -86,7 +86,7 @@ def apply(
         settings = read_settings(need_records=records is None)
         confirmed = confirm_removal or settings.plan_options.confirmed
         options = attrs.evolve(settings.plan_options, retry_failed=retry_failed, confirmed=confirmed)
-        console = Console(highlight=False)
+        console = console_for()
         async with open_ports(settings, records) as ports:
             with listening(console, format) as listener:
                 reconciler = _reconciler(ports, settings, options, listener)
@@ -132,7 +132,7 @@ def show_plan(
     if output is Format.JSON:
         write_json(present.plan_json(situation))
         return
-    console = console or Console(highlight=False)
+    console = console or console_for()
     loops = situation.crash_loops
     present.print_blocks(console, present.plan_blocks(situation.plan, loops, confirm=confirm))
     present.print_line(console, present.plan_summary(situation.plan, loops))
@@ -157,5 +157,5 @@ def show_settlement(
 
 def write_json(document: Mapping[str, Any]) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(json_text(document, indent=2) + "\n")
     sys.stdout.flush()

@@ -12,6 +12,7 @@ from coreflow.app.cli.deploy import Flag, Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.settings import Settings
+from coreflow.app.streams import console_for
 from coreflow.domain.deploy.leftovers import LoadedImage, leftovers
 from coreflow.domain.errors import PortError
 from coreflow.domain.ports import DockerPort
@@ -33,7 +34,7 @@ def images(*, prune: Prune = False, records: Records = None, format: Output = Fo
         if format is Format.JSON:
             write_json(_document(found, removed))
         else:
-            _print(Console(highlight=False), found, removed)
+            _print(console_for(), found, removed)
         return 1 if removed is not None and any(removed.values()) else 0
 
     return run(command, format, hosted=True)

@@ -5,7 +5,6 @@ their column; elsewhere every line stays whole, so that it can be searched. Noth
 names and reasons only.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from coreflow.app.reconcile import Settlement
 from coreflow.app.situation import Situation
+from coreflow.app.streams import clean
 from coreflow.app.telling import told
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.steps import (
@@ -61,19 +61,11 @@ PAST: Mapping[Verb, str] = {
 PROBLEM = ("!", "bold red")
 WAITING = ("·", "cyan")
 NOTE = ("i", "dim")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _INDENT = 2
 _GAP = "  "
 _LEAST_NAME = 8
 _LEAST_REASON = 30
 """Columns that a reason gets at least; names that are too long for that push it to a line of its own."""
-
-
-def clean(text: str) -> str:
-    """`text` on one line, without anything that a terminal would obey."""
-    return _CONTROLS.sub(
-        lambda match: " " if match[0].isspace() else match[0].encode("unicode_escape").decode(), text
-    ).strip()
 
 
 @frozen(kw_only=True)

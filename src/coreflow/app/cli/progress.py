@@ -13,6 +13,7 @@ from rich.text import Text
 from coreflow.app.cli import present
 from coreflow.app.cli.running import Format
 from coreflow.app.reconcile import Listener, Quiet
+from coreflow.app.streams import clean
 from coreflow.app.telling import told
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.steps import Plan
@@ -29,7 +30,7 @@ def listening(console: Console, output: Format) -> Iterator[Listener]:
     """The listener for this console: a board on a terminal, lines elsewhere, nothing for JSON."""
     if output is Format.JSON:
         yield Quiet()
-    elif console.is_terminal:
+    elif console.is_terminal and not console.is_dumb_terminal:
         board = Board(console)
         live = Live(board, console=console, refresh_per_second=FRAMES_PER_SECOND, transient=True)
         with live:
@@ -115,9 +116,9 @@ class Board(Lines):
         for verdict in open_ones[:room]:
             table.add_row(
                 Text("  ").append_text(self._frame(console)),
-                Text(present.clean(verdict.service)),
+                Text(clean(verdict.service)),
                 Text(f"{verdict.running} of {verdict.wanted} ready"),
-                Text(present.clean(told(present.detail_of(verdict))), style="dim"),
+                Text(clean(told(present.detail_of(verdict))), style="dim"),
             )
         yield table
         if len(open_ones) > room:

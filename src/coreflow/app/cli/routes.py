@@ -20,6 +20,7 @@ from coreflow.app.reconcile import Reconciler
 from coreflow.app.routing import LOOKUPS, claims_of, find_certificate
 from coreflow.app.settings import Settings
 from coreflow.app.situation import Situation
+from coreflow.app.streams import console_for
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.ports import CloudlyPort, GatewayPort
 from coreflow.domain.routing.certificates import Certificate
@@ -41,7 +42,7 @@ def routes(*, records: Records = None, format: Output = Format.TEXT) -> int:  # 
         if format is Format.JSON:
             write_json(view.json())
         else:
-            view.print(Console(highlight=False))
+            view.print(console_for())
         return 0 if not view.table.missing and not view.gateway_problem else 1
 
     return run(command, format, hosted=True)

@@ -1,6 +1,5 @@
 """What commands share: reading settings, running under trio, and ending with one clear line instead of a traceback."""
 
-import json
 import os
 import signal
 import sys
@@ -13,8 +12,8 @@ from pathlib import Path
 import trio
 
 from coreflow.app import logs
-from coreflow.app.cli.present import clean
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
+from coreflow.app.streams import clean, json_text
 from coreflow.app.telling import told
 from coreflow.domain.errors import CoreflowError, InvalidRecord
 
@@ -82,7 +81,7 @@ def guarded(command: Callable[[], int], output: Format = Format.TEXT) -> int:
     """Call a command; its exit status, or that of the error that ended it, which is told in one line."""
     try:
         return command()
-    except (Exception, BaseExceptionGroup, KeyboardInterrupt, SystemExit) as exc:  # noqa: BLE001 - whatever it is, a person gets no traceback
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as exc:  # noqa: BLE001 - whatever it is, a person gets no traceback
         return _ended_by(_alone(exc), output)
 
 
@@ -119,11 +118,6 @@ def _ended_by(exc: BaseException, output: Format) -> int:
         case KeyboardInterrupt():
             say("stopped by SIGINT; run it again to go on")
             return 128 + signal.SIGINT
-        case (
-            BrokenPipeError() | SystemExit()
-        ):  # (the latter is rich's way to say the former) whoever read our output has gone: nothing is left to say
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
         case _:
             return _fail(exc, output)
 
@@ -132,7 +126,7 @@ def _fail(exc: BaseException, output: Format) -> int:
     problems = problems_of(exc)
     if output is Format.JSON:
         document = {"error": "; ".join(problems), "problems": problems}
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text(document) + "\n")
     if isinstance(exc, InvalidSetting):
         warn(exc.warnings)
     for problem in problems:
