@@ -5,6 +5,7 @@ kicks during a pass make exactly one more, so a lost, doubled or late kick canno
 finds what nobody announced.
 """
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -15,6 +16,7 @@ import trio
 from attrs import frozen
 from croniter import croniter
 
+from coreflow.domain.deploy.desired import Rejection
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.steps import Plan, kind_of, name_of, stage_of, subject_of, verb_of
 from coreflow.domain.errors import Unavailable
@@ -35,6 +37,9 @@ PATIENCE_SECONDS = 60.0
 
 _SAID_ONCE = frozenset({"crash-looping"})
 """Problems whose reasons take turns while they last: the next container ends in another way."""
+_AWAITED = "awaited"
+_EVENTS = {_AWAITED: "held"}
+"""What is held because an answer is on its way is nothing to worry about."""
 NAME_SHOWN, REASON_SHOWN = 200, 2000
 """Characters of a problem that are logged."""
 
@@ -46,14 +51,25 @@ class Kicks:
         self._event, self._urgent = trio.Event(), trio.Event()
         self._asked = Asked()
 
-    def kick(self, *, refresh: bool = False, retry_failed: bool = False, urgent: bool = False) -> None:
+    def kick(
+        self,
+        *,
+        refresh: bool = False,
+        retry_failed: bool = False,
+        try_now: bool = False,
+        urgent: bool = False,
+    ) -> None:
         """Ask for a pass; with `refresh`, for one that looks up every image again.
 
-        With `retry_failed`, for one that tries again what was rolled back. An `urgent` one does not wait for companions,
-        nor for the end of a back-off.
+        With `retry_failed`, for one that tries again what was rolled back; with `try_now`, for one that ends every pause.
+        An `urgent` one does not wait for companions, nor for the end of a back-off.
         """
         asked = self._asked
-        self._asked = Asked(refresh=asked.refresh or refresh, retry_failed=asked.retry_failed or retry_failed)
+        self._asked = Asked(
+            refresh=asked.refresh or refresh,
+            retry_failed=asked.retry_failed or retry_failed,
+            try_now=asked.try_now or try_now,
+        )
         self._event.set()
         if urgent:
             self._urgent.set()
@@ -81,6 +97,8 @@ class Asked:
     """Look up every image again."""
     retry_failed: bool = False
     """Try again what was rolled back."""
+    try_now: bool = False
+    """Try what could not be done although its next try is not due."""
 
 
 class Kickable(Protocol):
@@ -121,6 +139,8 @@ class Loop:
             asked = self._kicks.take()
             if asked.retry_failed:
                 self._reconciler.try_again()
+            elif asked.try_now or asked.refresh:
+                self._reconciler.try_now()
             self._number += 1
             with structlog.contextvars.bound_contextvars(pass_id=self._number):
                 try:
@@ -129,27 +149,31 @@ class Loop:
                     )
                 except BaseException:
                     if asked != Asked():  # not done yet
-                        self._kicks.kick(refresh=asked.refresh, retry_failed=asked.retry_failed)
+                        self._kicks.kick(
+                            refresh=asked.refresh, retry_failed=asked.retry_failed, try_now=asked.try_now
+                        )
                     raise
                 self._problems.report(settlement, trio.current_time())
             if self._on_settled is not None:
                 self._on_settled(settlement, asked.refresh)
-            if any(outcome.retry for outcome in settlement.troubles):
-                raise Unavailable("; ".join(sorted({o.detail for o in settlement.troubles if o.retry})))
             await self._pause(settlement, began)
 
     async def _pause(self, settlement: Settlement, began: float) -> None:
-        under_way = bool(settlement.last.plan.waits) or not all(
-            verdict.done or verdict.failed for verdict in settlement.verdicts.values()
-        )
-        idle = settlement.idle_seconds
-        soon = SETTLING_SECONDS if idle is None else max(idle, BURST_SECONDS)
-        seconds = min(soon, self._relist_seconds) if under_way else self._relist_seconds
+        seconds = min(self._seconds_after(settlement), self._relist_seconds)
         with trio.move_on_after(seconds):
             await self._kicks.wait()
             with trio.move_on_after(BURST_SECONDS):
                 await self._kicks.wait_urgent()
             await trio.sleep_until(began + BURST_SECONDS)
+
+    def _seconds_after(self, settlement: Settlement) -> float:
+        """How soon to look again without anybody asking for it."""
+        due_in = self._reconciler.due_in
+        due = math.inf if due_in is None else max(due_in, BURST_SECONDS)
+        if not (settlement.last.plan.waits or settlement.pending):
+            return SETTLING_SECONDS if settlement.may_retry and due_in is None else due
+        idle = settlement.idle_seconds
+        return min(due, SETTLING_SECONDS if idle is None else max(idle, BURST_SECONDS))
 
 
 async def kick_on_changes(
@@ -184,7 +208,10 @@ async def kick_on_schedule(
 
 
 class ActionLog:
-    """A listener that logs what is done."""
+    """A listener that logs what is done, and what could not be done once until it can, or for another reason."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str, str], str] = {}
 
     def planned(self, plan: Plan) -> None:
         """One line for a pass that has something to do."""
@@ -200,12 +227,27 @@ class ActionLog:
             "owner": subject_of(action).owner,
             "stage": stage_of(action).value,
         }
+        key = (verb_of(action), facts["kind"], facts["name"])
+        said = self._said.pop(key, None)
         if outcome.status == "applied":
             log.info(verb_of(action), reason=action.reason, **facts)
         elif outcome.status == "overtaken":  # no failure: the next pass sees what became of it
             log.debug(outcome.status, action=verb_of(action), reason=outcome.detail, **facts)
         else:
-            log.warning(outcome.status, action=verb_of(action), reason=outcome.detail, **facts)
+            self._said[key] = outcome.detail
+            if outcome.detail != said:
+                self._say(outcome, facts)
+
+    @staticmethod
+    def _say(outcome: Outcome, facts: Mapping[str, object]) -> None:
+        """What could not be done, or goes on, and when it is tried again."""
+        if outcome.again is not None:
+            facts = {
+                **facts,
+                "again": f"in {outcome.again:.0f} s, later each time; at once when its record changes",
+            }
+        say = log.info if outcome.status == "under way" else log.warning
+        say(outcome.status, action=verb_of(outcome.step.action), reason=outcome.detail, **facts)
 
     def progressed(self, verdicts: Mapping[str, Verdict]) -> None:
         """Nothing: the loop reports changes."""
@@ -226,12 +268,13 @@ class Problems:
         for key, text in found.items():
             kind, _, name = key.partition(" ")
             if key not in self._known or (self._known[key] != text and kind not in _SAID_ONCE):
-                log.warning(kind, name=name, reason=text)
+                say = log.info if kind == _AWAITED else log.warning
+                say(_EVENTS.get(kind, kind), name=name, reason=text)
         wrong = {key.partition(" ")[2] for key in found}
         for key in self._known.keys() - found.keys():
             kind, _, name = key.partition(" ")
             if name not in wrong:  # else it is only called something else now
-                log.info("resolved", name=name, was=kind)
+                log.info("resolved", name=name, was=_EVENTS.get(kind, kind))
         self._known = found
 
     def _unfinished(self, verdicts: Mapping[str, Verdict], now: float) -> Iterator[tuple[str, str]]:
@@ -260,9 +303,15 @@ def _cut(text: str) -> str:
     )
 
 
+def _kind_of(rejection: Rejection) -> str:
+    if rejection.awaited:
+        return _AWAITED
+    return "held" if rejection.held else "rejected"
+
+
 def _problems(settlement: Settlement) -> list[tuple[str, str]]:
     plan = settlement.last.plan
-    found = [(f"{'held' if r.held else 'rejected'} {r.name}", "; ".join(r.reasons)) for r in plan.rejections]
+    found = [(f"{_kind_of(r)} {r.name}", "; ".join(r.reasons)) for r in plan.rejections]
     found += [(f"failed {failure.name}", failure.reason) for failure in plan.failures]
     found += [(f"contested {contest.name}", contest.reason) for contest in plan.contests]
     found += [(f"note {note.name}", note.text) for note in plan.notes]

@@ -204,8 +204,8 @@ class Coreflow:
         self._settled = trio.Event()
 
     def kick(self) -> None:
-        """Ask for a pass now."""
-        self._kicks.kick(urgent=True)
+        """Ask for a pass now, which tries what could not be done although its next try is not due."""
+        self._kicks.kick(try_now=True, urgent=True)
 
     def retry_failed(self) -> None:
         """Ask for a pass now that tries again what was rolled back."""
@@ -396,7 +396,7 @@ async def _running(
     if ports.serve is not None:
         ports.serve(operations)
     listeners = (kicks,) if routing is None else (kicks, routing.router)
-    async with trio.open_nursery() as nursery:
+    async with reconciler.background(kicks.kick), trio.open_nursery() as nursery:
         watch_records = partial(kick_on_changes, ports.cloudly.changes, kicks, urgent=True)
         watch_docker = partial(kick_on_changes, ports.docker.changes, _All(listeners))
         tick = partial(kick_on_schedule, settings.schedule, kicks, partial(datetime.now, UTC))  # noqa: TID251 - the edge

@@ -6,13 +6,12 @@ race, a secret that is still in use) a later one will: nothing waits inside a pa
 
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import trio
-from attrs import Factory, define, evolve, frozen
+from attrs import Factory, evolve, frozen
 
 from coreflow.domain.deploy.contention import NOTHING_WRITTEN
 from coreflow.domain.deploy.desired import Desired, RenderOptions, unit_of
@@ -21,17 +20,13 @@ from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.deploy.result import Outcome, Report
 from coreflow.domain.deploy.steps import (
     Action,
-    Deprovision,
     Plan,
     PlanOptions,
-    Provision,
     Step,
     kind_of,
     name_of,
-    stage_of,
-    subject_of,
 )
-from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
+from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.ports import CloudlyPort, DockerPort
 from coreflow.domain.records.models import Records
@@ -44,10 +39,13 @@ from coreflow.domain.swarm.convergence import (
     Verdict,
     judge_all,
 )
+from coreflow.domain.swarm.images import ImageProblem, ImageRequest, distinct
 from coreflow.domain.swarm.observed import Observed, ObservedService
-from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
+from coreflow.domain.swarm.specs import ServiceSpec
 from coreflow.quiet import LARGE_CLUSTER, quiet
 
+from .applying import Applier
+from .beside import Background
 from .bindings import Bindings
 from .confidential import Confidential
 from .corestores import Corestores
@@ -56,8 +54,6 @@ from .situation import Situation
 
 PASS_LIMIT = 12
 """Passes in a row before a settling gives up: more means that something changes as fast as we put it right."""
-CONCURRENCY = 8
-"""Units that are worked on at once; the engine serialises its writes anyway."""
 LONGEST_SLEEP_SECONDS = 5.0
 """Records may change while an apply waits for something that is not due yet."""
 OVERTAKEN_SECONDS = (0.2, 1.0)
@@ -125,8 +121,8 @@ class Settlement:
 
     @property
     def pending(self) -> frozenset[str]:
-        """Services that Swarm is still at. One that could not even be written is not: nothing more will come of it."""
-        stuck = {o.step.unit for o in self.troubles if not o.retry}
+        """Services that Swarm is still at. One that could not even be written, or not yet, is not."""
+        stuck = {o.step.unit for o in (*self.troubles, *self.under_way)}
         services = self.last.desired.services
         return frozenset(
             name
@@ -137,22 +133,34 @@ class Settlement:
     @property
     def is_waiting(self) -> bool:
         """Whether something is left to do that a later pass may be able to."""
-        return bool(self.last.plan.waits) or self._may_retry
+        return bool(self.last.plan.waits) or self.may_retry or self.is_awaiting
 
     @property
-    def _may_retry(self) -> bool:
+    def under_way(self) -> tuple[Outcome, ...]:
+        """What goes on beside the passes."""
+        return self.reports[-1].under_way if self.reports else ()
+
+    @property
+    def is_awaiting(self) -> bool:
+        """Whether something goes on beside the passes whose end starts another."""
+        return bool(self.under_way) or self.last.is_awaiting
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether something that could not be done may be possible later, without anybody doing anything."""
         return any(outcome.retry for report in self.reports[-1:] for outcome in report.troubles)
 
     def waits_for(self, seconds: float) -> bool:
         """Whether a later pass within so many seconds of the last may be able to do what is left to do."""
         limit = self.last.observed.time + seconds
-        return self._may_retry or any(w.until is None or w.until <= limit for w in self.last.plan.waits)
+        waits = self.last.plan.waits
+        return self.may_retry or self.is_awaiting or any(w.until is None or w.until <= limit for w in waits)
 
     @property
     def idle_seconds(self) -> float | None:
         """For how long nothing can be done about what is left, where that is known of all of it."""
         times = [wait.until for wait in self.last.plan.waits]
-        if not times or self._may_retry or self.pending:
+        if not times or self.may_retry or self.is_awaiting or self.pending:
             return None
         known = [time for time in times if time is not None]
         return max(min(known) - self.last.observed.time, 0.0) if len(known) == len(times) else None
@@ -183,9 +191,11 @@ class Reconciler:
     ) -> None:
         """`settle_seconds` is how long tasks must have run for a service to count as done."""
         self._cloudly, self._docker = cloudly, docker
-        self._look_ups = LookUps(docker)
+        self._background = Background()
+        self._look_ups = LookUps(docker, self._background)
         self._known = known or Confidential()
         self.bindings = Bindings(corestores, cloudly, self._known)
+        self._applier = Applier(cloudly, docker, self.bindings, self._background, self._note)
         self.restoring: set[Owner] = set()
         """Services that somebody in this process is about to restore."""
         self._renderer = Renderer(render or RenderOptions())
@@ -194,12 +204,38 @@ class Reconciler:
         self._settle_seconds, self._jitter = settle_seconds, jitter
         self._history: TaskHistory = NO_HISTORY
         self._log = NOTHING_WRITTEN
+        self._awaited: frozenset[ImageRequest] = frozenset()
+        """What the last look did not wait for."""
+        self._late: frozenset[ImageRequest] = frozenset()
+        """Of what a refresh asked: passes after it take the answers."""
         self._deferring_until = -math.inf
         """While somebody else does the same as we, it goes first."""
 
     def try_again(self) -> None:
         """Forget what this process has tried: what failed may be tried once more."""
         self._log = self._log.forget_attempts()
+        self.try_now()
+
+    def try_now(self) -> None:
+        """End every pause: what could not be done, or not be looked up, is tried by the next pass."""
+        self._applier.try_again()
+        self._look_ups.forget()
+
+    def engine_is_back(self) -> None:
+        """What failed since the engine was away is tried by the next pass."""
+        self._applier.try_again(refused=False)
+
+    @property
+    def due_in(self) -> float | None:
+        """In how many seconds something is tried again that could not be done, if there is anything."""
+        return self._applier.due_in
+
+    def background(self, on_news: Callable[[], object] = lambda: None) -> AbstractAsyncContextManager[None]:
+        """Look up images and load archives beside passes, for as long as the block lasts; `deploy` does it by itself.
+
+        Without it a pass waits for all of it. `on_news` is called when a pass is due because something has ended.
+        """
+        return self._background.open(on_news)
 
     async def look(self, *, refresh: bool = False, retry_failed: bool = False) -> Situation:
         """Observe, render and plan; nothing is written.
@@ -208,13 +244,26 @@ class Reconciler:
         `retry_failed`, what was rolled back is tried again, once by this process. Raises
         InvalidRecord when the records as a whole cannot be used, and Unavailable when a far side is away.
         """
+        if refresh:
+            self._look_ups.forget()
+        return await self._look(refresh=refresh, retry_failed=retry_failed)
+
+    async def _look(self, *, refresh: bool, retry_failed: bool) -> Situation:
         records, observed = await self._fetch()
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
-        images = await self._look_ups.answers(requests, about=_behind_images(records), refresh=refresh)
+            late: frozenset[ImageRequest] = frozenset()
+            if self._late and not refresh:
+                late = self._late.intersection(self._renderer.image_requests(records, observed, refresh=True))
+        images = await self._look_ups.answers(distinct((*requests, *late)), about=_behind_images(records))
+        self._awaited = frozenset(
+            request
+            for request, answer in images.items()
+            if isinstance(answer, ImageProblem) and answer.awaited
+        )
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             bound = self.bindings.look(records, observed)
-            desired = self._renderer.render(records, observed, images, bound, refresh=refresh)
+            desired = self._renderer.render(records, observed, images, bound, refresh=refresh or bool(late))
             self._remember(desired, observed)
             options = evolve(self._options, retry_failed=retry_failed or self._options.retry_failed)
             plan = make_plan(desired, observed, options, restoring=self.restoring, log=self._log)
@@ -223,6 +272,7 @@ class Reconciler:
             observed=observed,
             desired=desired,
             plan=plan,
+            refreshing=bool(self._awaited) and (refresh or bool(late & self._awaited)),
             settling=self._settling(observed.time),
         )
 
@@ -270,22 +320,28 @@ class Reconciler:
         self, *, refresh: bool = False, retry_failed: bool = False
     ) -> tuple[Situation, Report]:
         """Look once, and apply what was planned."""
-        situation = await self.look(refresh=refresh, retry_failed=retry_failed)
+        if refresh:
+            self._look_ups.forget()
+        return await self._pass(refresh=refresh, retry_failed=retry_failed)
+
+    async def _pass(self, *, refresh: bool, retry_failed: bool) -> tuple[Situation, Report]:
+        situation = await self._look(refresh=refresh, retry_failed=retry_failed)
         if situation.plan.steps and trio.current_time() < self._deferring_until:
             await trio.sleep(self._jitter(*DEFERENCE_SECONDS))
-            situation = await self.look(refresh=refresh, retry_failed=retry_failed)
-        self._listener.planned(situation.plan)
-        outcomes = await self._apply(situation.plan)
+            situation = await self._look(refresh=refresh, retry_failed=retry_failed)
+        self._listener.planned(self._applier.news(situation.plan))
+        outcomes = await self._applier.apply(situation.plan, self._listener.applied)
         return situation, Report(plan=situation.plan, outcomes=outcomes)
 
     async def settle(self, *, refresh: bool = False, retry_failed: bool = False) -> Settlement:
         """Passes until there is nothing to do, or nothing that can be done now."""
         if refresh:
             self.bindings.expire()
+            self._look_ups.forget()
         reports: list[Report] = []
         overtaken: tuple[Step, ...] = ()
         for _ in range(PASS_LIMIT):
-            situation, report = await self.run_pass(refresh=refresh, retry_failed=retry_failed)
+            situation, report = await self._pass(refresh=refresh, retry_failed=retry_failed)
             reports.append(report)
             if overtaken and not _still_wanted(overtaken, situation.plan):
                 self._deferring_until = trio.current_time() + DEFERRING_SECONDS
@@ -295,6 +351,7 @@ class Reconciler:
                 break
             if overtaken:
                 await trio.sleep(self._jitter(*OVERTAKEN_SECONDS))
+        self._late = self._awaited if refresh else self._late & self._awaited
         await self.bindings.report(situation)
         return Settlement(last=situation, reports=tuple(reports), verdicts=situation.verdicts)
 
@@ -305,9 +362,13 @@ class Reconciler:
 
         The deadline ends the waiting, never a write. What is not due before it is not waited for.
         """
-        deadline = trio.current_time() + timeout
+        async with self.background():
+            return await self._deploy(trio.current_time() + timeout, refresh, retry_failed)
+
+    async def _deploy(self, deadline: float, refresh: bool, retry_failed: bool) -> Settlement:
         reports: tuple[Report, ...] = ()
         while True:
+            news = self._background.news
             settlement = await self.settle(refresh=refresh, retry_failed=retry_failed)
             refresh = False
             reports += settlement.reports
@@ -316,81 +377,45 @@ class Reconciler:
             left = deadline - trio.current_time()
             if not (pending or settlement.waits_for(left)) or left <= 0:
                 break
-            if pending:
-                await self._wait(settlement.last, pending, deadline)
-            else:
-                await self._sleep(deadline, settlement.idle_seconds)
+            await self._wait(settlement, news, deadline)
         return Settlement(last=settlement.last, reports=reports, verdicts=settlement.verdicts)
 
-    async def _wait(self, situation: Situation, pending: frozenset[str], deadline: float) -> None:
-        """Poll until every pending service is done or has failed, or the deadline has come."""
-        names = sorted(situation.desired.services)
-        while trio.current_time() < deadline:
-            await self._sleep(deadline)
-            try:
-                services, tasks = self._known.seen(*await self._docker.progress())
-            except Unavailable:
-                continue
-            now = self._docker.clock()
-            self._history = self._history.after(services, tasks, now)
-            verdicts = judge_all(names, services, tasks, situation.observed.nodes, self._settling(now))
-            self._listener.progressed(verdicts)
-            if all(verdicts[name].done or verdicts[name].failed for name in pending):
+    async def _wait(self, settlement: Settlement, news: trio.Event, deadline: float) -> None:
+        """Until another pass can do something: poll until every pending service is done or has failed, say.
+
+        The end of what goes on beside the passes ends it, too, and so do the next try of something and the deadline.
+        """
+        until = min(deadline, self._next_pass(settlement))
+        pending = settlement.pending
+        while trio.current_time() < until:
+            with trio.move_on_after(min(POLL_SECONDS, until - trio.current_time())):
+                await news.wait()
+            if news.is_set() or (pending and await self._have_ended(settlement.last, pending)):
                 return
 
-    @staticmethod
-    async def _sleep(deadline: float, seconds: float | None = None) -> None:
-        """Until the next look; `seconds` is for how long nothing can be done, if that is known."""
-        wanted = max(POLL_SECONDS, min(seconds or 0.0, LONGEST_SLEEP_SECONDS))
-        await trio.sleep(min(wanted, max(deadline - trio.current_time(), 0)))
+    def _next_pass(self, settlement: Settlement) -> float:
+        """When another pass may do something, as far as that is known."""
+        now, due_in = trio.current_time(), self.due_in
+        if settlement.may_retry:
+            return now + max(POLL_SECONDS, due_in or 0.0)
+        if settlement.is_awaiting and not settlement.last.plan.waits:
+            return math.inf if settlement.pending else now + LONGEST_SLEEP_SECONDS
+        if settlement.pending:
+            return math.inf
+        return now + max(POLL_SECONDS, min(settlement.idle_seconds or 0.0, LONGEST_SLEEP_SECONDS))
 
-    # applying
-
-    async def _apply(self, plan: Plan) -> tuple[Outcome, ...]:
-        """Apply stage by stage; within a stage each unit in order, the units concurrently.
-
-        The first step goes alone, and no further unit is begun once somebody else was faster: two that do the same would
-        otherwise each write everything.
-        """
-        work = _Application()
-        for batch in _batches(plan.steps):
-            async with trio.open_nursery() as nursery:
-                for steps in batch.values():
-                    nursery.start_soon(partial(self._apply_unit, steps, work))
-        return tuple(work.outcomes)
-
-    async def _apply_unit(self, steps: list[Step], work: "_Application") -> None:
-        """The steps of one unit. One that fails blocks the rest."""
-        async with work.limiter:
-            last: Outcome | None = None
-            for step in steps:
-                async with work.turn(step):
-                    if last is None and work.is_overtaken:
-                        return
-                    last = _blocked(step, last, work.broken) or await self._apply_step(step)
-                work.take(last)
-                self._listener.applied(last)
-
-    async def _apply_step(self, step: Step) -> Outcome:
+    async def _have_ended(self, situation: Situation, pending: frozenset[str]) -> bool:
+        """Whether every pending service is done or has failed."""
         try:
-            match step.action:
-                case Create(ImageSpec() as spec, _):
-                    await self._docker.load(spec, self._cloudly.archive(spec))
-                case Provision(spec, _):
-                    await self.bindings.provision(spec)
-                case Deprovision(spec, _):
-                    await self.bindings.deprovision(spec)
-                case action:
-                    await self._docker.apply(action)
-        except LostRace as exc:
-            return Outcome(step, "overtaken", str(exc), retry=True, at_once=True)
-        except PortError as exc:
-            is_final = isinstance(exc, Refused)
-            if not is_final and isinstance(step.action, Update):
-                self._note(step.action)  # it may have arrived
-            return Outcome(step, "failed", str(exc), retry=not is_final)
-        self._note(step.action)
-        return Outcome(step, "applied")
+            services, tasks = self._known.seen(*await self._docker.progress())
+        except Unavailable:
+            return False
+        now = self._docker.clock()
+        self._history = self._history.after(services, tasks, now)
+        names = sorted(situation.desired.services)
+        verdicts = judge_all(names, services, tasks, situation.observed.nodes, self._settling(now))
+        self._listener.progressed(verdicts)
+        return all(verdicts[name].done or verdicts[name].failed for name in pending)
 
     def _note(self, action: Action) -> None:
         """Remember what was written."""
@@ -406,78 +431,13 @@ class Reconciler:
                 pass
 
 
-@define
-class _Application:
-    """One plan while it is applied."""
-
-    outcomes: list[Outcome] = Factory(list)
-    broken: set[str] = Factory(set)
-    """Networks that could not be created."""
-    limiter: trio.CapacityLimiter = Factory(lambda: trio.CapacityLimiter(CONCURRENCY))
-    is_overtaken: bool = False
-    """Whether somebody else changed something first."""
-    _leader: Step | None = None
-    _led: trio.Event = Factory(trio.Event)
-
-    @asynccontextmanager
-    async def turn(self, step: Step) -> AsyncIterator[None]:
-        """The first step goes alone, unless it takes long."""
-        if self._leader is None:
-            self._leader = step
-            if kind_of(step.action) in _SLOW_KINDS:
-                self._led.set()
-        if self._leader is not step:
-            await self._led.wait()
-        try:
-            yield
-        finally:
-            self._led.set()
-
-    def take(self, outcome: Outcome) -> None:
-        """One step has ended."""
-        self.outcomes.append(outcome)
-        self.is_overtaken = self.is_overtaken or outcome.status == "overtaken"
-        subject = subject_of(outcome.step.action)
-        if outcome.status != "applied" and isinstance(subject, NetworkSpec):
-            self.broken.add(subject.name)
-
-
 def _behind_images(records: Records) -> tuple[object, ...]:
     """The records that say which images there are. Unchanged ones are the same objects, whoever sent them again."""
     images, registries = records.images.values(), records.external_registries.values()
     return records.services, tuple(images), tuple(registries), records.cluster.registry_info
 
 
-_SLOW_KINDS = frozenset({"image", "binding"})
-
-
 def _still_wanted(steps: Iterable[Step], plan: Plan) -> bool:
     """Whether a plan still wants to do something about what these steps were about."""
     objects = {(kind_of(step.action), name_of(step.action)) for step in steps}
     return any((kind_of(action), name_of(action)) in objects for action in plan.actions)
-
-
-def _blocked(step: Step, last: Outcome | None, broken: set[str]) -> Outcome | None:
-    """What becomes of a step that cannot be carried out; `last` is how the one before it in its unit went."""
-    if last is not None and last.status == "overtaken":
-        return Outcome(step, "overtaken", last.detail, retry=True, at_once=True)
-    if last is not None and last.status != "applied":
-        return Outcome(step, "blocked", "an earlier step failed")
-    subject = subject_of(step.action)
-    if isinstance(subject, ServiceSpec) and not isinstance(step.action, Remove):
-        missing = sorted({attachment.network for attachment in subject.body.networks} & broken)
-        if missing:
-            return Outcome(step, "blocked", f"network {missing[0]} could not be created")
-    return None
-
-
-def _batches(steps: Iterable[Step]) -> list[dict[str, list[Step]]]:
-    """Steps by stage and unit; networks come before everything, since everything joins them."""
-    networks: dict[str, list[Step]] = {}
-    stages: dict[Stage, dict[str, list[Step]]] = {stage: {} for stage in Stage}
-    for step in steps:
-        if isinstance(subject_of(step.action), NetworkSpec):
-            networks.setdefault(step.unit, []).append(step)
-        else:
-            stages[stage_of(step.action)].setdefault(step.unit, []).append(step)
-    return [batch for batch in (networks, *stages.values()) if batch]

@@ -20,8 +20,15 @@ class Situation:
     observed: Observed
     desired: Desired
     plan: Plan
+    refreshing: bool = False
+    """Whether an image that runs is being looked up again, to notice a tag that moved."""
     settling: Settling = AT_ONCE
     """What tells a task that has just begun to run from one that runs."""
+
+    @property
+    def is_awaiting(self) -> bool:
+        """Whether answers of registries are on their way."""
+        return self.refreshing or any(rejection.awaited for rejection in self.plan.rejections)
 
     @property
     def crash_loops(self) -> tuple[Verdict, ...]:

@@ -11,6 +11,7 @@ from tests.unit.app.worlds import NO_BASE, World, cluster, play, service
 from coreflow.adapters.engine.memory.registries import ERRORS
 from coreflow.adapters.memory import MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
+from coreflow.app.beside import Background
 from coreflow.app.lookups import LookUps
 from coreflow.domain.swarm.images import ImageProblem, ImageRequest, ResolvedImage
 
@@ -25,7 +26,7 @@ class Scene:
         self.engine = MemoryEngine()
         for request in (ONE, TWO, ELSEWHERE):
             self.engine.push(request.reference)
-        self.look_ups = LookUps(SwarmPort(self.engine))
+        self.look_ups = LookUps(SwarmPort(self.engine), Background())
         self.records = object()
 
     def misbehave(self, how: str, host: str = HOST) -> None:

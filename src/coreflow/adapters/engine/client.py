@@ -25,6 +25,7 @@ import trio
 from docker.transport import UnixHTTPAdapter
 from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from docker.utils import parse_host
+from requests.adapters import HTTPAdapter
 
 from .protocol import Document, EngineError, EngineTimeout, EngineUnreachable
 
@@ -32,9 +33,15 @@ T = TypeVar("T")
 
 CALLS = 4
 """Calls at once: more do not go faster (measured: the engine and the interpreter lock are the limit)."""
+LOOK_UPS = 64
+"""Look-ups at once, at all registries together: each costs a thread that waits."""
 CALL_SECONDS = 60
+LOOK_UP_SECONDS = 180
+"""How long a registry may take: only its services wait for it."""
 LOAD_SECONDS = 3600
 
+
+KEPT_CONNECTIONS = 2 * CALLS + LOOK_UPS
 
 CLOCK_STEP_SECONDS = 2.0
 """An answer whose date differs by more from what we make of earlier ones means that the engine's clock was set."""
@@ -106,9 +113,10 @@ class _Client(docker.APIClient):
         self.timeout = CALL_SECONDS
         address = str(parse_host(host, is_win32=False))
         if address.startswith("http+unix://"):
-            self.mount("http+docker://", _OnePool(address, CALL_SECONDS, max_pool_size=2 * CALLS))
+            self.mount("http+docker://", _OnePool(address, CALL_SECONDS, max_pool_size=KEPT_CONNECTIONS))
             self.base_url = "http+docker://localhost"
         elif address.startswith("http://"):
+            self.mount("http://", HTTPAdapter(pool_maxsize=KEPT_CONNECTIONS))
             self.base_url = address
         else:
             raise docker.errors.DockerException("only unix:// and tcp:// lead to an engine")
@@ -156,9 +164,11 @@ class DockerEngine:
         self._client: docker.APIClient | None = None
         self._opening = trio.Lock()
         self._calls = trio.CapacityLimiter(CALLS)
-        self._look_ups = trio.CapacityLimiter(CALLS)
+        self._look_ups = trio.CapacityLimiter(LOOK_UPS)
         """Of their own: a registry that takes its time must not keep others from the engine."""
-        self._streams = trio.CapacityLimiter(CALLS)
+        self._loads = trio.CapacityLimiter(CALLS)
+        self._followers = trio.CapacityLimiter(CALLS)
+        """For events, which must not wait until an archive is loaded."""
         self._clock = _Clock()
 
     def clock(self) -> float:
@@ -186,9 +196,12 @@ class DockerEngine:
         *,
         auth: str | None = None,
         limiter: trio.CapacityLimiter | None = None,
+        seconds: float = CALL_SECONDS,
         **query: Any,
     ) -> Any:
-        return await self._call("GET", path, query=query, auth=auth, limiter=limiter, abandon=True)
+        return await self._call(
+            "GET", path, query=query, auth=auth, limiter=limiter, seconds=seconds, abandon=True
+        )
 
     async def _call(
         self,
@@ -199,6 +212,7 @@ class DockerEngine:
         query: Mapping[str, Any] | None = None,
         auth: str | None = None,
         limiter: trio.CapacityLimiter | None = None,
+        seconds: float = CALL_SECONDS,
         abandon: bool = False,
     ) -> Any:
         client = await self._connected()
@@ -208,7 +222,7 @@ class DockerEngine:
             with _translated():
                 url = f"{client.base_url}/v{client.api_version}{path}"
                 answer = client.request(
-                    method, url, json=body, params=query, headers=headers, timeout=CALL_SECONDS
+                    method, url, json=body, params=query, headers=headers, timeout=seconds
                 )
                 self._clock.hear(answer.headers.get("Date"))
                 _raise_for_status(answer)
@@ -311,19 +325,37 @@ class DockerEngine:
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """`GET /distribution/{name}/json`."""
         path = f"/distribution/{quote(reference)}/json"
-        document: Document = await self._read(path, auth=auth, limiter=self._look_ups)
+        document: Document = await self._read(
+            path, auth=auth, limiter=self._look_ups, seconds=LOOK_UP_SECONDS
+        )
         return document
 
     async def load_image(self, archive: AsyncIterator[bytes]) -> Sequence[str]:
-        """`POST /images/load`, streamed."""
+        """`POST /images/load`, streamed. May be cancelled at any time: an archive that is cut off loads nothing."""
         client = await self._connected()
+        send, receive = trio.open_memory_channel[bytes](0)
+        failures: list[Exception] = []
+
+        async def pump() -> None:
+            async with send:
+                try:
+                    async for piece in archive:
+                        await send.send(piece)
+                except trio.BrokenResourceError:
+                    pass  # the engine has said no, and why
+                except Exception as exc:  # noqa: BLE001 - it ends the request, and comes out of it
+                    failures.append(exc)
 
         def pieces() -> Iterator[bytes]:
             while True:
-                piece = trio.from_thread.run(anext, archive, b"")
-                if not piece:
+                try:
+                    piece = trio.from_thread.run(receive.receive)
+                except trio.EndOfChannel:
+                    if failures:
+                        raise failures[0] from None
                     return
-                yield piece
+                if piece:
+                    yield piece
 
         def call() -> list[str]:
             with _translated():
@@ -335,7 +367,18 @@ class DockerEngine:
                 _raise_for_status(answer)
                 return list(_loaded(answer.text))
 
-        return await trio.to_thread.run_sync(call, limiter=self._streams)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump)
+            loaded: Sequence[str] = ()
+            try:
+                async with receive:
+                    loaded = await trio.to_thread.run_sync(call, limiter=self._loads, abandon_on_cancel=True)
+            except Exception as exc:  # noqa: BLE001 - raised again without a group around it
+                failures.insert(0, exc)
+            nursery.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+        return loaded
 
     async def tag_image(self, image: str, repository: str, tag: str) -> None:
         """`POST /images/{name}/tag`."""
@@ -355,13 +398,12 @@ class DockerEngine:
 
         def connect() -> requests.Response:
             with _translated():
-                answer = client.get(
-                    url, params={"filters": filters}, stream=True, timeout=(CALL_SECONDS, None)
-                )
+                answer = client.get(url, params={"filters": filters}, stream=True, timeout=CALL_SECONDS)
                 _raise_for_status(answer)
+                _wait_for_ever(answer)
                 return answer
 
-        answer = await trio.to_thread.run_sync(connect, limiter=self._streams, abandon_on_cancel=True)
+        answer = await trio.to_thread.run_sync(connect, limiter=self._followers, abandon_on_cancel=True)
         send, receive = trio.open_memory_channel[Document](64)
 
         def pump() -> None:
@@ -380,7 +422,7 @@ class DockerEngine:
 
         async def follow() -> None:
             async with send:
-                await trio.to_thread.run_sync(pump, limiter=self._streams, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(pump, limiter=self._followers, abandon_on_cancel=True)
 
         async with trio.open_nursery() as nursery, receive:
             nursery.start_soon(follow)
@@ -402,6 +444,13 @@ def _hang_up(answer: requests.Response) -> None:
     with suppress(AttributeError, OSError):
         raw._fp.fp.raw._sock.shutdown(2)  # noqa: SLF001 - requests has no other way to wake its reader
     answer.close()
+
+
+def _wait_for_ever(answer: requests.Response) -> None:
+    """Let a stream be silent for as long as it wants."""
+    raw: Any = answer.raw
+    with suppress(AttributeError, OSError):
+        raw._fp.fp.raw._sock.settimeout(None)  # noqa: SLF001 - requests has one limit for the answer and what follows
 
 
 def _raise_for_status(answer: requests.Response) -> None:

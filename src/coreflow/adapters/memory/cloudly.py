@@ -153,6 +153,8 @@ class MemoryCloudly(MemoryReplica):
     def __init__(self, document: object, archives: Mapping[tuple[str, str], bytes] | None = None) -> None:
         super().__init__()
         self.archives = dict(archives or {})
+        self.archive_seconds = 0.0
+        """How long a piece of an archive takes to arrive."""
         self.reports: list[BindingStatus] = []
         self._notices = Notices()
         self._decoder = RecordDecoder()
@@ -188,7 +190,7 @@ class MemoryCloudly(MemoryReplica):
 
         async def chunks(data: bytes) -> AsyncGenerator[bytes, None]:
             for start in range(0, len(data), CHUNK):
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(self.archive_seconds)
                 yield data[start : start + CHUNK]
 
         async with aclosing(chunks(data)) as pieces:

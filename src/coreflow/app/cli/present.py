@@ -18,6 +18,7 @@ from coreflow.app.reconcile import Settlement
 from coreflow.app.situation import Situation
 from coreflow.app.streams import clean
 from coreflow.app.telling import told
+from coreflow.domain.deploy.desired import Rejection
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.steps import (
     Action,
@@ -113,6 +114,11 @@ def plan_blocks(
     problems = (*plan_problems(plan, confirm), *map(crash_loop_row, crash_loops))
     if problems:
         yield Block("problems", problems)
+
+
+def awaited_row(rejection: Rejection) -> Row:
+    """A service whose image is being looked up."""
+    return Row(mark=WAITING, kind="wait", name=rejection.name, reason="; ".join(rejection.reasons))
 
 
 def crash_loop_row(verdict: Verdict) -> Row:
@@ -247,6 +253,9 @@ def settlement_problems(settlement: Settlement, confirm: str = "coreflow apply")
         kind = "blocked" if outcome.status == "blocked" else "not done"
         what = f"{verb_of(outcome.step.action)} {kind_of(outcome.step.action)}"
         yield _problem(kind, name_of(outcome.step.action), f"{what}: {outcome.detail}")
+    for outcome in settlement.under_way:
+        what = f"{verb_of(outcome.step.action)} {kind_of(outcome.step.action)}"
+        yield _problem("unfinished", name_of(outcome.step.action), f"{what}: not done yet")
     explained = explained_names(settlement)
     for name, verdict in settlement.verdicts.items():
         if verdict.is_crash_looping:
@@ -261,7 +270,7 @@ def explained_names(settlement: Settlement) -> frozenset[str]:
     return frozenset(
         {rejection.name for rejection in plan.rejections}
         | {failure.name for failure in plan.failures}
-        | {name_of(outcome.step.action) for outcome in settlement.troubles}
+        | {name_of(outcome.step.action) for outcome in (*settlement.troubles, *settlement.under_way)}
     )
 
 
@@ -307,6 +316,9 @@ def outcome_row(outcome: Outcome) -> Row:
     action = outcome.step.action
     if outcome.status == "applied":
         return done_row(action)
+    if outcome.status == "under way":
+        row = action_row(action)
+        return evolve(row, mark=WAITING, kind=f"{verb_of(action)} {row.kind}", reason=outcome.detail)
     word = "blocked" if outcome.status == "blocked" else "failed"
     return _problem(f"{word}: {verb_of(action)} {kind_of(action)}", name_of(action), outcome.detail)
 

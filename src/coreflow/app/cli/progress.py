@@ -21,6 +21,7 @@ from coreflow.domain.swarm.convergence import Verdict
 
 FRAMES_PER_SECOND = 10
 _BAR = 20
+_WORTH_A_LINE = 2
 _LEAST_ROOM, _MOST_ROOM = 3, 12
 """Services that the board shows at least, however low the terminal is, and at most."""
 
@@ -46,6 +47,8 @@ class Lines:
         self._console = console
         self._actions = self._services = self._layout(())
         self._said: dict[str, Verdict] = {}
+        self._awaited: dict[str, int] = {}
+        """How often a pass has found that the image of a service is still being looked up."""
 
     def _layout(self, rows: Sequence[present.Row]) -> present.Layout:
         return present.Layout.of(rows, present.width_of(self._console))
@@ -55,8 +58,15 @@ class Lines:
             present.print_line(self._console, line)
 
     def planned(self, plan: Plan) -> None:
-        """Make room for what is going to be said."""
+        """Make room for what is going to be said. What a look has waited for twice is worth a line."""
         self._actions = self._layout([present.done_row(action) for action in plan.actions])
+        awaited = [rejection for rejection in plan.rejections if rejection.awaited]
+        counts = {rejection.name: self._awaited.get(rejection.name, 0) + 1 for rejection in awaited}
+        self._awaited.update(counts)
+        rows = [present.awaited_row(r) for r in awaited if counts[r.name] == _WORTH_A_LINE]
+        layout = self._layout(rows)
+        for row in rows:
+            self._print(row, layout)
 
     def applied(self, outcome: Outcome) -> None:
         """What was done, or why it was not. Where somebody else was faster, the next pass tells what became of it."""

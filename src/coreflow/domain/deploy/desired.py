@@ -38,6 +38,8 @@ class Rejection:
     name: str
     reasons: tuple[str, ...]
     held: bool = False
+    awaited: bool = False
+    """Whether the end of this is under way: an answer is being waited for."""
 
 
 @frozen(kw_only=True)

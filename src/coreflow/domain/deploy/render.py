@@ -147,7 +147,7 @@ class Renderer:
         unit = unit_of(BASE, name)
         image = work.image(unit, request, login_hash(work.records.cluster.id, request.login), images)
         if isinstance(image, ImageProblem):
-            work.reject(unit, name, (image.text,), held=image.unavailable)
+            work.reject(unit, name, (image.text,), held=image.unavailable, awaited=image.awaited)
         elif work.claim_name(unit, name):
             spec = render_base(
                 name,
@@ -233,7 +233,8 @@ class Renderer:
         except Rejected as exc:
             work.reject(service.id, service.name, exc.reasons)
         except _Held as exc:
-            work.reject(service.id, service.name, (str(exc),), held=True)
+            text, awaited = exc.problem.text, exc.problem.awaited
+            work.reject(service.id, service.name, (text,), held=True, awaited=awaited)
         except _Unbound as exc:
             work.hold(service.id)
             work.waiting.append(Note(unit=service.id, name=service.name, text=str(exc)))
@@ -252,7 +253,7 @@ class Renderer:
     ) -> Ingredients:
         problems: list[str] = []
         source: ImageSource | None = None
-        held = None
+        held: ImageProblem | None = None
         image = ResolvedImage()
         login = ""
         try:
@@ -260,7 +261,7 @@ class Renderer:
             if isinstance(source, RegistryImage):
                 answer = work.image(service.id, source.request, login, images)
                 if isinstance(answer, ImageProblem):
-                    held = answer.text if answer.unavailable else None
+                    held = answer if answer.unavailable else None
                     problems += [] if answer.unavailable else [answer.text]
                 else:
                     image = answer
@@ -323,6 +324,10 @@ class _Unbound(Exception):
 
 class _Held(Exception):
     """Not the record's fault: it may work later."""
+
+    def __init__(self, problem: ImageProblem) -> None:
+        super().__init__(problem.text)
+        self.problem = problem
 
 
 class _Work:
@@ -428,8 +433,11 @@ class _Work:
     def note(self, unit: Unit, name: str, text: str) -> None:
         self.notes.append(Note(unit=unit, name=name, text=text))
 
-    def reject(self, unit: Unit, name: str, reasons: Iterable[str], *, held: bool = False) -> None:
-        self.rejections.append(Rejection(unit=unit, name=name, reasons=tuple(reasons), held=held))
+    def reject(
+        self, unit: Unit, name: str, reasons: Iterable[str], *, held: bool = False, awaited: bool = False
+    ) -> None:
+        rejection = Rejection(unit=unit, name=name, reasons=tuple(reasons), held=held, awaited=awaited)
+        self.rejections.append(rejection)
         if unit:
             self.held.add(unit)
 

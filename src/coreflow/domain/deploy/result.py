@@ -7,14 +7,15 @@ from attrs import Factory, frozen
 
 from .steps import Plan, Step
 
-Status = Literal["applied", "failed", "blocked", "overtaken"]
+Status = Literal["applied", "failed", "blocked", "overtaken", "under way"]
 
 
 @frozen
 class Outcome:
     """How one action went. Blocked: an earlier action of its unit failed, or what it needs is missing.
 
-    Overtaken: somebody else changed the object first, which is no failure; the next pass sees what became of it.
+    Overtaken: somebody else changed the object first, which is no failure; the next pass sees what became of it. Under
+    way: it takes longer than a pass waits, and its end starts another; or an earlier action of its unit does.
     """
 
     step: Step
@@ -24,6 +25,10 @@ class Outcome:
     """Whether a later pass may succeed without anybody doing anything."""
     at_once: bool = False
     """Whether the very next one may: somebody changed the object in between."""
+    again: float | None = None
+    """In how many seconds it is tried again, where that is known."""
+    is_news: bool = True
+    """Whether it was tried in this pass: what has to wait for its next try was told before."""
 
 
 @frozen(kw_only=True)
@@ -41,7 +46,12 @@ class Report:
     @property
     def troubles(self) -> tuple[Outcome, ...]:
         """The actions that were not carried out."""
-        return tuple(outcome for outcome in self.outcomes if outcome.status != "applied")
+        return tuple(o for o in self.outcomes if o.status not in {"applied", "under way"})
+
+    @property
+    def under_way(self) -> tuple[Outcome, ...]:
+        """The actions that go on beside the pass, and what follows on them."""
+        return tuple(outcome for outcome in self.outcomes if outcome.status == "under way")
 
     @property
     def is_clean(self) -> bool:

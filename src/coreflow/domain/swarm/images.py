@@ -73,6 +73,8 @@ class ImageProblem:
 
     text: str
     unavailable: bool = False
+    awaited: bool = False
+    """Whether somebody waits for one now."""
 
 
 Resolution = ResolvedImage | ImageProblem

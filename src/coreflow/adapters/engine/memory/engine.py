@@ -76,6 +76,8 @@ class Registry:
     up: bool = True
     errors: dict[str, tuple[int, str]] = Factory(dict)
     """What the engine says when it is asked for a repository, or for any (`*`): see `registries.ERRORS`."""
+    seconds: float = 0.0
+    """How long it takes to answer."""
 
 
 @define(kw_only=True)
@@ -105,6 +107,8 @@ class Fault:
     method: str = ""
     when: Literal["before", "after"] = "before"
     error: Exception = field(factory=lambda: EngineUnreachable("connection reset"))
+    seconds: float = 0.0
+    """How long it takes until it does."""
 
 
 @define(kw_only=True)
@@ -305,6 +309,8 @@ class MemoryEngine:
             raise EngineUnreachable("connection refused")
         self.calls.append((method, write))
         fault = self._fault(method)
+        if fault is not None:
+            await trio.sleep(fault.seconds)
         if fault is not None and fault.when == "before":
             raise fault.error
         self._catch_up()
@@ -470,6 +476,8 @@ class MemoryEngine:
 
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """`GET /distribution/{name}/json`."""
+        if (registry := self.registries.get(reference.partition("/")[0])) is not None:
+            await trio.sleep(registry.seconds)
         digest = await self._call("inspect_distribution", lambda: self._ask_registry(reference, auth))
         host, _, path = reference.partition("@")[0].partition("/")
         return {"Descriptor": {"digest": digest}, "Platforms": self.registries[host].platforms.get(path)}

@@ -1,0 +1,253 @@
+"""Carrying out a plan: stage by stage, units side by side, and what may take minutes beside the passes.
+
+A step that fails blocks the rest of its unit and nothing else, and is tried again after a pause that grows, by whichever
+pass comes then.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+from attrs import Factory, define, evolve
+
+from coreflow.domain.deploy.result import Outcome
+from coreflow.domain.deploy.setbacks import NO_SETBACKS, Setbacks
+from coreflow.domain.deploy.steps import (
+    Action,
+    Deprovision,
+    Plan,
+    Provision,
+    Step,
+    kind_of,
+    name_of,
+    stage_of,
+    subject_of,
+    verb_of,
+)
+from coreflow.domain.errors import LostRace, PortError, Refused
+from coreflow.domain.ports import CloudlyPort, DockerPort
+from coreflow.domain.swarm.actions import Create, Remove, Update
+from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
+
+from .beside import PATIENCE_SECONDS, Background, Jobs, UnderWay
+from .bindings import Bindings
+
+CONCURRENCY = 8
+"""Units that are worked on at once; the engine serialises its writes anyway."""
+LOADS = 3
+"""Archives of images that are loaded at once."""
+LEAD_SECONDS = 1.0
+"""How long the others wait for the first step at most."""
+UNDER_WAY = "goes on; the rest follows when it is done"
+
+
+class Applier:
+    """Carries out plans, and remembers what could not be done."""
+
+    def __init__(
+        self,
+        cloudly: CloudlyPort,
+        docker: DockerPort,
+        bindings: Bindings,
+        background: Background,
+        note: Callable[[Action], None],
+    ) -> None:
+        """`note` is told of everything that was, or may have been, written."""
+        self._cloudly, self._docker, self._bindings, self._note = cloudly, docker, bindings, note
+        self._loads = Jobs(background, at_once=LOADS)
+        self._provisions = Jobs(background, at_once=CONCURRENCY)
+        self._setbacks: Setbacks = NO_SETBACKS
+        self._going: frozenset[tuple[str, str]] = frozenset()
+        """What goes on beside passes, by kind and name."""
+
+    def try_again(self, *, refused: bool = True) -> None:
+        """Try everything again that could not be done; without `refused`, only what failed since a peer was away."""
+        self._setbacks = NO_SETBACKS if refused else self._setbacks.refusals()
+
+    @property
+    def due_in(self) -> float | None:
+        """In how many seconds something is tried again that could not be done, if there is anything."""
+        due = self._setbacks.next_due()
+        return max(due - trio.current_time(), 0.0) if due is not None else None
+
+    def news(self, plan: Plan) -> Plan:
+        """The plan without the steps of units that have to wait for their next try."""
+        now = trio.current_time()
+        late = [step for step in plan.steps if self._setbacks.of(step, now)]
+        if not late:
+            return plan
+        missing = {name_of(step.action) for step in late if isinstance(subject_of(step.action), NetworkSpec)}
+        stuck = {step.unit for step in late}
+        stuck |= {step.unit for step in plan.steps if _networks_of(step) & missing}
+        return evolve(plan, steps=tuple(step for step in plan.steps if step.unit not in stuck))
+
+    async def apply(self, plan: Plan, tell: Callable[[Outcome], None]) -> tuple[Outcome, ...]:
+        """Apply stage by stage; within a stage each unit in order, the units concurrently.
+
+        The first step goes alone, and no further unit is begun once somebody else was faster: two that do the same would
+        otherwise each write everything. `tell` gets every outcome of what was tried now.
+        """
+        self._setbacks = self._setbacks.only(plan.steps)
+        work = _Application(tell=tell, until=trio.current_time() + PATIENCE_SECONDS)
+        for batch in _batches(plan.steps):
+            async with trio.open_nursery() as nursery:
+                for steps in batch.values():
+                    nursery.start_soon(partial(self._apply_unit, steps, work))
+        self._loads.forget()
+        self._provisions.forget()
+        return tuple(work.outcomes)
+
+    async def _apply_unit(self, steps: list[Step], work: "_Application") -> None:
+        """The steps of one unit. One that fails blocks the rest."""
+        async with work.limiter:
+            last: Outcome | None = None
+            for step in steps:
+                async with work.turn(step):
+                    if last is None and work.is_overtaken:
+                        return
+                    last = (
+                        _blocked(step, last, work.broken)
+                        or self._postponed(step)
+                        or await self._tried(step, work)
+                    )
+                work.take(last)
+
+    def _postponed(self, step: Step) -> Outcome | None:
+        """What becomes of a step whose next try is not due."""
+        setback = self._setbacks.of(step, trio.current_time())
+        if setback is None:
+            return None
+        again = self._setbacks.pause_of(step, trio.current_time())
+        return Outcome(
+            step, "failed", setback.reason, retry=not setback.is_refused, again=again, is_news=False
+        )
+
+    async def _tried(self, step: Step, work: "_Application") -> Outcome:
+        """Try a step, and remember how it went."""
+        outcome = await self._apply_step(step, work)
+        now = trio.current_time()
+        self._setbacks = self._setbacks.after(outcome, now)
+        subject = (kind_of(step.action), name_of(step.action))
+        was_going = subject in self._going
+        self._going = self._going - {subject}
+        if outcome.status == "under way":
+            self._going |= {subject}
+            return evolve(outcome, is_news=not was_going)
+        return evolve(outcome, again=self._setbacks.pause_of(step, now))
+
+    async def _apply_step(self, step: Step, work: "_Application") -> Outcome:
+        try:
+            match step.action:
+                case Create(ImageSpec() as spec, _):
+                    load = partial(self._load, spec)
+                    await self._beside(self._loads, step.action, load, work)
+                case Provision(spec, _):
+                    provision = partial(self._bindings.provision, spec)
+                    await self._beside(self._provisions, step.action, provision, work)
+                case Deprovision(spec, _):
+                    deprovision = partial(self._bindings.deprovision, spec)
+                    await self._beside(self._provisions, step.action, deprovision, work)
+                case action:
+                    await self._docker.apply(action)
+        except UnderWay:
+            return Outcome(step, "under way", UNDER_WAY)
+        except LostRace as exc:
+            return Outcome(step, "overtaken", str(exc), retry=True, at_once=True)
+        except PortError as exc:
+            is_final = isinstance(exc, Refused)
+            if not is_final and isinstance(step.action, Update):
+                self._note(step.action)  # it may have arrived
+            return Outcome(step, "failed", str(exc), retry=not is_final)
+        self._note(step.action)
+        return Outcome(step, "applied")
+
+    async def _load(self, spec: ImageSpec) -> None:
+        await self._docker.load(spec, self._cloudly.archive(spec))
+
+    @staticmethod
+    async def _beside(
+        jobs: Jobs, action: Action, call: Callable[[], Awaitable[None]], work: "_Application"
+    ) -> None:
+        what = (verb_of(action), subject_of(action))
+        await jobs.do((kind_of(action), name_of(action)), what, call, work.until)
+
+
+@define
+class _Application:
+    """One plan while it is applied."""
+
+    tell: Callable[[Outcome], None]
+    until: float
+    """How long what goes on beside the pass is waited for."""
+    outcomes: list[Outcome] = Factory(list)
+    broken: dict[str, bool] = Factory(dict)
+    """Networks that could not be created, and whether that is news."""
+    limiter: trio.CapacityLimiter = Factory(lambda: trio.CapacityLimiter(CONCURRENCY))
+    is_overtaken: bool = False
+    """Whether somebody else changed something first."""
+    _leader: Step | None = None
+    _led: trio.Event = Factory(trio.Event)
+
+    @asynccontextmanager
+    async def turn(self, step: Step) -> AsyncIterator[None]:
+        """The first step goes alone, unless it takes long."""
+        if self._leader is None:
+            self._leader = step
+            if kind_of(step.action) in _SLOW_KINDS:
+                self._led.set()
+        if self._leader is not step:
+            with trio.move_on_after(LEAD_SECONDS):
+                await self._led.wait()
+        try:
+            yield
+        finally:
+            self._led.set()
+
+    def take(self, outcome: Outcome) -> None:
+        """One step has ended."""
+        self.outcomes.append(outcome)
+        self.is_overtaken = self.is_overtaken or outcome.status == "overtaken"
+        subject = subject_of(outcome.step.action)
+        if outcome.status != "applied" and isinstance(subject, NetworkSpec):
+            self.broken[subject.name] = outcome.is_news
+        if outcome.is_news:
+            self.tell(outcome)
+
+
+_SLOW_KINDS = frozenset({"image", "binding"})
+
+
+def _blocked(step: Step, last: Outcome | None, broken: Mapping[str, bool]) -> Outcome | None:
+    """What becomes of a step that cannot be carried out; `last` is how the one before it in its unit went."""
+    if last is not None and last.status == "overtaken":
+        return Outcome(step, "overtaken", last.detail, retry=True, at_once=True)
+    if last is not None and last.status == "under way":
+        return evolve(last, step=step, is_news=False)
+    if last is not None and last.status != "applied":
+        return Outcome(step, "blocked", "an earlier step failed", is_news=last.is_news)
+    missing = sorted(_networks_of(step) & broken.keys())
+    if missing:
+        text = f"network {missing[0]} could not be created"
+        return Outcome(step, "blocked", text, is_news=broken[missing[0]])
+    return None
+
+
+def _networks_of(step: Step) -> frozenset[str]:
+    """The networks that have to be there for a step."""
+    subject = subject_of(step.action)
+    if not isinstance(subject, ServiceSpec) or isinstance(step.action, Remove):
+        return frozenset()
+    return frozenset(attachment.network for attachment in subject.body.networks)
+
+
+def _batches(steps: Iterable[Step]) -> list[dict[str, list[Step]]]:
+    """Steps by stage and unit; networks come before everything, since everything joins them."""
+    networks: dict[str, list[Step]] = {}
+    stages: dict[Stage, dict[str, list[Step]]] = {stage: {} for stage in Stage}
+    for step in steps:
+        if isinstance(subject_of(step.action), NetworkSpec):
+            networks.setdefault(step.unit, []).append(step)
+        else:
+            stages[stage_of(step.action)].setdefault(step.unit, []).append(step)
+    return [batch for batch in (networks, *stages.values()) if batch]
