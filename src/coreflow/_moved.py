@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 _DOMAIN = {
-    "backup": ("backup.requests",),
+    "backup": ("backup.requests", "backup.parts", "backup.lease"),
     "base": ("swarm.naming", "deploy.base"),
     "bindings": ("platform.bindings",),
     "certificates": ("routing.certificates",),

@@ -36,9 +36,10 @@ from coreflow.adapters import net
 from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.link import Pace
 from coreflow.adapters.corestore import Corestore
-from coreflow.app.replication import NoMeter, Replicator
+from coreflow.app.progress import NoMeter
+from coreflow.app.replication import Replicator
+from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.replication import SLICE_BYTES, Copy, Manifest, Receipt, Slice
-from coreflow.domain.backup.requests import Part
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.ports import ReplicaPort

@@ -10,7 +10,8 @@ from tests.integration.node_harness import Cloudly, needs_node, start_cloudly
 from tests.integration.test_cloudly_contract import new_port
 
 from coreflow.adapters.cloudly import NetworkCloudly
-from coreflow.domain.backup.requests import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
+from coreflow.domain.backup.parts import Part
+from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 
 pytestmark = [pytest.mark.guest, needs_node]
 

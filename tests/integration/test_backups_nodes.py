@@ -15,10 +15,11 @@ from coreflow.adapters.corestore import Corestore
 from coreflow.adapters.engine.client import open_engine
 from coreflow.adapters.memory import MemoryCloudly
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.backups import Tools, Unwatched
+from coreflow.app.backups import Tools
 from coreflow.app.bindings import Bindings
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
+from coreflow.app.progress import Unwatched
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.replication import Replicator
 from coreflow.domain.backup.requests import BackupRequest, RestoreRequest

@@ -421,11 +421,33 @@ def test_shapes_of_endpoints(raw: object, expected: tuple[Endpoint, ...]) -> Non
     assert "canary" not in repr(found)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"ok":true}', '{"success":true,"message":"gone"}'])
-async def test_nothing_need_be_said_about_what_is_given_back(stand_in: StandIn, text: str) -> None:
-    """The status is enough."""
+@pytest.mark.parametrize("text", ['{"ok":true}', '{"success":true,"message":"gone"}', '{"freed":1}'])
+async def test_little_need_be_said_about_what_is_given_back(stand_in: StandIn, text: str) -> None:
+    """Anything that is no refusal."""
     stand_in.raw = PostAnswer(text)
     await Corestore(stand_in.url).deprovision(binding())
+    assert len(stand_in.asked) == 1
+
+
+@pytest.mark.parametrize("text", ["", "null", "{}"])
+async def test_an_answer_that_says_nothing_of_what_is_given_back(stand_in: StandIn, text: str) -> None:
+    """It is asked for once more: gone now, or not known to be."""
+    stand_in.raw = PostAnswer(text)
+    with pytest.raises(Unavailable, match="the answer says nothing"):
+        await Corestore(stand_in.url).deprovision(binding())
+    stand_in.asked.clear()
+    stand_in.raw = None
+    stand_in.once.append(PostAnswer(text))
+    await Corestore(stand_in.url).deprovision(binding())
+    assert len(stand_in.asked) == 2
+
+
+async def test_credentials_of_another_service(stand_in: StandIn) -> None:
+    """They are nobody's here."""
+    stand_in.raw = text_answer({"serviceId": "s2", "env": {"A": "canary"}})
+    with pytest.raises(Refused, match="the answer is about another service") as caught:
+        await Corestore(stand_in.url).provision(binding())
+    assert "canary" not in traceback_of(caught.value)
 
 
 # ---------------------------------------------------------------- the adapter alone: when it goes wrong

@@ -26,7 +26,7 @@ from coreflow.adapters.corestore import Corestore
 from coreflow.adapters.corestore import methods as m
 from coreflow.adapters.memory import MemoryCorestore
 from coreflow.domain.backup.snapshots import ArchiveObject, Snapshot, VolumeSpec
-from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.errors import PortError, Refused, Unavailable, Unreached, Untouched
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.platform.bindings import CAPABILITIES, BindingSpec
 from coreflow.domain.ports import CorestorePort
@@ -1030,9 +1030,53 @@ async def test_answers_that_say_otherwise(nursery: trio.Nursery, answer: object)
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("answer", [None, {}])
+async def test_answers_that_say_nothing(nursery: trio.Nursery, answer: object) -> None:
+    """A status that is fine is no proof: whatever changes something may not have."""
+    server = await Fixed(answer).start(nursery)
+    port = Corestore(server.url)
+    for call in (
+        partial(port.create_volume, volume()),
+        partial(port.restore_volume, "v1", "x"),
+        partial(port.restore_resource, S1, "database", "x"),
+        partial(port.write_object, described("x", b"one"), Chunks(b"one")),
+    ):
+        with pytest.raises(Unavailable, match="the answer says nothing"):
+            await call()
+    assert len(server.heads) == 4
+    nursery.cancel_scope.cancel()
+
+
+async def test_restores_that_have_touched_nothing(network: NetworkSide) -> None:
+    """Refused by a status of 4xx, or nobody listened. After a try that may have had an effect, that is not known."""
+    calls = await everything(network.port)
+    for name in ("restore_volume", "restore_resource"):
+        verb, path = PATHS[name]
+        for status in (400, 401, 404, 409, 422):
+            await network.server.fault(kind="status", method=verb, path=path, status=status, times=1)
+            with pytest.raises(Untouched):
+                await calls[name]()
+        for status in (507, 500):
+            await network.server.fault(
+                kind="status", method=verb, path=path, status=status, text="disk full", times=1
+            )
+            with pytest.raises(Refused) as caught:
+                await calls[name]()
+            assert not isinstance(caught.value, Untouched)
+        await network.server.fault(kind="status", method=verb, path=path, status=503, times=1)
+        await network.server.fault(kind="status", method=verb, path=path, status=404, times=1)
+        with pytest.raises(Refused) as caught:
+            await calls[name]()
+        assert not isinstance(caught.value, Untouched)
+    with trio.socket.socket() as socket:
+        await socket.bind(("127.0.0.1", 0))
+        with pytest.raises(Unreached):
+            await Corestore(f"http://127.0.0.1:{socket.getsockname()[1]}").restore_volume("v1", "x")
+
+
 async def test_uploads_have_their_headers(nursery: trio.Nursery) -> None:
     """Length, digest, token, and the path with nothing bare in it."""
-    server = await Fixed({}).start(nursery)
+    server = await Fixed({"ok": True}).start(nursery)
     obj = described("packs/a b.pack", b"one")
     await Corestore(server.url, TOKEN).write_object(obj, Chunks(b"one"))
     (head,) = server.heads

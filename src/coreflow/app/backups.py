@@ -4,16 +4,16 @@ Whatever a backup did stays: made again under the same id, it takes only the sna
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import structlog
 from attrs import evolve, field, frozen
 
+from coreflow.domain.backup.parts import Part
+from coreflow.domain.backup.proof import against_snapshot
 from coreflow.domain.backup.replication import Manifest
 from coreflow.domain.backup.requests import (
     BackupRequest,
     BackupResult,
-    Part,
     Replication,
     Take,
     plan_backup,
@@ -31,32 +31,10 @@ from coreflow.domain.swarm.specs import Mount
 
 from .bindings import Bindings
 from .corestores import Corestores
-from .replication import NoMeter, Replicator
+from .progress import Watcher
+from .replication import Replicator
 
 log = structlog.get_logger()
-
-
-class Watcher(Protocol):
-    """Somebody who wants to see how far it is: the steps, and the bytes that travel."""
-
-    def step(self, text: str) -> None:
-        """A step begins."""
-        ...
-
-    def expect(self, size: int) -> None:
-        """So many bytes more have to be moved."""
-        ...
-
-    def moved(self, size: int) -> None:
-        """So many bytes more have been."""
-        ...
-
-
-class Unwatched(NoMeter):
-    """Nobody."""
-
-    def step(self, text: str) -> None:
-        """Nothing."""
 
 
 @frozen(kw_only=True)
@@ -65,6 +43,10 @@ class Pace:
 
     beat: float = 15.0
     """How often whoever is at it gives a sign of life."""
+    look: float = 3.0
+    """How often it looks whether somebody else has taken over."""
+    yielding: float = 5.0
+    """How long who takes over waits for the other one to see that."""
     lease: float = 60.0
     """After so long without one, it may be finished by others."""
     stop: float = 45.0
@@ -243,8 +225,6 @@ async def _taken(tools: Tools, facts: Facts, take: Take) -> Part:
     except PortError as exc:
         log.warning("no snapshot", part=str(take.part), reason=str(exc))
         return evolve(take.part, error=str(exc))
-    if snapshot.belongs_to not in (None, facts.service.id):
-        return evolve(take.part, error="Corestore has it as another service's: it could not be restored")
     return evolve(take.part, snapshot_id=snapshot.id, size_bytes=snapshot.size_bytes)
 
 
@@ -253,17 +233,23 @@ async def take_snapshot(
 ) -> Snapshot:
     """Take a snapshot of a part. `tag` is the name of the one among `tags` that tells it from all others.
 
-    An answer that did not come is looked for: the snapshot may have been taken. Raises what the Corestore said.
+    An answer that did not come is looked for: the snapshot may have been taken. Raises what the Corestore said, and
+    Refused where what it says that it took cannot be seen.
     """
     try:
         if part.kind == VOLUME:
-            return await port.snapshot_volume(part.name, tags)
-        return await port.snapshot_resource(service_id, part.kind, tags)
+            taken = await port.snapshot_volume(part.name, tags)
+        else:
+            taken = await port.snapshot_resource(service_id, part.kind, tags)
     except PortError:
         for snapshot in tagged(await port.snapshots(service_id), tag, tags[tag]):
             if part.is_in(snapshot):
                 return snapshot
         raise
+    listed = await port.snapshots(service_id)
+    if fault := against_snapshot(taken, listed, part, service_id, (tag, tags[tag])):
+        raise Refused(fault)
+    return taken
 
 
 async def _replicated(

@@ -36,7 +36,7 @@ from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redact
 from coreflow.domain.swarm.naming import CORESTORE, CORETRAFFIC
 
 from . import logs
-from .backups import Tools, Unwatched, Watcher
+from .backups import Tools
 from .bindings import Bindings
 from .confidential import Confidential
 from .corestores import Corestores
@@ -44,6 +44,7 @@ from .gateways import Gateways, MakeGateway
 from .loop import ActionLog, Kickable, Kicks, Loop, kick_on_changes, kick_on_schedule
 from .metrics import Metrics
 from .operations import Operations
+from .progress import Unwatched, Watcher
 from .reconcile import Listener, Reconciler, Settlement
 from .replication import Replicator
 from .routing import Router

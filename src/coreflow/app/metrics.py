@@ -68,6 +68,12 @@ class Metrics:
             values={(): counters.running},
         )
         yield Metric(
+            name="restores_left_stopped",
+            meaning="Services that are stopped by a restore that could not be finished.",
+            kind="gauge",
+            values={(): counters.left_stopped},
+        )
+        yield Metric(
             name="archive_bytes_moved",
             meaning="Bytes of archive objects that were sent or fetched.",
             values={(): counters.bytes_moved},

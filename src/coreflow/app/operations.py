@@ -16,21 +16,18 @@ import structlog
 import trio
 from attrs import Factory, define, evolve
 
-from coreflow.domain.backup.requests import (
-    BackupRequest,
-    BackupResult,
-    RestoreRequest,
-    RestoreResult,
-    read_note,
-)
+from coreflow.domain.backup.lease import DAEMON, read_note
+from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import VOLUME
 from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.swarm.actions import Start
 from coreflow.domain.swarm.observed import ObservedService
+from coreflow.domain.swarm.stopped import NOBODY
 
-from .backups import Tools, Watcher, make_backup
-from .restores import DAEMON, finish_restore, is_orphan, is_outdated, make_restore
+from .backups import Tools, make_backup
+from .progress import Reminding, Watcher
+from .restores import finish_restore, is_orphan, is_outdated, make_restore
 from .supervise import described
 
 log = structlog.get_logger()
@@ -55,6 +52,8 @@ class Counters:
     backups: dict[str, int] = Factory(dict)
     """How many ended in which way."""
     restores: dict[str, int] = Factory(dict)
+    left_stopped: int = 0
+    """How many services are stopped by a restore that could not be finished, as of the last look."""
     bytes_moved: int = 0
     """Of archive objects, in both directions."""
 
@@ -88,6 +87,7 @@ class Operations:
         self._locks: dict[str, trio.Lock] = {}
         self._not_before: dict[str, float] = {}
         """By service: when an attempt to finish its restore may be repeated."""
+        self._nursery: trio.Nursery | None = None
         self._found = trio.Event()
         self._seen: dict[str, tuple[str, float]] = {}
         """By service: its note, and since when it is that one."""
@@ -99,6 +99,7 @@ class Operations:
     async def run(self) -> None:
         """Carry out what is asked for, and finish what others left unfinished, until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             if self._finish_orphans:
                 nursery.start_soon(self._look_for_orphans)
             async for job in self._receive:
@@ -116,7 +117,7 @@ class Operations:
             return known
         if replicated in self._operations:
             request = replicated
-        result: BackupResult = await self._result(request, partial(make_backup, self._tools, request))
+        result: BackupResult = await self._result(request, partial(make_backup, request=request))
         if result.status == "completed":
             _remember(self._completed, request, result)
         return result
@@ -127,24 +128,24 @@ class Operations:
             await trio.lowlevel.checkpoint()
             if trio.current_time() - known[1] < KEPT_SECONDS:
                 return known[0]
-        make = partial(make_restore, self._tools, request, self._holder)
+        make = partial(make_restore, request=request, holder=self._holder)
         result: RestoreResult = await self._result(request, make)
         self._undelivered.pop(request, None)
         return result
 
-    async def _result(self, request: Request, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def _result(self, request: Request, make: Callable[[Tools], Awaitable[Any]]) -> Any:
         """The result of an operation that is under way already, or begins now. It goes on when we do not wait for it."""
         operation = self._operations.get(request) or self._begin(request, make)
         await operation.done.wait()
         return operation.result if operation.result is not None else _failed(request, INTERRUPTED)
 
-    def _begin(self, request: Request, make: Callable[[], Awaitable[Any]]) -> _Operation:
+    def _begin(self, request: Request, make: Callable[[Tools], Awaitable[Any]]) -> _Operation:
         operation = self._operations[request] = _Operation()
         self._send.send_nowait(partial(self._carry_out, request, operation, make))
         return operation
 
     async def _carry_out(
-        self, request: Request, operation: _Operation, make: Callable[[], Awaitable[Any]]
+        self, request: Request, operation: _Operation, make: Callable[[Tools], Awaitable[Any]]
     ) -> None:
         kind = "backup" if isinstance(request, BackupRequest) else "restore"
         service = request.service_id
@@ -154,7 +155,7 @@ class Operations:
             with structlog.contextvars.bound_contextvars(owner=service, backup=request.backup_id):
                 async with lock:
                     log.info("operation begins", kind=kind)
-                    operation.result = await make()
+                    operation.result = await self._reminded(make)
                 if operation.result is not None:
                     self._ended(kind, operation.result)
                 if isinstance(operation.result, RestoreResult) and operation.result.status != "failed":
@@ -170,6 +171,16 @@ class Operations:
             self._found.set()  # it may have left something behind
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._locks.pop(service, None)
+
+    async def _reminded(self, make: Callable[[Tools], Awaitable[Any]]) -> Any:
+        """Do it, and have whoever watches reminded of every step that takes long."""
+        assert self._nursery is not None  # noqa: S101 - jobs are started by `run`
+        reminding = Reminding(self._tools.watcher)
+        self._nursery.start_soon(reminding.remind)
+        try:
+            return await make(evolve(self._tools, watcher=reminding))
+        finally:
+            reminding.scope.cancel()
 
     def _ended(self, kind: str, result: BackupResult | RestoreResult) -> None:
         counts = self.counters.backups if kind == "backup" else self.counters.restores
@@ -196,6 +207,8 @@ class Operations:
                 if any(service.is_stopped for service in services):
                     self._found.set()
                     self._adopt(await self._ours(services))
+                else:
+                    self.counters.left_stopped = 0
             except PortError as exc:
                 log.debug("cannot look for unfinished restores", reason=str(exc))
                 self._seen.clear()  # nobody could give a sign of life meanwhile
@@ -216,13 +229,15 @@ class Operations:
         self._not_before = {i: when for i, when in self._not_before.items() if i in stopped}
         self._seen = {identity: seen for identity, seen in self._seen.items() if identity in stopped}
         self._look_for_rivals(stopped.values())
+        given_up = {i for i, s in stopped.items() if (n := read_note(s.restore_note)) and n.holder == NOBODY}
+        self.counters.left_stopped = len(given_up | self._not_before.keys())
         for live in stopped.values():
             note, since = self._seen.setdefault(live.id, (live.restore_note, now))
             if note != live.restore_note:
                 self._seen[live.id] = (live.restore_note, now)
                 continue
             if live.owner in self._locks or not is_orphan(
-                live, self._holder, now - since, self._tools.pace, self._rivals
+                live, self._holder, now - since, self._tools.pace.lease, self._rivals
             ):
                 continue
             if now < self._not_before.get(live.id, now):
@@ -230,7 +245,7 @@ class Operations:
             self._not_before[live.id] = now + AGAIN_SECONDS
             request = _request_of(live)
             if request not in self._operations:
-                self._begin(request, partial(self._finish, live))
+                self._begin(request, partial(self._finish, live=live))
 
     def _look_for_rivals(self, stopped: Iterable[ObservedService]) -> None:
         """Two daemons that took restores over from each other would never finish one."""
@@ -241,7 +256,7 @@ class Operations:
                 log.warning("another daemon is at work in this cluster", holder=note.holder)
                 self._rivals.add(note.holder)
 
-    async def _finish(self, live: ObservedService) -> RestoreResult | None:
+    async def _finish(self, tools: Tools, *, live: ObservedService) -> RestoreResult | None:
         """Finish an orphan. None: it cannot be had (yet), which is looked into again later."""
         note = read_note(live.restore_note)
         try:
@@ -254,7 +269,7 @@ class Operations:
             if note is None or is_outdated(live):
                 await self._tools.docker.apply(Start(live, live.restore_note, "no restore is under way"))
                 return None
-            return await finish_restore(self._tools, live, note, self._holder)
+            return await finish_restore(tools, live, note, self._holder)
         except CoreflowError as exc:
             log.warning("restore not finished yet", service=live.name, reason=str(exc))
             return None

@@ -8,12 +8,13 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 import trio
 from attrs import Factory, define, evolve
 
+from coreflow.domain.backup.proof import against_export, against_import
 from coreflow.domain.backup.replication import (
     SLICE_BYTES,
     Copy,
@@ -39,6 +40,7 @@ from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.ports import CorestorePort, ReplicaPort
 
 from .patience import FIRST_PAUSE, patiently
+from .progress import Meter, NoMeter
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -56,28 +58,6 @@ LEAST_SLICE_BYTES = 32 * 1024
 CRUMBS = 100
 """How often, of one slice, less may be taken than is sent."""
 MANIFEST_LIMIT = 64 * 1024 * 1024
-
-
-class Meter(Protocol):
-    """Somebody who wants to know how far it is."""
-
-    def expect(self, size: int) -> None:
-        """So many bytes more have to be moved."""
-        ...
-
-    def moved(self, size: int) -> None:
-        """So many bytes more have been."""
-        ...
-
-
-class NoMeter:
-    """Nobody."""
-
-    def expect(self, size: int) -> None:
-        """Nothing."""
-
-    def moved(self, size: int) -> None:
-        """Nothing."""
 
 
 class Replicator:
@@ -123,7 +103,7 @@ class Replicator:
         backup_id = manifest.backup_id
         objects: dict[NodeId | None, tuple[ArchiveObject, ...]] = {}
         there = await self._patiently(self._replica.copies)
-        names = {copy.name for copy in there}
+        names, sent = {copy.name for copy in there}, set[str]()
         tally.total = 0
         for node, corestore in corestores.items():
             ids = [part.snapshot_id for part in manifest.parts if part.node == node and part.snapshot_id]
@@ -133,6 +113,7 @@ class Replicator:
             tally.total += len(objects[node])
             missing = [obj for obj in to_push(objects[node], there) if copy_of(obj).name not in names]
             names.update(copy_of(obj).name for obj in missing)
+            sent.update(copy_of(obj).name for obj in missing)
             meter.expect(sum(obj.size for obj in missing))
             for group in in_order(missing):
                 await _several(group, partial(self._send, corestore, backup_id, tally, meter))
@@ -141,6 +122,9 @@ class Replicator:
         copy = whole.copy(content)
         if copy.name not in names:
             await self._put_whole(copy, content, backup_id)
+        there = await self._patiently(self._replica.copies)
+        if fault := against_export({copy.name, *sent}, (one.name for one in there)):
+            raise Refused(fault)
 
     async def _send(
         self,
@@ -278,6 +262,8 @@ class Replicator:
             meter.expect(sum(obj.size for obj in missing))
             for group in in_order(missing):
                 await _several(group, partial(self._fetch, corestore, meter))
+            if missing and (fault := against_import(missing, await corestore.archive_objects())):
+                raise Refused(fault)
             return len(missing)
 
     async def _fetch(self, corestore: CorestorePort, meter: Meter, obj: ArchiveObject) -> None:

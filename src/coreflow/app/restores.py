@@ -1,135 +1,150 @@
 """Bringing a backup back: the workload is stopped, everything in its place is saved, overwritten, and it starts again.
 
-A note on the stopped service says what is going on. So a process that dies in the middle leaves enough for the next one
-to finish: whoever finds the note restores what it names once more, which does no harm, and starts the workload.
+What is done next, and what an answer means, is decided in `coreflow.domain.restore`. Here is the loop that does it, the
+heartbeat that keeps the lease, and the grace period of a process that is told to end.
+
+The lease on the stopped service says what is going on. So a process that dies in the middle leaves enough for the next one
+to finish: whoever finds it restores what it names once more, which does no harm, and starts the workload.
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
 
 import structlog
 import trio
 from attrs import define, evolve, field
 
+from coreflow.domain.backup import restore as machine
+from coreflow.domain.backup.lease import DAEMON, Claim, RestoreNote, claim, help_for, read_note
+from coreflow.domain.backup.parts import Part
+from coreflow.domain.backup.proof import Measure, against_restore, against_volume, is_unchanged
 from coreflow.domain.backup.replication import Manifest
 from coreflow.domain.backup.requests import (
-    Part,
-    RestoreNote,
     RestoreRequest,
     RestoreResult,
-    Status,
     Target,
     aim,
     check_snapshots,
     chosen_parts,
     parts_in,
-    read_note,
     safety_of,
     safety_tags,
 )
-from coreflow.domain.backup.snapshots import RESTORE_TAG, VOLUME, Snapshot
-from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable, leaves
+from coreflow.domain.backup.restore import Answer, Outcome, Phase, Restore
+from coreflow.domain.backup.snapshots import RESTORE_TAG, VOLUME
+from coreflow.domain.errors import (
+    CoreflowError,
+    LostRace,
+    PortError,
+    Refused,
+    Unavailable,
+    Unreached,
+    Untouched,
+)
 from coreflow.domain.ids import ClusterId, Owner, ServiceId
 from coreflow.domain.platform.instances import Site, Sites
 from coreflow.domain.ports import CorestorePort
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Start, Stop
 from coreflow.domain.swarm.observed import ROLLED_BACK, ObservedService
+from coreflow.domain.swarm.stopped import NOBODY, undo_id
 
-from .backups import Facts, Pace, Tools, facts_of, provisioned, take_snapshot
+from .backups import Facts, Tools, facts_of, provisioned, take_snapshot
 from .patience import patiently
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
-NOBODY = ""
-"""The holder of a restore that was left."""
-DAEMON = "daemon"
-"""What the holders of the restores of daemons begin with."""
-HALF = "data is half restored; the next who looks finishes it, and starts the workload"
 LOST = "somebody else has stopped or started the service meanwhile"
+LONG_SECONDS = 60.0
+"""After how long of overwriting it is said how to end that."""
+TURNS = 5
+"""How often a restore is begun anew because the service changed while it was about to be stopped."""
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "orphaned", "remove"})
+_BEFORE = frozenset({Phase.CHECKING, Phase.SAVING})
+_OVERWRITES = frozenset(phase for phase in Phase if phase.overwrites)
+_LAST = frozenset({Phase.STARTING, Phase.LEAVING})
 
 
 @define
 class _Work:
-    """One restore under way."""
+    """One restore under way: the value, and whom to ask."""
 
     tools: Tools
     cluster: str
-    service_id: ServiceId
     live: ObservedService | None
     ports: Mapping[Site, CorestorePort]
-    note: RestoreNote
-    targets: tuple[Target, ...]
-    pulled: int = 0
-    created: tuple[str, ...] = ()
-    restored: list[Part] = field(factory=list)
-    problems: list[str] = field(factory=list)
-    saved: dict[tuple[str, str, str], Snapshot] = field(factory=dict)
-    is_done: bool = False
-    """Whether every part is either restored or as it was."""
-    is_lost: bool = False
-    """Whether somebody else is at it now."""
-    is_found: bool = False
-    """Whether it is known from its note only, which anybody may have written."""
-    takes_over: bool = False
-    """Whether the service was stopped already, by somebody who is no longer at it."""
+    restore: Restore
+    takes_over: RestoreNote | None = None
+    """The note of somebody who is no longer at it, or has to yield."""
+    outranks: bool = False
+    """Whether that somebody may still be at it."""
+    has_stopped: bool = False
+    """Whether the lease was ever ours."""
+    measures: dict[tuple[str, str, str], Measure] = field(factory=dict)
     lock: trio.Lock = field(factory=trio.Lock)
     """Held while the note is written."""
-    refused: dict[tuple[str, str, str], str] = field(factory=dict)
-    """Why the snapshot of a target must not be restored."""
 
-    def result(self) -> RestoreResult:
-        """What came of it."""
-        done: Status = "completed" if not self.problems else "partial" if self.restored else "failed"
-        return RestoreResult(
-            backup_id=self.note.backup_id,
-            service_id=self.service_id,
-            status=done,
-            objects_pulled=self.pulled,
-            volumes_created=self.created,
-            volumes_restored=tuple(p.name for p in self.restored if p.kind == VOLUME),
-            resources_restored=tuple(p.binding_id for p in self.restored if p.kind != VOLUME),
-            error="; ".join(self.problems),
+    @property
+    def facts(self) -> machine.Facts:
+        """What the next step depends on."""
+        return machine.Facts(
+            has_service=self.live is not None,
+            is_stopped=self.live is not None
+            and self.live.is_stopped
+            and (self.has_stopped or (self.takes_over is not None and not self.outranks)),
         )
+
+    def settle(self, step: machine.Step, outcome: Outcome) -> None:
+        """Go on to what a step leads to."""
+        self.restore = machine.after(self.restore, step, outcome)
 
 
 async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> RestoreResult:
     """Restore. What goes wrong is in the result. Nothing is touched unless every part can be restored."""
     try:
-        facts = await facts_of(tools, request.service_id)
-        if facts.others:
-            raise Refused("it is being renamed: two services of it run; wait until there is one")
-        if facts.live is None and not holder.startswith(DAEMON):
-            raise Refused("it is not deployed: apply its record first, so that nobody does meanwhile")
-        left = None
-        if facts.live is not None and facts.live.is_stopped:
-            left = await _until_left(tools, facts.live, holder)
-            facts = await facts_of(tools, request.service_id)
-        work = await _prepared(tools, request, facts, holder)
-        if left is not None:
-            work = await _taken_over(work, left, request, facts, holder)
+        for _ in range(TURNS):
+            work = await _begun(tools, request, holder)
+            await _carry_out(work)
+            if work.restore.phase is not Phase.LOST or work.has_stopped:
+                return work.restore.result()
+            log.info("begun anew", reason="; ".join(work.restore.problems))
     except CoreflowError as exc:
         return RestoreResult(
             backup_id=request.backup_id, service_id=request.service_id, status="failed", error=str(exc)
         )
-    await _carry_out(work)
-    return work.result()
+    return work.restore.result()
 
 
-async def _until_left(tools: Tools, live: ObservedService, holder: str) -> ObservedService | None:
-    """Wait until nobody is at the restore of a stopped service any more; the service then, or None: it has ended."""
-    tools.step(
-        f"waiting for another restore of it to end, or for {tools.pace.lease:g} s without a sign of life of it"
-    )
+async def _begun(tools: Tools, request: RestoreRequest, holder: str) -> _Work:
+    """Everything that it takes, once nobody else is at a restore of the service. Raises what stands against it."""
+    facts = await facts_of(tools, request.service_id)
+    if facts.others:
+        raise Refused("it is being renamed: two services of it run; wait until there is one")
+    if facts.live is None and not holder.startswith(DAEMON):
+        raise Refused("it is not deployed: apply its record first, so that nobody does meanwhile")
+    left: tuple[ObservedService, Claim] | None = None
+    if facts.live is not None and facts.live.is_stopped:
+        left = await _until_granted(tools, facts.live, holder, request.backup_id)
+        facts = await facts_of(tools, request.service_id)
+    work = await _prepared(tools, request, facts, holder)
+    if left is not None:
+        return await _taken_over(work, *left, request, facts, holder)
+    return work
+
+
+async def _until_granted(
+    tools: Tools, live: ObservedService, holder: str, wants: str
+) -> tuple[ObservedService, Claim] | None:
+    """Wait until the lease on a stopped service can be had; the service then, or None: its restore has ended."""
+    tools.step(waiting_for(read_note(live.restore_note), tools.pace.lease))
     since = trio.current_time()
     while live.is_stopped:
-        if is_orphan(live, holder, trio.current_time() - since, tools.pace):
-            return live
+        seconds = trio.current_time() - since
+        granted = claim(read_note(live.restore_note), holder, seconds, seconds=tools.pace.lease, wants=wants)
+        if granted.is_granted:
+            return live, granted
         await trio.sleep(tools.pace.poll)
         services, _ = await tools.docker.progress()
         now = next((s for s in services if s.id == live.id), None)
@@ -141,42 +156,47 @@ async def _until_left(tools: Tools, live: ObservedService, holder: str) -> Obser
     return None
 
 
+def waiting_for(note: RestoreNote | None, lease: float) -> str:
+    """Say what a restore waits for, and what would not have to wait."""
+    text = f"waiting for another restore of it to end, or for {lease:g} s without a sign of life of it"
+    if note is None or note.holder == NOBODY:
+        return text
+    return f"{text} (it is one of backup {note.backup_id}; --backup {undo_id(note.id)} would end it at once)"
+
+
 async def _taken_over(
-    work: _Work, left: ObservedService, request: RestoreRequest, facts: Facts, holder: str
+    work: _Work, left: ObservedService, granted: Claim, request: RestoreRequest, facts: Facts, holder: str
 ) -> _Work:
     """Go on where somebody else has left off. What that has begun and this does not overwrite is finished first."""
     note = read_note(left.restore_note)
     if note is not None and not is_outdated(left) and note.has_begun:
-        covered = {(target.part.kind, target.part.name) for target in work.targets}
-        if not {(part.kind, part.name) for part in note.parts} <= covered:
-            await finish_restore(work.tools, left, note, holder)
+        targets = [part.target for part in work.restore.parts]
+        covered = {(target.part.kind, target.part.name) for target in targets}
+        takes_back = request.backup_id == undo_id(note.id)
+        if not takes_back and not {(part.kind, part.name) for part in note.parts} <= covered:
+            await finish_restore(work.tools, left, note, holder, outranks=granted is Claim.OUTRANKED)
             facts = await facts_of(work.tools, request.service_id)
             if facts.live is not None and facts.live.is_stopped:
                 raise Refused(
                     "an earlier restore of it could not be finished; restore everything that it was about"
                 )
             return await _prepared(work.tools, request, facts, holder)
-        work.note = evolve(
-            work.note, id=note.id, has_begun=True
-        )  # what was there before it has been saved under that id
-    work.live, work.takes_over = left, True
+        # what was there before it has been saved under that id
+        mine = evolve(work.restore.note, id=note.id, has_begun=True)
+        kept = work.restore
+        work.restore = machine.begin(
+            kept.service_id, mine, tuple(targets), pulled=kept.pulled, created=kept.created
+        )
+    work.live, work.takes_over, work.outranks = left, note, granted is Claim.OUTRANKED
+    work.has_stopped = False
     return work
 
 
 def is_orphan(
-    live: ObservedService, holder: str, seconds: float, pace: Pace, rivals: Collection[str] = ()
+    live: ObservedService, holder: str, seconds: float, lease: float, rivals: Collection[str] = ()
 ) -> bool:
-    """Whether nobody is at the restore of a stopped service. `seconds`: how long its note has not changed.
-
-    There is one daemon for a cluster: the note of another one was left by its predecessor, unless it is a rival's.
-    """
-    note = read_note(live.restore_note)
-    if note is None or seconds >= pace.lease:
-        return seconds >= pace.lease
-    if note.holder == NOBODY:
-        return True
-    is_predecessor = note.holder.startswith(DAEMON) and note.holder not in rivals
-    return is_predecessor and holder.startswith(DAEMON)
+    """Whether nobody is at the restore of a stopped service. `seconds`: how long its note has not changed."""
+    return claim(read_note(live.restore_note), holder, seconds, seconds=lease, rivals=rivals).is_granted
 
 
 def is_outdated(live: ObservedService) -> bool:
@@ -185,7 +205,7 @@ def is_outdated(live: ObservedService) -> bool:
 
 
 async def finish_restore(
-    tools: Tools, live: ObservedService, note: RestoreNote, holder: str
+    tools: Tools, live: ObservedService, note: RestoreNote, holder: str, *, outranks: bool = False
 ) -> RestoreResult:
     """Finish what somebody began who is no longer at it. Only the note is needed for that: no records.
 
@@ -204,23 +224,27 @@ async def finish_restore(
             continue
         ports[site] = tools.corestores.at(site)
         targets.append(Target(part=part, site=site))
+    restore = machine.begin(
+        ServiceId(live.owner),
+        evolve(note, holder=holder),
+        # where something is missing, nothing was overwritten yet, and half of it is of no use
+        () if problems else tuple(targets),
+        is_found=True,
+        problems=tuple(problems),
+    )
     work = _Work(
         tools=tools,
         cluster=live.cluster,
-        service_id=ServiceId(live.owner),
         live=live,
         ports=ports,
-        note=evolve(note, holder=holder),
-        # where something is missing, nothing was overwritten yet, and half of it is of no use
-        targets=() if problems else tuple(targets),
-        problems=problems,
-        is_found=True,
-        takes_over=True,
+        restore=restore,
+        takes_over=note,
+        outranks=outranks,
     )
     await _carry_out(work)
-    if work.is_lost:
-        raise LostRace("; ".join(work.problems))
-    return work.result()
+    if work.restore.phase is Phase.LOST:
+        raise LostRace("; ".join(work.restore.problems))
+    return work.restore.result()
 
 
 async def _sites_again(tools: Tools, live: ObservedService, note: RestoreNote) -> Sites:
@@ -283,13 +307,9 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
     return _Work(
         tools=tools,
         cluster=facts.records.cluster.id,
-        service_id=facts.service.id,
         live=facts.live,
         ports=facts.ports,
-        note=note,
-        targets=targets,
-        pulled=pulled,
-        created=created,
+        restore=machine.begin(facts.service.id, note, targets, pulled=pulled, created=created),
     )
 
 
@@ -344,10 +364,15 @@ async def _created(tools: Tools, facts: Facts, targets: Sequence[Target]) -> tup
     created: list[str] = []
     there = {site: {v.name for v in await port.volumes()} for site, port in facts.ports.items()}
     for target in targets:
-        if target.volume is not None and target.volume.name not in there[target.site]:
+        if target.volume is None:
+            continue
+        port, name = facts.ports[target.site], target.volume.name
+        if name not in there[target.site]:
             tools.step(f"creating {target.part}")
-            await facts.ports[target.site].create_volume(target.volume)
-            created.append(target.volume.name)
+            await port.create_volume(target.volume)
+            created.append(name)
+        if fault := against_volume(name, facts.service.id, await port.volumes()):
+            raise Refused(fault)
     return tuple(created)
 
 
@@ -356,42 +381,116 @@ async def _created(tools: Tools, facts: Facts, targets: Sequence[Target]) -> tup
 
 async def _carry_out(work: _Work) -> None:
     """Stop, save, overwrite, start. Told to end, it starts the workload, unless data may be half restored then."""
-    ended, owner = False, Owner(work.service_id)
+    has_ended, owner = False, Owner(work.restore.service_id)
     work.tools.restoring.add(owner)
     try:
         try:
-            await _look_again(work)
-            await _stop(work)
+            await _advance(work, {Phase.STOPPING})
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_beat, work, nursery.cancel_scope)
-                await _check(work)
-                await _save(work)
+                nursery.start_soon(_keep_lease, work, nursery.cancel_scope)
+                await _advance(work, _BEFORE)
                 await _gracefully(work)
                 nursery.cancel_scope.cancel()
-        except* CoreflowError as group:
-            work.problems += [str(exc) for exc in leaves(group)]
-        ended = True
-    finally:
-        try:
-            await _put_back(work, ended=ended)
+            has_ended = True
         finally:
-            work.tools.restoring.discard(owner)
+            if not work.restore.phase.is_over and work.restore.phase not in _LAST:
+                step = machine.next_step(work.restore, work.facts)
+                work.settle(step, Outcome(Answer.ENDED, "interrupted"))
+            await _conclude(work, has_ended=has_ended)
+    finally:
+        work.tools.restoring.discard(owner)
 
 
-async def _look_again(work: _Work) -> None:
-    """A service that was not there may have been deployed meanwhile."""
-    if work.live is None:
-        services, _ = await work.tools.docker.progress()
-        ours = (s for s in services if s.owner == Owner(work.service_id) and s.cluster == work.cluster)
-        work.live = next(ours, None)
-        _refuse_taken(work)
+async def _advance(work: _Work, phases: Collection[Phase]) -> None:
+    """Do one step after the other, as long as the restore is in one of these phases."""
+    while work.restore.phase in phases:
+        step, began = machine.next_step(work.restore, work.facts), trio.current_time()
+        outcome = await _outcome(work, step)
+        took = trio.current_time() - began - getattr(step, "pause", 0.0)
+        outcome = outcome._replace(is_slow=took > machine.SLOW_SECONDS)
+        work.settle(step, outcome)
+        if outcome.answer in (Answer.AWAY, Answer.SILENT) and not work.restore.phase.is_over:
+            work.tools.step(f"no success ({outcome.text})")
 
 
-def _refuse_taken(work: _Work) -> None:
-    """Raises LostRace where somebody else has begun a restore of the service since it was looked at."""
-    if work.live is not None and work.live.is_stopped and not work.takes_over:
-        work.is_lost = True
-        raise LostRace("another restore of it has begun meanwhile")
+async def _gracefully(work: _Work) -> None:
+    """Overwrite everything; told to end, go on for a moment."""
+    scope, done = trio.CancelScope(shield=True), trio.Event()
+
+    async def end_soon() -> None:
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            is_lost = work.restore.phase is Phase.LOST
+            scope.deadline = trio.current_time() + (0 if is_lost else work.tools.pace.grace)
+            raise
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_soon)
+        with scope:
+            await _advance(work, _OVERWRITES)
+        done.set()
+
+
+async def _conclude(work: _Work, *, has_ended: bool) -> None:
+    """Start the workload or, where data may be half restored, leave it stopped with a lease that says how to go on."""
+    pace = work.tools.pace
+    while not work.restore.phase.is_over:
+        step = machine.next_step(work.restore, work.facts)
+        outcome = Outcome(Answer.SILENT, "the engine does not answer")
+        seconds = (
+            pace.let_go if work.restore.phase is Phase.LEAVING else pace.start if has_ended else pace.grace
+        )
+        with trio.move_on_after(seconds) as scope:
+            scope.shield = True
+            outcome = await _outcome(work, step)
+        work.settle(step, outcome)
+    if work.restore.phase is Phase.LEFT and work.live is not None:
+        text = help_for(
+            work.live.name, work.restore.note, naming.replicas_noted(work.live.labels.get(naming.STOPPED, ""))
+        )
+        work.restore = evolve(work.restore, problems=(*work.restore.problems, text))
+        log.error("left stopped", service=work.live.name, reason="; ".join(work.restore.problems))
+        work.tools.watcher.step(f"left stopped: {text}")
+
+
+async def _outcome(work: _Work, step: machine.Step) -> Outcome:
+    """Do a step, and say how it went."""
+    found = ""
+    try:
+        match step:
+            case machine.Stop():
+                await _stop(work)
+            case machine.Check(index):
+                return await _check(work, work.restore.parts[index].target)
+            case machine.Save():
+                found = await _save(work, step)
+            case machine.Mark() if work.live is not None:
+                note = evolve(work.restore.note, has_begun=True)
+                await patiently(partial(_hold, work, note), work.tools.pace.patience)
+            case machine.Overwrite():
+                await _overwrite(work, step)
+            case machine.Look():
+                await trio.sleep(step.pause)
+                await _look_for_change(work, work.restore.parts[step.index].target)
+            case machine.Start():
+                return await _start(work)
+            case machine.LetGo():
+                await _write(work, evolve(work.restore.note, holder=NOBODY))
+    except LostRace as exc:
+        return Outcome(Answer.TAKEN, await _taken_by(work, str(exc)))
+    except Untouched as exc:
+        return Outcome(Answer.UNTOUCHED, str(exc))
+    except Unreached as exc:
+        return Outcome(Answer.AWAY, str(exc))
+    except Unavailable as exc:
+        return Outcome(Answer.SILENT, str(exc))
+    except PortError as exc:
+        return Outcome(Answer.REFUSED, str(exc))
+    return Outcome(Answer.DONE, found=found)
+
+
+# stopping
 
 
 async def _stop(work: _Work) -> None:
@@ -400,29 +499,92 @@ async def _stop(work: _Work) -> None:
     At any write to a service, Swarm forgets those of its tasks that are to be removed, although their containers may
     still run. So nothing is written while tasks are stopping, not even a sign of life.
     """
+    await _look_again(work)
     if work.live is None:
         return
     if not work.live.is_stopped:
         await _wait_for_roll_out(work)
     work.tools.step("stopping the workload")
     await _wait_until_stopped(work, only_removed=not work.live.is_stopped)
-    try:
-        await _renew(work)
-    except LostRace:
-        work.is_lost = True
-        raise
+    await _acquire(work)
+    if work.outranks:
+        work.tools.step("waiting for the other restore to yield")
+        await trio.sleep(work.tools.pace.yielding)
     await _wait_until_stopped(work)
-    await _patiently(work, partial(_hold, work))
+    await patiently(partial(_hold, work, work.restore.note), work.tools.pace.patience)
 
 
-async def _hold(work: _Work) -> None:
-    """Have the note written as it is now. Raises LostRace where somebody else has taken over."""
+async def _look_again(work: _Work) -> None:
+    """A service that was not there may have been deployed meanwhile."""
+    if work.live is None:
+        services, _ = await work.tools.docker.progress()
+        ours = (
+            s for s in services if s.owner == Owner(work.restore.service_id) and s.cluster == work.cluster
+        )
+        work.live = next(ours, None)
+        _refuse_taken(work)
+
+
+def _refuse_taken(work: _Work) -> None:
+    """Raises LostRace where somebody else has begun a restore of the service since it was looked at."""
+    if work.live is not None and work.live.is_stopped and work.takes_over is None:
+        raise LostRace("another restore of it has begun meanwhile")
+
+
+async def _acquire(work: _Work) -> None:
+    """Write the lease for the first time. Raises LostRace where somebody else was faster.
+
+    Who has to yield may renew its lease until it sees ours; that does not count, unless it has gone on to overwrite.
+    """
     while True:
         try:
-            return await _renew(work)
+            await _write(work, work.restore.note)
+        except LostRace:
+            services, _ = await work.tools.docker.progress()
+            there = next((s for s in services if work.live is not None and s.id == work.live.id), None)
+            if not work.outranks or there is None or not _is_same_lease(work, there):
+                raise
+            work.live = there
+        else:
+            work.has_stopped = True
+            return
+
+
+def _is_same_lease(work: _Work, there: ObservedService) -> bool:
+    note, known = read_note(there.restore_note), work.takes_over
+    if note is None or known is None or not there.is_stopped:
+        return False
+    return (note.id, note.has_begun) == (known.id, known.has_begun)
+
+
+async def _hold(work: _Work, note: RestoreNote) -> None:
+    """Have the note written. Raises LostRace where somebody else has taken over."""
+    while True:
+        try:
+            return await _write(work, note)
         except LostRace:
             if not await _is_still_ours(work):
                 raise
+
+
+async def _write(work: _Work, note: RestoreNote) -> None:
+    """Write a note on the service."""
+    async with work.lock:
+        assert work.live is not None  # noqa: S101 - whoever calls has one
+        note = evolve(note, beat=work.restore.note.beat + 1)
+        work.restore = evolve(work.restore, note=evolve(work.restore.note, beat=note.beat))
+        reason = f"restoring backup {note.backup_id}"
+        stop = Stop(work.live, note.label(), work.live.restore_note, reason)
+        replicas = str(work.live.body.replicas or 0)
+        labels = {naming.STOPPED: replicas, **work.live.labels, naming.RESTORE: note.label()}
+        stopped = evolve(work.live, labels=labels)
+        try:
+            await work.tools.docker.apply(stop)
+        except Unavailable:
+            work.live = stopped  # it may be
+            work.has_stopped = True
+            raise
+        work.live = stopped
 
 
 async def _wait_until_stopped(work: _Work, *, only_removed: bool = False) -> None:
@@ -455,35 +617,55 @@ async def _wait_for_roll_out(work: _Work) -> None:
     log.warning("stopped in the middle of a roll-out", service=work.live.name)
 
 
-async def _renew(work: _Work) -> None:
-    """Write the note on the service."""
-    async with work.lock:
-        assert work.live is not None  # noqa: S101 - whoever calls has one
-        work.note = evolve(work.note, beat=work.note.beat + 1)
-        reason = f"restoring backup {work.note.backup_id}"
-        stop = Stop(work.live, work.note.label(), work.live.restore_note, reason)
-        labels = {naming.STOPPED: "", **work.live.labels, naming.RESTORE: work.note.label()}
-        stopped = evolve(work.live, labels=labels)
-        try:
-            await work.tools.docker.apply(stop)
-        except Unavailable:
-            work.live = stopped  # it may be
-            raise
-        work.live = stopped
+# the lease
 
 
-async def _beat(work: _Work, scope: trio.CancelScope) -> None:
-    """Show that somebody is at it. Gives up when somebody else is."""
+async def _keep_lease(work: _Work, scope: trio.CancelScope) -> None:
+    """Show that somebody is at it, and look whether somebody else is. Gives up then."""
+    pace, renewed, began = work.tools.pace, trio.current_time(), 0.0
     while work.live is not None:
-        await trio.sleep(work.tools.pace.beat)
+        await trio.sleep(min(pace.look, pace.beat))
         with _ignoring_outages():
             try:
-                await _renew(work)
-            except LostRace:
-                if not await _is_still_ours(work):
-                    work.problems.append(LOST)
-                    scope.cancel()
-                    return
+                if await _ours_now(work) is None:
+                    raise LostRace(await _taken_by(work))
+                began = _tell_way_out(work, began)
+                if trio.current_time() - renewed >= pace.beat:
+                    await _hold(work, work.restore.note)
+                    renewed = trio.current_time()
+            except LostRace as exc:
+                work.settle(machine.next_step(work.restore, work.facts), Outcome(Answer.TAKEN, str(exc)))
+                scope.cancel()
+                return
+
+
+def _tell_way_out(work: _Work, began: float) -> float:
+    """Say once, after a while of overwriting, how that can be ended; since when it has been going on, or -1: said."""
+    now, note = trio.current_time(), work.restore.note
+    if not work.restore.phase.overwrites or began < 0:
+        return began
+    if not began:
+        return now
+    if now - began < LONG_SECONDS or work.live is None:
+        return began
+    undo = f"coreflow restore {work.live.name} --backup {undo_id(note.id)}"
+    work.tools.step(
+        f"still overwriting; should it hang: `{undo}` ends it, and puts back what was there before"
+    )
+    return -1.0
+
+
+async def _taken_by(work: _Work, otherwise: str = LOST) -> str:
+    """Say who has it now, as far as that can be seen."""
+    try:
+        services, _ = await work.tools.docker.progress()
+    except PortError:
+        return otherwise
+    there = next((s for s in services if work.live is not None and s.id == work.live.id), None)
+    note = read_note(there.restore_note) if there is not None else None
+    if note is None or note.holder == work.restore.note.holder:
+        return otherwise
+    return f"{LOST}: a restore of backup {note.backup_id} has taken over"
 
 
 async def _is_still_ours(work: _Work) -> bool:
@@ -500,181 +682,114 @@ async def _ours_now(work: _Work) -> ObservedService | None:
     assert work.live is not None  # noqa: S101 - whoever calls has one
     services, _ = await work.tools.docker.progress()
     there = next((s for s in services if s.id == work.live.id), None)
-    note = read_note(there.restore_note) if there is not None else None
-    if there is None or note is None or (note.id, note.holder) != (work.note.id, work.note.holder):
-        work.is_lost = True
-        return None
-    return there
+    note, mine = read_note(there.restore_note) if there is not None else None, work.restore.note
+    return there if note is not None and (note.id, note.holder) == (mine.id, mine.holder) else None
 
 
-async def _check(work: _Work) -> None:
-    """Find out what of a note that was found is not of this service. Raises Refused as long as nothing is overwritten."""
-    if not work.is_found or work.live is None:
-        return
-    mounted = {mount.source for mount in work.live.body.mounts if mount.type == "volume"}
-    kept: list[Target] = []
-    strange: list[str] = []
-    for target in work.targets:
-        port, part = work.ports[target.site], target.part
-        if part.kind == VOLUME and part.name not in mounted:
-            volumes = await _patiently(work, port.volumes)
-            if not any((v.name, v.service_id) == (part.name, work.service_id) for v in volumes):
-                strange.append(f"the service has no {part}")
-                continue
-        kept.append(target)
-        found = await _patiently(work, partial(port.snapshots, work.service_id))
-        try:
-            check_snapshots(work.service_id, [target], {target.site: found})
-        except Refused as exc:
-            work.refused[target.key] = str(exc).removeprefix(f"{part}: ")
-    if not work.note.has_begun and (strange or work.refused):
-        refused = (f"{t.part}: {work.refused[t.key]}" for t in kept if t.key in work.refused)
-        raise Refused("; ".join((*strange, *refused)))
-    work.targets = tuple(kept)
-    work.problems += strange
+# data
 
 
-async def _save(work: _Work) -> None:
-    """Have a snapshot of everything that will be overwritten. Raises where there is none, unless it was taken before."""
-    for target in work.targets:
-        if not work.note.has_begun:
-            work.tools.step(f"saving {target.part} as it is")
-        saved = await _patiently(work, partial(_saved, work, target))
-        if saved is not None:
-            work.saved[target.key] = saved
-
-
-async def _saved(work: _Work, target: Target) -> Snapshot | None:
-    """The snapshot of what was there before: found, or taken as long as nothing has been overwritten."""
-    port = work.ports[target.site]
-    known = safety_of(target, work.note, await port.snapshots(work.service_id))
-    if known is not None or work.note.has_begun:
-        return known
-    tags = safety_tags(target, work.note, work.service_id)
-    return await take_snapshot(port, work.service_id, target.part, tags, RESTORE_TAG)
-
-
-async def _gracefully(work: _Work) -> None:
-    """Overwrite everything; told to end, go on for a moment."""
-    scope, done = trio.CancelScope(shield=True), trio.Event()
-
-    async def end_soon() -> None:
-        try:
-            await done.wait()
-        except trio.Cancelled:
-            scope.deadline = trio.current_time() + (0 if work.is_lost else work.tools.pace.grace)
-            raise
-
-    if work.live is not None and not work.note.has_begun:
-        work.note = evolve(work.note, has_begun=True)
-        await _patiently(work, partial(_hold, work))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_soon)
-        with scope:
-            whole = [await _restore(work, target) for target in work.targets]
-            work.is_done = all(whole)
-        done.set()
-
-
-async def _restore(work: _Work, target: Target) -> bool:
-    """Overwrite one part; where that fails, put back what was there. Whether it is whole then, one way or the other.
-
-    Raises Unavailable where neither can be done now, and LostRace where somebody else is at it.
-    """
-    part = target.part
-    work.tools.step(f"restoring {part}")
+async def _check(work: _Work, target: Target) -> Outcome:
+    """Find out whether what a note names is of this service."""
+    port, part, service_id = work.ports[target.site], target.part, work.restore.service_id
+    mounts = work.live.body.mounts if work.live is not None else ()
+    if part.kind == VOLUME and part.name not in {mount.source for mount in mounts if mount.type == "volume"}:
+        volumes = await port.volumes()
+        if not any((v.name, v.service_id) == (part.name, service_id) for v in volumes):
+            return Outcome(Answer.FOREIGN, f"the service has no {part}")
     try:
-        if target.key in work.refused:
-            raise Refused(work.refused[target.key])
-        await _patiently(work, partial(_overwrite, work, target, part.snapshot_id))
-    except LostRace:
-        raise
-    except PortError as exc:
-        work.problems.append(f"{part}: {exc}")
-        return await _undone(work, target)
-    work.restored.append(part)
-    return True
-
-
-async def _undone(work: _Work, target: Target) -> bool:
-    """Put back what was there. Whether that, or the attempt, is over."""
-    saved = work.saved.get(target.key)
-    if saved is None:
-        work.problems.append("no snapshot of what was there before is known: it stays as it is")
-        return True  # nothing more can be done, ever
-    work.tools.step(f"putting {target.part} back as it was")
-    try:
-        await _patiently(work, partial(_overwrite, work, target, saved.id))
+        check_snapshots(service_id, [target], {target.site: await port.snapshots(service_id)})
     except Refused as exc:
-        work.problems.append(
-            f"what was there before could not be put back either ({exc}): snapshot {saved.id}"
-        )
-        return False
-    work.problems[-1] += "; it is as it was before"
-    return True
+        return Outcome(Answer.UNTOUCHED, str(exc).removeprefix(f"{part}: "))
+    return Outcome(Answer.DONE)
 
 
-async def _overwrite(work: _Work, target: Target, snapshot_id: str) -> None:
-    if work.live is None:
-        await _look_again(work)
-        if work.live is not None:
-            raise Refused("it has been deployed meanwhile: restore it again")
-    elif await _ours_now(work) is None:
-        raise LostRace(LOST)  # we were asleep, and others have finished it: its data is in use
+async def _save(work: _Work, step: machine.Save) -> str:
+    """The snapshot of what was there before: found, or taken as long as nothing has been overwritten; its id."""
+    await trio.sleep(step.pause)
+    target, restore = work.restore.parts[step.index].target, work.restore
     port, part = work.ports[target.site], target.part
+    if step.may_take:
+        work.tools.step(f"saving {part} as it is")
+    known = safety_of(target, restore.note, await port.snapshots(restore.service_id))
+    if not step.may_take:
+        return known.id if known is not None else ""
+    if known is None:
+        tags = safety_tags(target, restore.note, restore.service_id)
+        known = await take_snapshot(port, restore.service_id, part, tags, RESTORE_TAG)
     if part.kind == VOLUME:
-        await port.restore_volume(part.name, snapshot_id)
+        sizes = {volume.name: volume.size_bytes for volume in await port.volumes()}
+        work.measures[target.key] = Measure(sizes.get(part.name), known.size_bytes)
+    return known.id
+
+
+async def _overwrite(work: _Work, step: machine.Overwrite) -> None:
+    """Make a part what a snapshot says, and see whether it is."""
+    await trio.sleep(step.pause)
+    target = work.restore.parts[step.index].target
+    part, port = target.part, work.ports[target.site]
+    work.tools.step(f"putting {part} back as it was" if step.undoes else f"restoring {part}")
+    await patiently(partial(_look_before, work), work.tools.pace.patience)
+    if part.kind == VOLUME:
+        await port.restore_volume(part.name, step.snapshot_id)
+        await _look_after(work, target, step.snapshot_id)
     else:
-        await port.restore_resource(work.service_id, part.kind, snapshot_id)
+        await port.restore_resource(work.restore.service_id, part.kind, step.snapshot_id)
 
 
-async def _put_back(work: _Work, *, ended: bool) -> None:
-    """Start the workload: in every case but two. One is that somebody else is at it; the other, that data is half restored.
+async def _look_before(work: _Work) -> None:
+    """Make sure that it is still ours to overwrite. Raises LostRace, Untouched, or Unreached where nobody can say."""
+    try:
+        if work.live is None:
+            await _look_again(work)
+            if work.live is not None:
+                raise Untouched("it has been deployed meanwhile: restore it again")
+        elif await _ours_now(work) is None:
+            raise LostRace(LOST)  # we were asleep, and others have finished it: its data is in use
+    except Unavailable as exc:
+        raise Unreached(str(exc)) from exc
 
-    Then whoever looks next finishes it first.
-    """
-    if work.live is None or work.is_lost or not work.live.is_stopped:
+
+async def _look_after(work: _Work, target: Target, snapshot_id: str) -> None:
+    """Raises Refused where a volume is not what a Corestore says that it made of it. What cannot be seen is believed."""
+    port, service_id = work.ports[target.site], work.restore.service_id
+    try:
+        sizes = {one.id: one.size_bytes for one in await port.snapshots(service_id)}
+        volumes = await port.volumes()
+    except PortError as exc:
+        log.info("what was restored cannot be looked at", part=str(target.part), reason=str(exc))
         return
-    if work.note.has_begun and not work.is_done:
-        log.error("left stopped", service=work.live.name, reason=HALF)
-        work.tools.watcher.step(f"left stopped: {HALF}")
-        work.problems.append(f"left stopped: {HALF}")
-        await _let_go(work)
-        return
-    seconds = work.tools.pace.start if ended else work.tools.pace.grace
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
-        work.tools.step("starting the workload")
-        while True:
-            with _ignoring_outages():
-                try:
-                    await work.tools.docker.apply(
-                        Start(work.live, work.live.restore_note, "the restore has ended")
-                    )
-                    return
-                except LostRace:
-                    if not await _is_still_ours(work):
-                        return
-                except Refused as exc:
-                    work.problems.append(f"the workload could not be started: {exc}")
-                    return
-            await trio.sleep(work.tools.pace.poll)
-    work.problems.append("the workload could not be started: the engine does not answer")
+    measure = work.measures.get(target.key)
+    if fault := against_restore(target.part.name, sizes.get(snapshot_id), volumes, measure):
+        raise Refused(fault)
 
 
-async def _let_go(work: _Work) -> None:
-    """Say that nobody is at it any more, so that the next need not wait for a sign of life."""
-    work.note = evolve(work.note, holder=NOBODY)
-    with trio.move_on_after(work.tools.pace.let_go) as scope, _ignoring_outages():
-        scope.shield = True
-        await _renew(work)
+async def _look_for_change(work: _Work, target: Target) -> None:
+    """Raises Refused where it cannot be seen that a part is as it was when it was saved."""
+    measure = work.measures.get(target.key)
+    if measure is None or not is_unchanged(
+        target.part.name, await work.ports[target.site].volumes(), measure
+    ):
+        raise Refused(f"{target.part} may have been changed")
 
 
-# --- patience
-
-
-async def _patiently(work: _Work, call: Callable[[], Awaitable[T]]) -> T:
-    """Call, again and again while the far side is away. Only for what may be repeated."""
-    return await patiently(call, work.tools.pace.patience)
+async def _start(work: _Work) -> Outcome:
+    """Start the workload, however long the engine is away."""
+    work.tools.step("starting the workload")
+    while True:
+        assert work.live is not None  # noqa: S101 - see `next_step`
+        with _ignoring_outages():
+            try:
+                await work.tools.docker.apply(
+                    Start(work.live, work.live.restore_note, "the restore has ended")
+                )
+                return Outcome(Answer.DONE)
+            except LostRace:
+                if not await _is_still_ours(work):
+                    return Outcome(Answer.TAKEN)
+            except Refused as exc:
+                return Outcome(Answer.REFUSED, str(exc))
+        await trio.sleep(work.tools.pace.poll)
 
 
 @contextmanager

@@ -55,8 +55,16 @@ class RateLimited(Unavailable):
     """It answers others, and us again when it has been left alone for a while."""
 
 
+class Unreached(Unavailable):
+    """Nobody listened: the request was not even received."""
+
+
 class Refused(PortError):
     """It answered no. Repeating the same request is pointless."""
+
+
+class Untouched(Refused):
+    """It answered no before it did anything: what the request is about is as it was."""
 
 
 class LostRace(PortError):

@@ -11,16 +11,18 @@ from tests.unit.app.worlds import Json, World, cluster, new_engine, play, servic
 
 from coreflow.adapters.memory import MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.backups import Pace, Tools, Unwatched
+from coreflow.app.backups import Pace, Tools
 from coreflow.app.bindings import Bindings
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
+from coreflow.app.progress import Unwatched
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.replication import Replicator
-from coreflow.app.restores import DAEMON
-from coreflow.domain.backup.requests import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
+from coreflow.domain.backup.lease import DAEMON
+from coreflow.domain.backup.parts import Part
+from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import VolumeSpec
-from coreflow.domain.errors import Refused, Unavailable
+from coreflow.domain.errors import PortError, Refused, Unavailable
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.swarm.naming import RESTORE, STOPPED, volume_name
 
@@ -135,6 +137,22 @@ class Bench:
         """Whether it runs as before, without a trace of a restore."""
         labels = await self.labels()
         return await self.replicas() == 2 and not {STOPPED, RESTORE} & labels.keys()
+
+
+class HalfWay(MemoryCorestore):
+    """One that has overwritten a part of a volume when it fails, so many times."""
+
+    def __init__(self, error: PortError, times: int) -> None:
+        super().__init__()
+        self.error, self.times = error, times
+
+    async def restore_volume(self, name: str, snapshot_id: str) -> None:
+        if self.times:
+            self.times -= 1
+            self.counts["restore_volume"] += 1
+            self.volume_data[name] = {"half": b"of it"}
+            raise self.error
+        await super().restore_volume(name, snapshot_id)
 
 
 class _Steps(Unwatched):
@@ -780,10 +798,11 @@ def test_a_full_disk_keeps_the_workload_stopped_until_there_is_room() -> None:
     """Neither the backup nor what was there fits: nothing starts on what is left."""
 
     async def body(bench: Bench) -> None:
+        bench.corestore = HalfWay(Refused("no space left"), 6)
+        await bench.deploy()
         bench.data = GOOD
         await bench.backup()
         bench.data = LATER
-        bench.corestore.faults_of["restore_volume"].extend([Refused("no space left")] * 6)
 
         async def day(operations: Operations) -> None:
             result = await operations.restore(RestoreRequest(backup_id="b1", service_id=SHOP))
@@ -803,15 +822,17 @@ def test_another_backup_is_a_way_out_of_a_restore_that_cannot_end() -> None:
     """The archive has lost what was being restored: a restore of the same parts from elsewhere takes over."""
 
     async def body(bench: Bench) -> None:
+        half_way = bench.corestore = HalfWay(Refused("damaged"), 0)
+        await bench.deploy()
         bench.data = GOOD
         await bench.backup("old")
         bench.data = {"orders": b"newer"}
         await bench.backup("new")
         bench.data = LATER
-        bench.corestore.faults_of["restore_volume"].extend([Refused("damaged")] * 10_000)
+        half_way.times = 10_000
         assert (await bench.restore("new")).status == "failed"
         assert await bench.replicas() == 0
-        bench.corestore.faults_of["restore_volume"].clear()
+        half_way.times = 0
         taken = bench.corestore.counts["restore_volume"]
         result = await bench.restore("old")
         assert result.status == "completed", result

@@ -16,9 +16,10 @@ from coreflow.adapters.memory import MemoryCloudly, MemoryCorestore
 from coreflow.app.backups import Pace
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
-from coreflow.app.restores import DAEMON
+from coreflow.domain.backup.lease import DAEMON
+from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.replication import Copy, Receipt, manifest_prefix
-from coreflow.domain.backup.requests import BackupRequest, BackupResult, Part, RestoreRequest, RestoreResult
+from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import VolumeSpec
 from coreflow.domain.ids import ClusterId, NodeId, ServiceId
 from coreflow.domain.platform.instances import Site, Sites

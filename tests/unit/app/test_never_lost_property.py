@@ -19,14 +19,15 @@ from tests.unit.app.worlds import GOOD, NEWER, Json, World, cluster, new_engine,
 
 from coreflow.adapters.memory import Fault, MemoryCorestore, MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.backups import Tools, Unwatched
+from coreflow.app.backups import Tools
 from coreflow.app.bindings import Bindings
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
+from coreflow.app.progress import Unwatched
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.replication import Replicator
-from coreflow.app.restores import DAEMON
-from coreflow.domain.backup.requests import BackupRequest, RestoreRequest, RestoreResult, read_note
+from coreflow.domain.backup.lease import DAEMON, read_note
+from coreflow.domain.backup.requests import BackupRequest, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import VolumeSpec
 from coreflow.domain.deploy.steps import Deprovision, verb_of
 from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable

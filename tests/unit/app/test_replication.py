@@ -16,7 +16,9 @@ from tests.unit.app.worlds import play
 from coreflow.adapters.memory import MemoryCorestore
 from coreflow.adapters.memory.cloudly import MemoryReplica
 from coreflow.adapters.memory.corestore import PACK_BYTES
-from coreflow.app.replication import LEAST_SLICE_BYTES, NoMeter, Replicator, slices_of
+from coreflow.app.progress import NoMeter
+from coreflow.app.replication import LEAST_SLICE_BYTES, Replicator, slices_of
+from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.replication import (
     SLICE_BYTES,
     Copy,
@@ -27,7 +29,7 @@ from coreflow.domain.backup.replication import (
     is_manifest,
     object_of,
 )
-from coreflow.domain.backup.requests import Part, Replication
+from coreflow.domain.backup.requests import Replication
 from coreflow.domain.backup.snapshots import ArchiveObject, VolumeSpec
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import NodeId, ServiceId

@@ -5,11 +5,11 @@ from typing import Any
 
 from attrs import astuple, frozen
 
+from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import (
     ID_LIMIT,
     BackupRequest,
     BackupResult,
-    Part,
     RestoreRequest,
     RestoreResult,
     is_id,

@@ -38,7 +38,7 @@ from coreflow.domain.backup.snapshots import (
     StoredVolume,
     VolumeSpec,
 )
-from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.errors import PortError, Refused, Unavailable, Unreached, Untouched
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.platform.bindings import CAPABILITIES, BindingSpec, Provisioned
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact, Redactor
@@ -67,6 +67,10 @@ class _Failed(Unavailable):
     def __init__(self, text: str, *, unsent: bool, soon: bool, away: bool) -> None:
         super().__init__(text)
         self.unsent, self.soon, self.away = unsent, soon, away
+
+
+class _Unsent(_Failed, Unreached):
+    """Nobody listened."""
 
 
 class _NotFound(Refused):
@@ -134,7 +138,10 @@ class Corestore:
         what = f"corestore: deprovision {spec.name}"
         body = {m.SERVICE_ID.name: spec.service_id, m.CAPABILITIES.name: [spec.capability]}
         try:
-            await self._bind(what, self._api.deprovision, body, spec)
+            answer = await self._bind(what, self._api.deprovision, body, spec)
+            if not answer:  # it says nothing: whether it is gone is seen when it is asked for once more
+                answer = await self._bind(what, self._api.deprovision, body, spec)
+            self._proven(what, answer)
         except _NotFound:
             return
 
@@ -152,6 +159,8 @@ class Corestore:
             raise
         if not isinstance(answer, Mapping):
             raise Unavailable(f"{what}: the answer is not an object")
+        if m.SERVICE_ID.of(answer) not in (None, spec.service_id):
+            raise Refused(f"{what}: the answer is about another service")
         return answer
 
     # --- volumes
@@ -173,7 +182,7 @@ class Corestore:
         what = f"corestore: create volume {_short(spec.name)}"
         own = (spec.name, spec.service_id, spec.mount_path)
         secrets = tuple(text for text in texts(spec.options) if text not in own)
-        await self._ask(what, self._api.create_volume, body, secrets=secrets)
+        self._proven(what, await self._ask(what, self._api.create_volume, body, secrets=secrets))
 
     async def snapshot_volume(self, name: str, tags: Mapping[str, str]) -> Snapshot:
         """Take a snapshot: one more with each call, and maybe also where it is Unavailable."""
@@ -186,7 +195,7 @@ class Corestore:
         """Make a volume what it was at a snapshot, and nothing else."""
         body = {m.VOLUME_NAME.name: name, m.SNAPSHOT_ID.name: snapshot_id, m.CLEAR.name: True}
         what = f"corestore: restore volume {_short(name)}"
-        await self._ask(what, self._api.restore_volume, body, restores=True)
+        self._proven(what, await self._ask(what, self._api.restore_volume, body, restores=True))
 
     # --- databases and object storage
 
@@ -212,7 +221,7 @@ class Corestore:
             m.CAPABILITY.name: _kind(what, capability),
             m.SNAPSHOT_ID.name: snapshot_id,
         }
-        await self._ask(what, self._api.restore_resource, body, restores=True)
+        self._proven(what, await self._ask(what, self._api.restore_resource, body, restores=True))
 
     # --- snapshots
 
@@ -301,9 +310,13 @@ class Corestore:
         if failure is not None:
             raise failure
         self._declined(what, answer.body)
+        self._proven(what, answer.body)
         stored = m.SHA256.of(m.OBJECT.of(answer.body))
         if isinstance(stored, str) and stored.lower() != obj.sha256:
             raise Refused(f"{what}: it has stored something else, the digest is another one")
+        path = m.OBJECT_PATH.of(m.OBJECT.of(answer.body))
+        if path not in (None, obj.path):
+            raise Refused(f"{what}: it has stored something else, the path is another one")
 
     def _file_url(self, what: str, endpoint: m.Endpoint, obj: ArchiveObject) -> str:
         if not is_path(obj.path):
@@ -342,12 +355,20 @@ class Corestore:
 
         `content` is the body or, for a GET, the query.
         """
+        was_reached = False
         for pause in (*PAUSES, None):
             try:
                 answer = await self._try(what, endpoint, content or {}, secrets, restores=restores)
+            except Untouched as exc:
+                if was_reached:
+                    raise Refused(str(exc)) from None  # by an earlier try it may be
+                raise
             except _Failed as exc:
                 if pause is None or not (exc.soon if endpoint.repeatable else exc.unsent):
+                    if was_reached and exc.unsent:
+                        raise Unavailable(str(exc)) from None
                     raise
+                was_reached = was_reached or not exc.unsent
             else:
                 break
             await trio.sleep(pause)
@@ -401,7 +422,8 @@ class Corestore:
         """What the HTTP client's error means."""
         match exc:
             case Denied():
-                return self._denied(what, endpoint, exc, self._reason(exc.body, secrets))
+                denied = self._denied(what, endpoint, exc, self._reason(exc.body, secrets))
+                return Untouched(str(denied)) if restores else denied
             case Failing():
                 reason = self._reason(exc.body, secrets)
                 text = f"{what}: {self._redacted(str(exc))}" + (f": {reason}" if reason else "")
@@ -417,7 +439,8 @@ class Corestore:
                 return Refused(f"{what}: {self._redacted(str(exc))}")
             case PortError():
                 unsent = _is_refused(exc.__cause__)
-                return _Failed(
+                failed = _Unsent if unsent else _Failed
+                return failed(
                     f"{what}: {self._redacted(str(exc))}", unsent=unsent, soon=unsent, away=_is_away(exc)
                 )
             case _:
@@ -449,6 +472,11 @@ class Corestore:
         """Raises Refused where an answer says, with a status that is fine, that nothing was done."""
         if m.SUCCESS.of(answer) is False or message(answer, m.ERROR):
             raise Refused(f"{what}: {self._reason(answer, secrets) or 'declined without a reason'}")
+
+    def _proven(self, what: str, answer: object) -> None:
+        """Raises Unavailable where an answer says nothing at all: whether anything was done is not known."""
+        if not isinstance(answer, Mapping) or not answer:
+            raise Unavailable(f"{what}: the answer says nothing, so it is not known whether it was done")
 
     def _reason(self, body: object, secrets: Iterable[str] = ()) -> str:
         """Why Corestore says no, in its own words, without anything that may be a secret."""

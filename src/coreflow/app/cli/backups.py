@@ -24,27 +24,23 @@ from rich.progress import (
 from rich.text import Text
 
 from coreflow.adapters.cloudly.backups import backup_document, restore_document
-from coreflow.app.backups import Tools, Unwatched, Watcher, facts_of
+from coreflow.app.backups import Tools, facts_of
 from coreflow.app.bindings import Bindings
 from coreflow.app.cli import present
 from coreflow.app.cli.deploy import Flag, Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
+from coreflow.app.progress import Unwatched, Watcher
+from coreflow.domain.backup.lease import help_for, read_note
+from coreflow.domain.backup.parts import Part
+from coreflow.domain.backup.requests import ID_LIMIT, BackupRequest, Replication, RestoreRequest, is_id
 from coreflow.app.streams import clean, console_for
-from coreflow.domain.backup.requests import (
-    ID_LIMIT,
-    BackupRequest,
-    Part,
-    Replication,
-    RestoreRequest,
-    is_id,
-    read_note,
-)
 from coreflow.domain.backup.snapshots import BACKUP_TAG, VOLUME, Snapshot
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import Owner
 from coreflow.domain.records.models import ServiceRecord
+from coreflow.domain.swarm.naming import STOPPED, replicas_noted
 from coreflow.domain.swarm.observed import ObservedService
 
 Json = dict[str, Any]
@@ -251,7 +247,7 @@ class _Work:
         if rows:
             present.print_blocks(self.console, [present.Block(f"backups of {record.name}", rows)])
         if live is not None and (note := read_note(live.restore_note)) is not None and live.is_stopped:
-            text = f"stopped by an unfinished restore; coreflow restore {record.name} --backup {note.backup_id} finishes it"
+            text = f"stopped by an unfinished restore; {help_for(record.name, note, replicas_noted(live.labels[STOPPED]))}"
             row = present.Row(mark=present.PROBLEM, kind="stopped", name=record.name, reason=text)
             present.print_blocks(self.console, [present.Block("problems", (row,))])
         hint = "Choose one with --backup." if rows else f"There is no backup of {record.name} here."

@@ -16,7 +16,7 @@ from attrs import field, frozen
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import NodeId, ServiceId
 
-from .requests import Part, node_in, part_document, parts_of
+from .parts import Part, node_in, part_document, parts_of
 from .snapshots import ArchiveObject
 
 SLICE_BYTES = 768 * 1024

@@ -7,9 +7,8 @@ everything it will overwrite is saved first, and a part that cannot be restored 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
 from attrs import evolve, frozen
 
 from coreflow.domain.deploy.volumes import DEFAULT_DRIVER, make_mounts, plain
@@ -21,7 +20,10 @@ from coreflow.domain.records.models import ServiceRecord
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.images import Rejected
 from coreflow.domain.swarm.specs import Mount
+from coreflow.domain.swarm.stopped import undo_id
 
+from .lease import RestoreNote
+from .parts import RESOURCES, Part
 from .snapshots import (
     BACKUP_TAG,
     BINDING_TAG,
@@ -37,13 +39,11 @@ from .snapshots import (
 )
 
 Status = Literal["completed", "partial", "failed"]
-RESOURCES: tuple[SnapshotKind, ...] = ("database", "objectstorage")
 _BACKUP = naming.PREFIX + "backup"
 ID_LIMIT = 256
 """Characters of an id."""
 SHOWN = 20
 """How many of the things that are wrong are told."""
-_LAST_BEAT = 2**53
 
 # --- what is asked for
 
@@ -51,30 +51,6 @@ _LAST_BEAT = 2**53
 def is_id(text: str) -> bool:
     """Whether a backup may be called so: what cannot be seen gets lost in tags, labels and on the way to others."""
     return 0 < len(text) <= ID_LIMIT and text.isprintable()
-
-
-@frozen(kw_only=True)
-class Part:
-    """One thing that a backup holds: a volume, a database or a bucket, and the snapshot of it."""
-
-    kind: SnapshotKind
-    name: str
-    """The volume's name; of a database or a bucket, the capability."""
-    mount_path: str = ""
-    binding_id: str = ""
-    snapshot_id: str = ""
-    """Empty where it could not be taken; `error` says why then."""
-    size_bytes: int | None = None
-    node: NodeId | None = None
-    """Where its Corestore is, if that is known."""
-    error: str = ""
-
-    def is_in(self, snapshot: Snapshot) -> bool:
-        """Whether a snapshot is one of this part, if it is of the same service at all."""
-        return snapshot.kind == self.kind and (self.kind != VOLUME or snapshot.name == self.name)
-
-    def __str__(self) -> str:
-        return f"{'volume ' if self.kind == VOLUME else ''}{self.name}"
 
 
 @frozen(kw_only=True)
@@ -434,106 +410,12 @@ def _is_strange(snapshot: Snapshot, part: Part, service_id: ServiceId) -> bool:
     return not (other_spelling and plain(path) == plain(part.mount_path))
 
 
-def safety_tags(target: Target, note: "RestoreNote", service_id: ServiceId) -> dict[str, str]:
+def safety_tags(target: Target, note: RestoreNote, service_id: ServiceId) -> dict[str, str]:
     """The tags of the snapshot that is taken of what a restore is about to overwrite: a backup of its own."""
     part = evolve(target.part, node=target.site.node)
-    return _tags(part, service_id, f"before-{note.id[:12]}", **{RESTORE_TAG: note.id})
+    return _tags(part, service_id, undo_id(note.id), **{RESTORE_TAG: note.id})
 
 
-def safety_of(target: Target, note: "RestoreNote", found: Iterable[Snapshot]) -> Snapshot | None:
+def safety_of(target: Target, note: RestoreNote, found: Iterable[Snapshot]) -> Snapshot | None:
     """The snapshot that this restore took of what it is about to overwrite, if it did."""
     return next((s for s in tagged(found, RESTORE_TAG, note.id) if target.part.is_in(s)), None)
-
-
-# --- what a stopped service says about itself
-
-
-@frozen(kw_only=True)
-class RestoreNote:
-    """What is written on a service that is stopped for a restore, so that anybody can finish it."""
-
-    id: str
-    """Of this restore: two restores of one backup are two."""
-    backup_id: str
-    holder: str
-    """Who is at it."""
-    beat: int = 0
-    """Grows as long as somebody is."""
-    has_begun: bool = False
-    """Whether something may have been overwritten."""
-    is_whole: bool = False
-    """Whether everything was wanted that the backup holds."""
-    parts: tuple[Part, ...] = ()
-
-    def label(self) -> str:
-        """As the text of a label."""
-        document = {
-            "id": self.id,
-            "backupId": self.backup_id,
-            "holder": self.holder,
-            "beat": self.beat,
-            "hasBegun": self.has_begun,
-            **({"isWhole": True} if self.is_whole else {}),
-            "parts": [part_document(evolve(p, mount_path="", size_bytes=None)) for p in self.parts],
-        }
-        return orjson.dumps(document).decode()
-
-
-def read_note(label: str) -> RestoreNote | None:
-    """What such a label says; None when it cannot be read."""
-    try:
-        raw = orjson.loads(label)
-        parts = parts_of(raw["parts"])
-        beat = int(raw["beat"])
-        if not 0 <= beat <= _LAST_BEAT:
-            return None
-        return RestoreNote(
-            id=str(raw["id"]),
-            backup_id=str(raw["backupId"]),
-            holder=str(raw["holder"]),
-            beat=beat,
-            has_begun=bool(raw.get("hasBegun")),
-            is_whole=bool(raw.get("isWhole")),
-            parts=parts,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-# --- parts as JSON: names and ids, no text of an error
-
-
-def part_document(part: Part) -> dict[str, object]:
-    """A part for a label or a manifest; what is empty is left out."""
-    more = {
-        "bindingId": part.binding_id,
-        "nodeId": part.node,
-        "mountPath": part.mount_path,
-        "sizeBytes": part.size_bytes,
-    }
-    known = {name: value for name, value in more.items() if value not in (None, "")}
-    return {"kind": part.kind, "name": part.name, "snapshotId": part.snapshot_id, **known}
-
-
-def parts_of(documents: Iterable[Mapping[str, Any]]) -> tuple[Part, ...]:
-    """Parts as JSON has them; those of kinds that are not known are left out. May raise anything for nonsense."""
-    return tuple(
-        Part(
-            kind=document["kind"],
-            name=str(document["name"]),
-            mount_path=str(document.get("mountPath") or ""),
-            binding_id=str(document.get("bindingId") or ""),
-            snapshot_id=str(document["snapshotId"]),
-            size_bytes=None if document.get("sizeBytes") is None else int(document["sizeBytes"]),
-            node=node_in(document.get("nodeId")),
-        )
-        for document in documents
-        if document["kind"] in (VOLUME, *RESOURCES)
-    )
-
-
-def node_in(raw: object) -> NodeId | None:
-    """The id of a node, as JSON has it. Raises TypeError where it is no text."""
-    if raw is not None and not isinstance(raw, str):
-        raise TypeError("not the id of a node")
-    return NodeId(raw) if raw else None

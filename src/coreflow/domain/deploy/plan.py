@@ -24,6 +24,7 @@ from coreflow.domain.ids import BASE, Owner
 from coreflow.domain.platform.bindings import BindingSpec
 from coreflow.domain.swarm.actions import Create
 from coreflow.domain.swarm.observed import Observed
+from coreflow.domain.swarm.stopped import UNDER_WAY, told
 
 from .changes import plan_services
 from .contention import NOTHING_WRITTEN, WriteLog
@@ -31,8 +32,6 @@ from .desired import Desired, unit_of
 from .facts import Facts, Part, merged
 from .removals import plan_garbage, plan_removals
 from .steps import Deprovision, Plan, PlanOptions, Provision, Step, Wait, owner_of
-
-STOPPED = "being restored; left alone until that has ended"
 
 
 def make_plan(
@@ -86,7 +85,10 @@ def make_plan(
 
 def stopped_services(facts: Facts) -> Part:
     """Leave alone what is being restored."""
-    return Part(waits=tuple(Wait(owner, name, STOPPED) for owner, name in sorted(facts.stopped.items())))
+    services = {service.owner: service for service in facts.owned.values() if service.is_stopped}
+    why = {owner: told(service) for owner, service in services.items()}
+    waits = (Wait(owner, name, why.get(owner, UNDER_WAY)) for owner, name in sorted(facts.stopped.items()))
+    return Part(waits=tuple(waits))
 
 
 def plan_networks(facts: Facts) -> Part:

@@ -16,6 +16,7 @@ from . import naming
 from .failures import Cause, cause_of
 from .observed import ROLLED_BACK, ObservedNode, ObservedService, ObservedTask, seconds_of
 from .specs import ServiceBody
+from .stopped import told
 
 SETTLE_SECONDS = 5.0
 """How long tasks must have run to count: Swarm's own monitor of an update takes as long by default."""
@@ -256,7 +257,7 @@ def judge(
     tasks = list(tasks)
     if service.is_stopped:
         wanted = naming.replicas_noted(service.labels[naming.STOPPED])
-        return Verdict(service=service.name, running=0, wanted=wanted, detail="stopped for a restore")
+        return Verdict(service=service.name, running=0, wanted=wanted, detail=told(service))
     wanted = _wanted(service, tasks, nodes)
     present = [task for task in tasks if task.is_current]
     running = [task for task in present if task.state == _READY and task.desired_state == _READY]

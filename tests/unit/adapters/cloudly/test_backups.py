@@ -13,10 +13,10 @@ from trio.testing import MockClock
 from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.backups import backup_document, restore_document
 from coreflow.adapters.net.typedsocket import INTERNAL_ERROR, PeerError
+from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import (
     BackupRequest,
     BackupResult,
-    Part,
     Replication,
     RestoreRequest,
     RestoreResult,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.replication import (
     CONFIG,
     INDEXES,
@@ -27,7 +28,6 @@ from coreflow.domain.backup.replication import (
     to_pull,
     to_push,
 )
-from coreflow.domain.backup.requests import Part
 from coreflow.domain.backup.snapshots import ArchiveObject
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import NodeId, ServiceId

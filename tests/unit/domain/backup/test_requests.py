@@ -8,12 +8,12 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coreflow.domain.backup.lease import RestoreNote, read_note
+from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import (
     BackupPlan,
     BackupRequest,
-    Part,
     Replication,
-    RestoreNote,
     RestoreRequest,
     Target,
     aim,
@@ -21,7 +21,6 @@ from coreflow.domain.backup.requests import (
     chosen_parts,
     parts_in,
     plan_backup,
-    read_note,
     safety_of,
     safety_tags,
     status_of,

@@ -1,0 +1,130 @@
+"""The lease of a restore: the note on the stopped service that says who is at it, and how anybody else goes on.
+
+There is one note for each restore. Whoever writes it holds the lease, and renews it as long as it is at work. `claim` is
+the one place where it is decided who may have it.
+"""
+
+from collections.abc import Collection
+from enum import Enum
+
+import orjson
+from attrs import evolve, frozen
+
+from coreflow.domain.swarm.stopped import NOBODY, undo_id, way_out
+
+from .parts import Part, part_document, parts_of
+
+DAEMON = "daemon"
+"""What the holders of leases of daemons begin with."""
+_LAST_BEAT = 2**53
+
+
+@frozen(kw_only=True)
+class RestoreNote:
+    """What is written on a service that is stopped for a restore, so that anybody can finish it."""
+
+    id: str
+    """Of this restore: two restores of one backup are two."""
+    backup_id: str
+    holder: str
+    """Who is at it."""
+    beat: int = 0
+    """Grows as long as somebody is."""
+    has_begun: bool = False
+    """Whether something may have been overwritten."""
+    is_whole: bool = False
+    """Whether everything was wanted that the backup holds."""
+    parts: tuple[Part, ...] = ()
+
+    def label(self) -> str:
+        """As the text of a label."""
+        document = {
+            "id": self.id,
+            "backupId": self.backup_id,
+            "holder": self.holder,
+            "beat": self.beat,
+            "hasBegun": self.has_begun,
+            **({"isWhole": True} if self.is_whole else {}),
+            "parts": [part_document(evolve(p, mount_path="", size_bytes=None)) for p in self.parts],
+        }
+        return orjson.dumps(document).decode()
+
+
+def read_note(label: str) -> RestoreNote | None:
+    """What such a label says; None when it cannot be read."""
+    try:
+        raw = orjson.loads(label)
+        parts = parts_of(raw["parts"])
+        beat = int(raw["beat"])
+        if not 0 <= beat <= _LAST_BEAT:
+            return None
+        return RestoreNote(
+            id=str(raw["id"]),
+            backup_id=str(raw["backupId"]),
+            holder=str(raw["holder"]),
+            beat=beat,
+            has_begun=bool(raw.get("hasBegun")),
+            is_whole=bool(raw.get("isWhole")),
+            parts=parts,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+# --- who may have it
+
+
+class Claim(Enum):
+    """How a lease is, as somebody sees who wants it."""
+
+    MINE = "mine"
+    FREE = "free"
+    """Nobody is at it any more."""
+    OUTRANKED = "outranked"
+    """Somebody may be at it, and has to yield."""
+    TAKEN = "taken"
+    """Somebody is at it, and has to be waited for."""
+
+    @property
+    def is_granted(self) -> bool:
+        """Whether the lease may be written anew."""
+        return self is not Claim.TAKEN
+
+
+def claim(
+    note: RestoreNote | None,
+    owner: str,
+    unchanged_for: float,
+    *,
+    seconds: float,
+    rivals: Collection[str] = (),
+    wants: str | None = None,
+) -> Claim:
+    """Decide whether `owner` may have the lease of a stopped service.
+
+    `unchanged_for` is how long its note (None: one that cannot be read) has been as it is, `seconds` how long one lasts
+    without being renewed. There is one daemon for a cluster: the note of another one was left by its predecessor, unless it
+    is a rival's. `wants` is the backup that is to be restored, None where what was begun is to be finished: an operator's
+    restore outranks a daemon's, and taking back what a restore does outranks that restore.
+    """
+    is_old = unchanged_for >= seconds
+    if note is None:
+        return Claim.FREE if is_old else Claim.TAKEN
+    if note.holder == owner:
+        return Claim.MINE
+    is_daemon, asked_by_daemon = note.holder.startswith(DAEMON), owner.startswith(DAEMON)
+    is_predecessor = is_daemon and asked_by_daemon and note.holder not in rivals
+    if is_old or note.holder == NOBODY or is_predecessor:
+        return Claim.FREE
+    by_operator = is_daemon and not asked_by_daemon and wants is not None
+    if by_operator or wants == undo_id(note.id):
+        return Claim.OUTRANKED
+    return Claim.TAKEN
+
+
+# --- the way out
+
+
+def help_for(service: str, note: RestoreNote, replicas: int) -> str:
+    """The commands that help where a restore has left a service stopped."""
+    return way_out(service, note.backup_id, undo_id(note.id) if note.has_begun else "", replicas)
