@@ -1,25 +1,22 @@
 """Bringing a backup back: the workload is stopped, everything in its place is saved, overwritten, and it starts again.
 
-What is done next, and what an answer means, is decided in `coreflow.domain.restore`. Here is the loop that does it, the
-heartbeat that keeps the lease, and the grace period of a process that is told to end.
+Here is found out what goes where, and who may have the lease; `restoring` does the rest.
 
 The lease on the stopped service says what is going on. So a process that dies in the middle leaves enough for the next one
 to finish: whoever finds it restores what it names once more, which does no harm, and starts the workload.
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence
 
 import structlog
 import trio
-from attrs import define, evolve, field
+from attrs import evolve
 
 from coreflow.domain.backup import restore as machine
-from coreflow.domain.backup.lease import DAEMON, Claim, RestoreNote, claim, help_for, read_note
+from coreflow.domain.backup.lease import DAEMON, Claim, RestoreNote, claim, read_note
 from coreflow.domain.backup.parts import Part
-from coreflow.domain.backup.proof import Measure, against_restore, against_volume, is_unchanged
+from coreflow.domain.backup.proof import against_volume
 from coreflow.domain.backup.replication import Manifest
 from coreflow.domain.backup.requests import (
     RestoreRequest,
@@ -29,76 +26,28 @@ from coreflow.domain.backup.requests import (
     check_snapshots,
     chosen_parts,
     parts_in,
-    safety_of,
-    safety_tags,
 )
-from coreflow.domain.backup.restore import Answer, Outcome, Phase, Restore
-from coreflow.domain.backup.snapshots import RESTORE_TAG, VOLUME
+from coreflow.domain.backup.restore import Phase
+from coreflow.domain.backup.snapshots import VOLUME
 from coreflow.domain.errors import (
     CoreflowError,
     LostRace,
-    PortError,
     Refused,
     Unavailable,
-    Unreached,
-    Untouched,
 )
-from coreflow.domain.ids import ClusterId, Owner, ServiceId
+from coreflow.domain.ids import ClusterId, ServiceId
 from coreflow.domain.platform.instances import Site, Sites
 from coreflow.domain.ports import CorestorePort
-from coreflow.domain.swarm import naming
-from coreflow.domain.swarm.actions import Start, Stop
 from coreflow.domain.swarm.observed import ROLLED_BACK, ObservedService
 from coreflow.domain.swarm.stopped import NOBODY, undo_id
 
-from .backups import Facts, Tools, facts_of, provisioned, take_snapshot
-from .patience import patiently
+from .backups import Facts, Tools, facts_of, provisioned
+from .restoring import Work, carry_out
 
 log = structlog.get_logger()
 
-LOST = "somebody else has stopped or started the service meanwhile"
-LONG_SECONDS = 60.0
-"""After how long of overwriting it is said how to end that."""
-TURNS = 5
+TURNS = 20
 """How often a restore is begun anew because the service changed while it was about to be stopped."""
-_ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "orphaned", "remove"})
-_BEFORE = frozenset({Phase.CHECKING, Phase.SAVING})
-_OVERWRITES = frozenset(phase for phase in Phase if phase.overwrites)
-_LAST = frozenset({Phase.STARTING, Phase.LEAVING})
-
-
-@define
-class _Work:
-    """One restore under way: the value, and whom to ask."""
-
-    tools: Tools
-    cluster: str
-    live: ObservedService | None
-    ports: Mapping[Site, CorestorePort]
-    restore: Restore
-    takes_over: RestoreNote | None = None
-    """The note of somebody who is no longer at it, or has to yield."""
-    outranks: bool = False
-    """Whether that somebody may still be at it."""
-    has_stopped: bool = False
-    """Whether the lease was ever ours."""
-    measures: dict[tuple[str, str, str], Measure] = field(factory=dict)
-    lock: trio.Lock = field(factory=trio.Lock)
-    """Held while the note is written."""
-
-    @property
-    def facts(self) -> machine.Facts:
-        """What the next step depends on."""
-        return machine.Facts(
-            has_service=self.live is not None,
-            is_stopped=self.live is not None
-            and self.live.is_stopped
-            and (self.has_stopped or (self.takes_over is not None and not self.outranks)),
-        )
-
-    def settle(self, step: machine.Step, outcome: Outcome) -> None:
-        """Go on to what a step leads to."""
-        self.restore = machine.after(self.restore, step, outcome)
 
 
 async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> RestoreResult:
@@ -106,7 +55,7 @@ async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> Re
     try:
         for _ in range(TURNS):
             work = await _begun(tools, request, holder)
-            await _carry_out(work)
+            await carry_out(work)
             if work.restore.phase is not Phase.LOST or work.has_stopped:
                 return work.restore.result()
             log.info("begun anew", reason="; ".join(work.restore.problems))
@@ -117,7 +66,7 @@ async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> Re
     return work.restore.result()
 
 
-async def _begun(tools: Tools, request: RestoreRequest, holder: str) -> _Work:
+async def _begun(tools: Tools, request: RestoreRequest, holder: str) -> Work:
     """Everything that it takes, once nobody else is at a restore of the service. Raises what stands against it."""
     facts = await facts_of(tools, request.service_id)
     if facts.others:
@@ -165,8 +114,8 @@ def waiting_for(note: RestoreNote | None, lease: float) -> str:
 
 
 async def _taken_over(
-    work: _Work, left: ObservedService, granted: Claim, request: RestoreRequest, facts: Facts, holder: str
-) -> _Work:
+    work: Work, left: ObservedService, granted: Claim, request: RestoreRequest, facts: Facts, holder: str
+) -> Work:
     """Go on where somebody else has left off. What that has begun and this does not overwrite is finished first."""
     note = read_note(left.restore_note)
     if note is not None and not is_outdated(left) and note.has_begun:
@@ -232,7 +181,7 @@ async def finish_restore(
         is_found=True,
         problems=tuple(problems),
     )
-    work = _Work(
+    work = Work(
         tools=tools,
         cluster=live.cluster,
         live=live,
@@ -241,7 +190,7 @@ async def finish_restore(
         takes_over=note,
         outranks=outranks,
     )
-    await _carry_out(work)
+    await carry_out(work)
     if work.restore.phase is Phase.LOST:
         raise LostRace("; ".join(work.restore.problems))
     return work.restore.result()
@@ -262,7 +211,7 @@ async def _sites_again(tools: Tools, live: ObservedService, note: RestoreNote) -
 # --- before anything is touched
 
 
-async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder: str) -> _Work:
+async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder: str) -> Work:
     """Find out what goes where, and have it there. Raises Refused for anything that cannot be."""
     tools.step("looking for the backup")
     found = await facts.snapshots()
@@ -304,7 +253,7 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         is_whole=request.volumes is None and request.resources is None,
         parts=tuple(evolve(target.part, node=target.site.node) for target in targets),
     )
-    return _Work(
+    return Work(
         tools=tools,
         cluster=facts.records.cluster.id,
         live=facts.live,
@@ -374,427 +323,3 @@ async def _created(tools: Tools, facts: Facts, targets: Sequence[Target]) -> tup
         if fault := against_volume(name, facts.service.id, await port.volumes()):
             raise Refused(fault)
     return tuple(created)
-
-
-# --- the part that must not stop half-way
-
-
-async def _carry_out(work: _Work) -> None:
-    """Stop, save, overwrite, start. Told to end, it starts the workload, unless data may be half restored then."""
-    has_ended, owner = False, Owner(work.restore.service_id)
-    work.tools.restoring.add(owner)
-    try:
-        try:
-            await _advance(work, {Phase.STOPPING})
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_keep_lease, work, nursery.cancel_scope)
-                await _advance(work, _BEFORE)
-                await _gracefully(work)
-                nursery.cancel_scope.cancel()
-            has_ended = True
-        finally:
-            if not work.restore.phase.is_over and work.restore.phase not in _LAST:
-                step = machine.next_step(work.restore, work.facts)
-                work.settle(step, Outcome(Answer.ENDED, "interrupted"))
-            await _conclude(work, has_ended=has_ended)
-    finally:
-        work.tools.restoring.discard(owner)
-
-
-async def _advance(work: _Work, phases: Collection[Phase]) -> None:
-    """Do one step after the other, as long as the restore is in one of these phases."""
-    while work.restore.phase in phases:
-        step, began = machine.next_step(work.restore, work.facts), trio.current_time()
-        outcome = await _outcome(work, step)
-        took = trio.current_time() - began - getattr(step, "pause", 0.0)
-        outcome = outcome._replace(is_slow=took > machine.SLOW_SECONDS)
-        work.settle(step, outcome)
-        if outcome.answer in (Answer.AWAY, Answer.SILENT) and not work.restore.phase.is_over:
-            work.tools.step(f"no success ({outcome.text})")
-
-
-async def _gracefully(work: _Work) -> None:
-    """Overwrite everything; told to end, go on for a moment."""
-    scope, done = trio.CancelScope(shield=True), trio.Event()
-
-    async def end_soon() -> None:
-        try:
-            await done.wait()
-        except trio.Cancelled:
-            is_lost = work.restore.phase is Phase.LOST
-            scope.deadline = trio.current_time() + (0 if is_lost else work.tools.pace.grace)
-            raise
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_soon)
-        with scope:
-            await _advance(work, _OVERWRITES)
-        done.set()
-
-
-async def _conclude(work: _Work, *, has_ended: bool) -> None:
-    """Start the workload or, where data may be half restored, leave it stopped with a lease that says how to go on."""
-    pace = work.tools.pace
-    while not work.restore.phase.is_over:
-        step = machine.next_step(work.restore, work.facts)
-        outcome = Outcome(Answer.SILENT, "the engine does not answer")
-        seconds = (
-            pace.let_go if work.restore.phase is Phase.LEAVING else pace.start if has_ended else pace.grace
-        )
-        with trio.move_on_after(seconds) as scope:
-            scope.shield = True
-            outcome = await _outcome(work, step)
-        work.settle(step, outcome)
-    if work.restore.phase is Phase.LEFT and work.live is not None:
-        text = help_for(
-            work.live.name, work.restore.note, naming.replicas_noted(work.live.labels.get(naming.STOPPED, ""))
-        )
-        work.restore = evolve(work.restore, problems=(*work.restore.problems, text))
-        log.error("left stopped", service=work.live.name, reason="; ".join(work.restore.problems))
-        work.tools.watcher.step(f"left stopped: {text}")
-
-
-async def _outcome(work: _Work, step: machine.Step) -> Outcome:
-    """Do a step, and say how it went."""
-    found = ""
-    try:
-        match step:
-            case machine.Stop():
-                await _stop(work)
-            case machine.Check(index):
-                return await _check(work, work.restore.parts[index].target)
-            case machine.Save():
-                found = await _save(work, step)
-            case machine.Mark() if work.live is not None:
-                note = evolve(work.restore.note, has_begun=True)
-                await patiently(partial(_hold, work, note), work.tools.pace.patience)
-            case machine.Overwrite():
-                await _overwrite(work, step)
-            case machine.Look():
-                await trio.sleep(step.pause)
-                await _look_for_change(work, work.restore.parts[step.index].target)
-            case machine.Start():
-                return await _start(work)
-            case machine.LetGo():
-                await _write(work, evolve(work.restore.note, holder=NOBODY))
-    except LostRace as exc:
-        return Outcome(Answer.TAKEN, await _taken_by(work, str(exc)))
-    except Untouched as exc:
-        return Outcome(Answer.UNTOUCHED, str(exc))
-    except Unreached as exc:
-        return Outcome(Answer.AWAY, str(exc))
-    except Unavailable as exc:
-        return Outcome(Answer.SILENT, str(exc))
-    except PortError as exc:
-        return Outcome(Answer.REFUSED, str(exc))
-    return Outcome(Answer.DONE, found=found)
-
-
-# stopping
-
-
-async def _stop(work: _Work) -> None:
-    """Stop the workload, and wait until it is. Raises LostRace where somebody else is at it.
-
-    At any write to a service, Swarm forgets those of its tasks that are to be removed, although their containers may
-    still run. So nothing is written while tasks are stopping, not even a sign of life.
-    """
-    await _look_again(work)
-    if work.live is None:
-        return
-    if not work.live.is_stopped:
-        await _wait_for_roll_out(work)
-    work.tools.step("stopping the workload")
-    await _wait_until_stopped(work, only_removed=not work.live.is_stopped)
-    await _acquire(work)
-    if work.outranks:
-        work.tools.step("waiting for the other restore to yield")
-        await trio.sleep(work.tools.pace.yielding)
-    await _wait_until_stopped(work)
-    await patiently(partial(_hold, work, work.restore.note), work.tools.pace.patience)
-
-
-async def _look_again(work: _Work) -> None:
-    """A service that was not there may have been deployed meanwhile."""
-    if work.live is None:
-        services, _ = await work.tools.docker.progress()
-        ours = (
-            s for s in services if s.owner == Owner(work.restore.service_id) and s.cluster == work.cluster
-        )
-        work.live = next(ours, None)
-        _refuse_taken(work)
-
-
-def _refuse_taken(work: _Work) -> None:
-    """Raises LostRace where somebody else has begun a restore of the service since it was looked at."""
-    if work.live is not None and work.live.is_stopped and work.takes_over is None:
-        raise LostRace("another restore of it has begun meanwhile")
-
-
-async def _acquire(work: _Work) -> None:
-    """Write the lease for the first time. Raises LostRace where somebody else was faster.
-
-    Who has to yield may renew its lease until it sees ours; that does not count, unless it has gone on to overwrite.
-    """
-    while True:
-        try:
-            await _write(work, work.restore.note)
-        except LostRace:
-            services, _ = await work.tools.docker.progress()
-            there = next((s for s in services if work.live is not None and s.id == work.live.id), None)
-            if not work.outranks or there is None or not _is_same_lease(work, there):
-                raise
-            work.live = there
-        else:
-            work.has_stopped = True
-            return
-
-
-def _is_same_lease(work: _Work, there: ObservedService) -> bool:
-    note, known = read_note(there.restore_note), work.takes_over
-    if note is None or known is None or not there.is_stopped:
-        return False
-    return (note.id, note.has_begun) == (known.id, known.has_begun)
-
-
-async def _hold(work: _Work, note: RestoreNote) -> None:
-    """Have the note written. Raises LostRace where somebody else has taken over."""
-    while True:
-        try:
-            return await _write(work, note)
-        except LostRace:
-            if not await _is_still_ours(work):
-                raise
-
-
-async def _write(work: _Work, note: RestoreNote) -> None:
-    """Write a note on the service."""
-    async with work.lock:
-        assert work.live is not None  # noqa: S101 - whoever calls has one
-        note = evolve(note, beat=work.restore.note.beat + 1)
-        work.restore = evolve(work.restore, note=evolve(work.restore.note, beat=note.beat))
-        reason = f"restoring backup {note.backup_id}"
-        stop = Stop(work.live, note.label(), work.live.restore_note, reason)
-        replicas = str(work.live.body.replicas or 0)
-        labels = {naming.STOPPED: replicas, **work.live.labels, naming.RESTORE: note.label()}
-        stopped = evolve(work.live, labels=labels)
-        try:
-            await work.tools.docker.apply(stop)
-        except Unavailable:
-            work.live = stopped  # it may be
-            work.has_stopped = True
-            raise
-        work.live = stopped
-
-
-async def _wait_until_stopped(work: _Work, *, only_removed: bool = False) -> None:
-    """Wait for tasks to end: all, or those that are to be removed. Raises Refused where they go on."""
-    until = trio.current_time() + work.tools.pace.stop
-    while work.live is not None:
-        with _ignoring_outages():
-            observed = await work.tools.docker.observe()
-            lost = {
-                node.id for node in observed.nodes if node.state == "down"
-            }  # it cannot say that they have ended
-            ours = [t for t in observed.tasks if t.service_id == work.live.id and t.node_id not in lost]
-            if all(t.state in _ENDED for t in ours if not only_removed or t.desired_state == "remove"):
-                return
-        if trio.current_time() >= until:
-            raise Refused(f"the workload does not stop within {work.tools.pace.stop:g} s")
-        await trio.sleep(work.tools.pace.poll)
-
-
-async def _wait_for_roll_out(work: _Work) -> None:
-    assert work.live is not None  # noqa: S101 - see above
-    until = trio.current_time() + work.tools.pace.roll_out
-    while trio.current_time() < until:
-        services, _ = await work.tools.docker.progress()
-        work.live = next((s for s in services if s.id == work.live.id), work.live)
-        _refuse_taken(work)
-        if not work.live.in_roll_out:
-            return
-        await trio.sleep(work.tools.pace.poll)
-    log.warning("stopped in the middle of a roll-out", service=work.live.name)
-
-
-# the lease
-
-
-async def _keep_lease(work: _Work, scope: trio.CancelScope) -> None:
-    """Show that somebody is at it, and look whether somebody else is. Gives up then."""
-    pace, renewed, began = work.tools.pace, trio.current_time(), 0.0
-    while work.live is not None:
-        await trio.sleep(min(pace.look, pace.beat))
-        with _ignoring_outages():
-            try:
-                if await _ours_now(work) is None:
-                    raise LostRace(await _taken_by(work))
-                began = _tell_way_out(work, began)
-                if trio.current_time() - renewed >= pace.beat:
-                    await _hold(work, work.restore.note)
-                    renewed = trio.current_time()
-            except LostRace as exc:
-                work.settle(machine.next_step(work.restore, work.facts), Outcome(Answer.TAKEN, str(exc)))
-                scope.cancel()
-                return
-
-
-def _tell_way_out(work: _Work, began: float) -> float:
-    """Say once, after a while of overwriting, how that can be ended; since when it has been going on, or -1: said."""
-    now, note = trio.current_time(), work.restore.note
-    if not work.restore.phase.overwrites or began < 0:
-        return began
-    if not began:
-        return now
-    if now - began < LONG_SECONDS or work.live is None:
-        return began
-    undo = f"coreflow restore {work.live.name} --backup {undo_id(note.id)}"
-    work.tools.step(
-        f"still overwriting; should it hang: `{undo}` ends it, and puts back what was there before"
-    )
-    return -1.0
-
-
-async def _taken_by(work: _Work, otherwise: str = LOST) -> str:
-    """Say who has it now, as far as that can be seen."""
-    try:
-        services, _ = await work.tools.docker.progress()
-    except PortError:
-        return otherwise
-    there = next((s for s in services if work.live is not None and s.id == work.live.id), None)
-    note = read_note(there.restore_note) if there is not None else None
-    if note is None or note.holder == work.restore.note.holder:
-        return otherwise
-    return f"{LOST}: a restore of backup {note.backup_id} has taken over"
-
-
-async def _is_still_ours(work: _Work) -> bool:
-    """Whether the service says that we are at it. What it says is what we know of it from now on."""
-    there = await _ours_now(work)
-    if there is None:
-        return False
-    work.live = there
-    return True
-
-
-async def _ours_now(work: _Work) -> ObservedService | None:
-    """The service, as long as it says that we are at it."""
-    assert work.live is not None  # noqa: S101 - whoever calls has one
-    services, _ = await work.tools.docker.progress()
-    there = next((s for s in services if s.id == work.live.id), None)
-    note, mine = read_note(there.restore_note) if there is not None else None, work.restore.note
-    return there if note is not None and (note.id, note.holder) == (mine.id, mine.holder) else None
-
-
-# data
-
-
-async def _check(work: _Work, target: Target) -> Outcome:
-    """Find out whether what a note names is of this service."""
-    port, part, service_id = work.ports[target.site], target.part, work.restore.service_id
-    mounts = work.live.body.mounts if work.live is not None else ()
-    if part.kind == VOLUME and part.name not in {mount.source for mount in mounts if mount.type == "volume"}:
-        volumes = await port.volumes()
-        if not any((v.name, v.service_id) == (part.name, service_id) for v in volumes):
-            return Outcome(Answer.FOREIGN, f"the service has no {part}")
-    try:
-        check_snapshots(service_id, [target], {target.site: await port.snapshots(service_id)})
-    except Refused as exc:
-        return Outcome(Answer.UNTOUCHED, str(exc).removeprefix(f"{part}: "))
-    return Outcome(Answer.DONE)
-
-
-async def _save(work: _Work, step: machine.Save) -> str:
-    """The snapshot of what was there before: found, or taken as long as nothing has been overwritten; its id."""
-    await trio.sleep(step.pause)
-    target, restore = work.restore.parts[step.index].target, work.restore
-    port, part = work.ports[target.site], target.part
-    if step.may_take:
-        work.tools.step(f"saving {part} as it is")
-    known = safety_of(target, restore.note, await port.snapshots(restore.service_id))
-    if not step.may_take:
-        return known.id if known is not None else ""
-    if known is None:
-        tags = safety_tags(target, restore.note, restore.service_id)
-        known = await take_snapshot(port, restore.service_id, part, tags, RESTORE_TAG)
-    if part.kind == VOLUME:
-        sizes = {volume.name: volume.size_bytes for volume in await port.volumes()}
-        work.measures[target.key] = Measure(sizes.get(part.name), known.size_bytes)
-    return known.id
-
-
-async def _overwrite(work: _Work, step: machine.Overwrite) -> None:
-    """Make a part what a snapshot says, and see whether it is."""
-    await trio.sleep(step.pause)
-    target = work.restore.parts[step.index].target
-    part, port = target.part, work.ports[target.site]
-    work.tools.step(f"putting {part} back as it was" if step.undoes else f"restoring {part}")
-    await patiently(partial(_look_before, work), work.tools.pace.patience)
-    if part.kind == VOLUME:
-        await port.restore_volume(part.name, step.snapshot_id)
-        await _look_after(work, target, step.snapshot_id)
-    else:
-        await port.restore_resource(work.restore.service_id, part.kind, step.snapshot_id)
-
-
-async def _look_before(work: _Work) -> None:
-    """Make sure that it is still ours to overwrite. Raises LostRace, Untouched, or Unreached where nobody can say."""
-    try:
-        if work.live is None:
-            await _look_again(work)
-            if work.live is not None:
-                raise Untouched("it has been deployed meanwhile: restore it again")
-        elif await _ours_now(work) is None:
-            raise LostRace(LOST)  # we were asleep, and others have finished it: its data is in use
-    except Unavailable as exc:
-        raise Unreached(str(exc)) from exc
-
-
-async def _look_after(work: _Work, target: Target, snapshot_id: str) -> None:
-    """Raises Refused where a volume is not what a Corestore says that it made of it. What cannot be seen is believed."""
-    port, service_id = work.ports[target.site], work.restore.service_id
-    try:
-        sizes = {one.id: one.size_bytes for one in await port.snapshots(service_id)}
-        volumes = await port.volumes()
-    except PortError as exc:
-        log.info("what was restored cannot be looked at", part=str(target.part), reason=str(exc))
-        return
-    measure = work.measures.get(target.key)
-    if fault := against_restore(target.part.name, sizes.get(snapshot_id), volumes, measure):
-        raise Refused(fault)
-
-
-async def _look_for_change(work: _Work, target: Target) -> None:
-    """Raises Refused where it cannot be seen that a part is as it was when it was saved."""
-    measure = work.measures.get(target.key)
-    if measure is None or not is_unchanged(
-        target.part.name, await work.ports[target.site].volumes(), measure
-    ):
-        raise Refused(f"{target.part} may have been changed")
-
-
-async def _start(work: _Work) -> Outcome:
-    """Start the workload, however long the engine is away."""
-    work.tools.step("starting the workload")
-    while True:
-        assert work.live is not None  # noqa: S101 - see `next_step`
-        with _ignoring_outages():
-            try:
-                await work.tools.docker.apply(
-                    Start(work.live, work.live.restore_note, "the restore has ended")
-                )
-                return Outcome(Answer.DONE)
-            except LostRace:
-                if not await _is_still_ours(work):
-                    return Outcome(Answer.TAKEN)
-            except Refused as exc:
-                return Outcome(Answer.REFUSED, str(exc))
-        await trio.sleep(work.tools.pace.poll)
-
-
-@contextmanager
-def _ignoring_outages() -> Iterator[None]:
-    try:
-        yield
-    except PortError as exc:
-        log.info("waiting", reason=str(exc))
