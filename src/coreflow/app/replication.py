@@ -191,10 +191,12 @@ class Replicator:
                 raise Refused(f"archive object {copy.name}: it is taken in crumbs")
 
     async def _put_whole(self, copy: Copy, content: bytes, backup_id: str) -> None:
-        for offset in range(0, max(len(content), 1), SLICE_BYTES):
-            receipt = await self._put(copy, offset, content[offset : offset + SLICE_BYTES], backup_id)
-        if not receipt.stored:
-            raise Refused("the manifest of the backup did not arrive as it was sent")
+        for _ in range(ATTEMPTS):
+            for offset in range(0, max(len(content), 1), SLICE_BYTES):
+                receipt = await self._put(copy, offset, content[offset : offset + SLICE_BYTES], backup_id)
+            if receipt.stored:
+                return
+        raise Refused("the manifest of the backup did not arrive as it was sent")
 
     # --- back
 

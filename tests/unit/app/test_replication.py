@@ -9,7 +9,7 @@ import orjson
 import pytest
 import trio
 from attrs import evolve
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.unit.app.worlds import play
 
@@ -207,6 +207,9 @@ cuts_of_reading = st.lists(st.integers(0, 2 * SLICE_BYTES), max_size=2)
 archives = st.lists(st.sampled_from(SIZES), min_size=1, max_size=4)
 
 
+@example(
+    sizes=[0, 2359303], before=set(), after=set(), damage={6: _flipped, 7: _flipped}, reading=[], writing=[]
+)
 @given(
     sizes=archives,
     before=numbers,

@@ -65,7 +65,11 @@ DIGEST = Member(("x-corestore-sha256",), PROPOSED, "a header: the content's SHA-
 
 # In answers
 
-SUCCESS = Member(("ok", "success"), PROPOSED, "false: it was not done; may be absent, but an answer that says nothing at all is no success")
+SUCCESS = Member(
+    ("ok", "success"),
+    PROPOSED,
+    "false: it was not done; may be absent, but an answer that says nothing at all is no success",
+)
 ERROR = Member(("error", "errorText"), PROPOSED, "why not; a text means that it was not done")
 MESSAGE = Member(("error", "errorText", "message"), PROPOSED, "why not, when it is known to be not done")
 VARIABLES = Member(
