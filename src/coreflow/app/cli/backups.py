@@ -32,10 +32,10 @@ from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
 from coreflow.app.progress import Unwatched, Watcher
+from coreflow.app.streams import clean, console_for
 from coreflow.domain.backup.lease import help_for, read_note
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import ID_LIMIT, BackupRequest, Replication, RestoreRequest, is_id
-from coreflow.app.streams import clean, console_for
 from coreflow.domain.backup.snapshots import BACKUP_TAG, VOLUME, Snapshot
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import Owner
