@@ -678,7 +678,7 @@ METHOD_OF = {
 
 @pytest.mark.parametrize("name", METHOD_OF)
 async def test_a_missing_method_is_asked_for_once(stand_in: StandIn, name: str) -> None:
-    """It is switched off with one warning, the others go on, and a new object tries again."""
+    """It is switched off with one warning, the others go on, and `refresh` or a new object tries again."""
     method = METHOD_OF[name]
     stand_in.missing.add(method)
     port = new_port(stand_in)
@@ -698,6 +698,12 @@ async def test_a_missing_method_is_asked_for_once(stand_in: StandIn, name: str) 
     with pytest.raises(Refused) if name == "update" else capture_logs():
         await calls(new_port(stand_in))[name]()
     assert stand_in.count(method) == 2
+    stand_in.missing.add(method)
+    port.refresh()
+    with capture_logs() as lines, pytest.raises(Refused, match="not offered"):
+        await calls(port)[name]()
+    assert stand_in.count(method) == 3
+    assert lines == []
 
 
 async def test_hosts_do_not_wait_one_by_one(stand_in: StandIn) -> None:

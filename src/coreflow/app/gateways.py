@@ -100,7 +100,9 @@ class Gateways:
             return None
 
     def refresh(self) -> None:
-        """Look at the gateway's routes again, though nothing changed here."""
+        """Look at the gateway's routes again, though nothing changed here, and at what it could not do."""
+        if self._port is not None:
+            self._port.refresh()
         self._done = None
         self._news.set()
 

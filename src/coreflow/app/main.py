@@ -208,6 +208,12 @@ class Coreflow:
         """Ask for a pass now, which tries what could not be done although its next try is not due."""
         self._kicks.kick(try_now=True, urgent=True)
 
+    def refresh(self) -> None:
+        """Trust nothing that was looked up before: ask for certificates now, and for a pass that looks up every image."""
+        if self.routing is not None:
+            self.routing.refresh()
+        self._kicks.kick(refresh=True, try_now=True, urgent=True)
+
     def retry_failed(self) -> None:
         """Ask for a pass now that tries again what was rolled back."""
         self._kicks.kick(retry_failed=True, urgent=True)
@@ -397,8 +403,9 @@ async def _running(
     if ports.serve is not None:
         ports.serve(operations)
     listeners = (kicks,) if routing is None else (kicks, routing.router)
+    on_records = _All((kicks,) if routing is None else (kicks, routing))
     async with reconciler.background(kicks.kick), trio.open_nursery() as nursery:
-        watch_records = partial(kick_on_changes, ports.cloudly.changes, kicks, urgent=True)
+        watch_records = partial(kick_on_changes, ports.cloudly.changes, on_records, urgent=True)
         watch_docker = partial(kick_on_changes, ports.docker.changes, _All(listeners))
         tick = partial(kick_on_schedule, settings.schedule, kicks, partial(datetime.now, UTC))  # noqa: TID251 - the edge
         nursery.start_soon(supervise, "watch records", watch_records)
@@ -452,15 +459,23 @@ class Routing:
         """Where certificates come from first, if anywhere."""
         return self._gateways.certificates if self._gateways is not None else None
 
+    def kick(self, *, urgent: bool = False) -> None:
+        """The records may be others: certificates do not wait for a pass."""
+        self.router.book.changed()
+
     def settled(self, settlement: Settlement, *, refresh: bool) -> None:
         """Passes have ended; with `refresh`, everything is looked at and sent again."""
         if self._gateways is not None:
-            if refresh:
-                self._gateways.refresh()
             self._gateways.settled(settlement.last, self.router.claims_after(settlement.last))
         self.router.settled(settlement)
         if refresh:
-            self.router.refresh()
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Ask for every certificate, look at the gateway's routes, and send the table again, though nothing changed here."""
+        if self._gateways is not None:
+            self._gateways.refresh()
+        self.router.refresh()
 
 
 def make_dcrouter(
@@ -475,13 +490,14 @@ def make_dcrouter(
 
 
 async def run_daemon(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT; SIGHUP asks for a pass, SIGUSR1 for one that tries again what was rolled back."""
+    """Run until SIGTERM or SIGINT; SIGHUP looks up everything again, SIGUSR1 tries again what was rolled back."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
         async with running(settings) as engine:
             log.info("started", records=settings.cloudly_url, engine=settings.docker_host)
             async for number in signals:
                 if number == signal.SIGHUP:
-                    engine.kick()
+                    log.info("looking everything up again")
+                    engine.refresh()
                 elif number == signal.SIGUSR1:
                     log.info("trying again what was rolled back")
                     engine.retry_failed()

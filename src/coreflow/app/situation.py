@@ -46,10 +46,22 @@ class Situation:
     def strays(self) -> frozenset[str]:
         """Workloads of ours that are there without a record that can be read: to be removed, or kept for now."""
         known = {Owner(record.id) for record in self.records.services} | {BASE}
+        return self._names_beside(known)
+
+    @property
+    def unknown_hosts(self) -> frozenset[str]:
+        """The strays of whose records not even the host names can be read."""
+        readable = {
+            Owner(one.id or "")
+            for one in self.records.rejected
+            if one.salvaged is not None and one.salvaged.has("domains", "ports")
+        }
+        return self.strays & self._names_beside(readable)
+
+    def _names_beside(self, owners: set[Owner]) -> frozenset[str]:
         cluster = self.desired.cluster
-        return frozenset(
-            s.name for s in self.observed.services if s.cluster == cluster and s.owner not in known
-        )
+        services = self.observed.services
+        return frozenset(s.name for s in services if s.cluster == cluster and s.owner not in owners)
 
     @property
     def knows_all_hosts(self) -> bool:

@@ -135,6 +135,10 @@ class GatewayPort(Protocol):
         """Carry out one action. Done already is success."""
         ...
 
+    def refresh(self) -> None:
+        """Forget what it could not do: it may be another version now."""
+        ...
+
 
 class CoretrafficPort(Protocol):
     """The reverse proxies of the cluster, as many as are connected."""

@@ -6,19 +6,23 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 import structlog
 import trio
+from attrs import evolve
 from structlog.testing import capture_logs
-from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, play, service
+from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, Json, World, cluster, play, service
+from tests.unit.certificates import make, raw
 
-from coreflow.adapters.memory import Behaviour, Fault
+from coreflow.adapters.memory import Behaviour, Fault, MemoryCoretraffic
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.loop import ActionLog, Asked, Kicks, Loop, Problems, kick_on_changes, kick_on_schedule
 from coreflow.app.main import Ports, running
 from coreflow.app.settings import Settings, load_settings
 from coreflow.app.supervise import supervise
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
+from coreflow.domain.records.models import CertificateRecord
 
 
 @pytest.fixture
@@ -59,6 +63,46 @@ def test_the_daemon_deploys_follows_and_stops(settings: Settings) -> None:
         calls = len(world.engine.calls)
         await trio.sleep(600)
         assert len(world.engine.calls) == calls
+
+    play(scene)
+
+
+def test_a_replaced_certificate_and_a_moved_tag_are_found_by_a_refresh(settings: Settings) -> None:
+    """At a refresh (SIGHUP) nothing that was looked up is trusted; a certificate needs no pass, and no change notice."""
+
+    async def scene() -> None:
+        world, proxy = World(), MemoryCoretraffic()
+        image = "registry.example.com/a:1"
+        world.engine.push(image)
+        old, new, newest = (
+            make("a.example.com", days=100_000, issuer=name) for name in ("Old", "New", "Newest")
+        )
+
+        def records(certificate: CertificateRecord) -> Json:
+            web = service("a", image, ports={"web": 80}, domains=[{"name": "a.example.com"}])
+            return cluster(web, certificates={"a.example.com": raw(certificate)})
+
+        def issuer() -> str:
+            return proxy.tables[-1].routes[0].certificate.issuer
+
+        world.cloudly.set(records(old))
+        async with running(settings, evolve(_ports(world), coretraffic=proxy)) as engine:
+            await trio.sleep(30)
+            assert issuer() == "Old"
+            world.cloudly.set(records(new))
+            await trio.sleep(1)
+            assert issuer() == "New"
+            world.engine._crashed = True  # no pass ends from now on
+            world.cloudly._content = orjson.dumps(records(newest))  # said to nobody
+            engine.refresh()
+            await trio.sleep(1)
+            assert issuer() == "Newest"
+            world.engine.revive()
+            digest = world.engine.push(image, content="newer")
+            engine.refresh()
+            await trio.sleep(60)
+            live = (await world.live("a"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+            assert live.endswith(digest)
 
     play(scene)
 

@@ -50,7 +50,7 @@ class _Declined(Refused):
 
 
 class Dcrouter:
-    """A gateway at `url`, the address of its OpsServer. A function that it does not have is not asked for again.
+    """A gateway at `url`, the address of its OpsServer. A function that it does not have is asked for again after `refresh`.
 
     An empty `token` is not sent. Routes are written for `cluster` only, and bear its mark. `redact` takes out of the
     gateway's texts what else must not be told.
@@ -77,6 +77,12 @@ class Dcrouter:
         self._unhealthy_seconds = unhealthy_seconds
         self._unhealthy_until = -float("inf")
         self._missing: set[str] = set()
+        self._told_missing: set[str] = set()
+
+    def refresh(self) -> None:
+        """Forget which functions it does not have, and that it could not be reached."""
+        self._missing.clear()
+        self._unhealthy_until = -float("inf")
 
     async def certificate(self, host: str) -> CertificateRecord:
         """The certificate for a host, or for its parent as a wildcard. It is not checked beyond its form.
@@ -214,8 +220,9 @@ class Dcrouter:
         text = error.get("text") if isinstance(error, Mapping) else error
         text = text.strip() if isinstance(text, str) else ""
         if text.startswith(m.NO_SUCH_METHOD):
-            if method.name not in self._missing:
-                self._missing.add(method.name)
+            self._missing.add(method.name)
+            if method.name not in self._told_missing:
+                self._told_missing.add(method.name)
                 log.warning("gateway lacks a method, it is not asked for it again", method=method.name)
             raise Refused(f"gateway: {method.name} is not offered")
         if text.startswith(m.CRASHED):

@@ -38,6 +38,9 @@ class MemoryGateway:
                 return self.certificates[name]
         raise Refused(f"certificate of {host}: the gateway has none")
 
+    def refresh(self) -> None:
+        """Nothing: it can do everything."""
+
     async def routes(self) -> tuple[ObservedRoute, ...]:
         """Every route there is, built-in ones included."""
         await self._call()

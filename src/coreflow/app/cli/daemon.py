@@ -11,8 +11,8 @@ def run() -> int:
     """Keep the Swarm as the records say, until SIGTERM.
 
     Settings come from the environment, .nogit/ and /run/secrets (docs/settings.md). A far side that is away is waited
-    for; what runs stays as it is meanwhile. SIGHUP asks for a pass now, SIGUSR1 for
-    one that tries again what Swarm has rolled back; SIGTERM and Ctrl-C end it with status 0.
+    for; what runs stays as it is meanwhile. SIGHUP looks up everything again, images and
+    certificates too; SIGUSR1 tries again what Swarm has rolled back; SIGTERM and Ctrl-C end it with status 0.
     """
 
     def command() -> int:

@@ -11,13 +11,14 @@ from attrs import field, frozen
 from rich.console import Console
 from rich.text import Text
 
+from coreflow.app.certificates import LOOKUPS, find_certificate
 from coreflow.app.cli import present
 from coreflow.app.cli.deploy import Output, Records, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.gateways import gateway_routes
 from coreflow.app.main import make_dcrouter, open_ports
 from coreflow.app.reconcile import Reconciler
-from coreflow.app.routing import LOOKUPS, claims_of, find_certificate
+from coreflow.app.routing import claims_of
 from coreflow.app.settings import Settings
 from coreflow.app.situation import Situation
 from coreflow.app.streams import console_for

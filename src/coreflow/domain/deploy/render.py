@@ -121,6 +121,9 @@ class Renderer:
             self._render_base(name, request, images, work)
         for service in self._in_order(records, observed, work):
             self._render_one(service, images, bound, work)
+        for rejected in records.rejected:
+            if rejected.kind == "service" and rejected.id is not None and rejected.salvaged is not None:
+                work.keep_hosts(rejected.salvaged.record)
         for gone in (self._memo.keys() | self._sources.keys()) - {service.id for service in records.services}:
             self._memo.pop(gone, None)
             self._sources.pop(gone, None)

@@ -38,6 +38,14 @@ class Salvaged(Generic[T]):
         texts = (_ELEMENT.sub(self._numbered, text) for text in found)
         return tuple(text for text in texts if not self._is_of_unread(text))
 
+    def has(self, *fields: str) -> bool:
+        """Whether these could be read as a whole."""
+        return not any(
+            path == name or path.startswith((f"{name}.", f"{name}["))
+            for path in self.unread
+            for name in fields
+        )
+
     def _numbered(self, match: re.Match[str]) -> str:
         places, index = self.places.get(match["list"]), int(match["index"])
         return f"{match['list']}[{places[index]}]" if places and index < len(places) else match[0]

@@ -5,9 +5,10 @@ who signed what, and both are written again in the order in which a server sends
 so that a certificate that its TLS library refuses would cost everybody else theirs, too.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -39,6 +40,8 @@ class Certificate:
     """The end of the leaf or of its issuer's certificate, whichever comes first."""
     remarks: tuple[str, ...] = ()
     """What a person should know about the chain."""
+    digest: bytes = field(default=b"", repr=False, eq=False)
+    """Of the record that it was read from."""
 
     def covers(self, host: str) -> bool:
         """Whether a client that wants this host accepts it."""
@@ -55,14 +58,31 @@ class Certificate:
         return self.not_before + KEPT_SHARE * (self.not_after - self.not_before)
 
 
-def read_certificate(record: CertificateRecord, host: str, now: float, *, margin: float = 0.0) -> Certificate:
+def read_certificate(
+    record: CertificateRecord,
+    host: str,
+    now: float,
+    *,
+    margin: float = 0.0,
+    known: Certificate | None = None,
+) -> Certificate:
     """Check the certificate for a host: both parts are there, belong together, cover the host and are valid.
 
-    Raises InvalidRecord with every reason; no text quotes a part of either.
+    The `known` one is given out again where it was read from the same record, for this host, and is valid. Raises InvalidRecord with every reason; no text quotes a part of either.
     """
     where = f"certificate of {host}"
+    digest = hashlib.sha256(
+        f"{record.public_key}\0{record.private_key}".encode(errors="surrogatepass")
+    ).digest()
+    if (
+        known is not None
+        and known.digest == digest
+        and known.covers(host)
+        and known.is_valid(now, margin=margin)
+    ):
+        return known
     try:
-        return _read(record, host, now, margin)
+        return evolve(_read(record, host, now, margin), digest=digest)
     except InvalidRecord:
         raise
     except _Unusable as exc:

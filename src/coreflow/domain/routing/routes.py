@@ -56,11 +56,12 @@ class Route:
 
 @frozen(kw_only=True)
 class Missing:
-    """A host without an entry, and why."""
+    """A host without an entry, and why. `is_dead`: nobody is there to answer, whatever else is wrong."""
 
     host: str
     service: str
     reason: str
+    is_dead: bool = False
 
 
 @frozen(kw_only=True)
@@ -74,8 +75,8 @@ class RouteTable:
 
     @property
     def known_empty(self) -> bool:
-        """Whether there is nothing to route, as opposed to nothing that can be routed now."""
-        return not self.claims
+        """Whether nobody is there to be routed to, as opposed to nobody that can be routed to now."""
+        return not self.routes and all(missing.is_dead for missing in self.missing)
 
 
 Located = Mapping[str, tuple[Destination, ...]]
@@ -155,7 +156,10 @@ def make_table(
             reasons.append("its certificate is not valid any more")
             certificate = None
         if reasons or not isinstance(certificate, Certificate):
-            missing.append(Missing(host=claim.host, service=claim.service, reason="; ".join(reasons)))
+            text = "; ".join(reasons)
+            missing.append(
+                Missing(host=claim.host, service=claim.service, reason=text, is_dead=not destinations)
+            )
             continue
         routes.append(
             Route(
