@@ -28,7 +28,7 @@ _DOMAIN = {
     "naming": ("swarm.naming",),
     "observed": ("swarm.observed",),
     "pem": ("routing.pem",),
-    "plan": ("swarm.actions", "deploy.steps", "deploy.removals", "deploy.plan"),
+    "plan": ("swarm.actions", "platform.actions", "deploy.steps", "deploy.removals", "deploy.plan"),
     "records": ("records.models",),
     "redaction": ("redaction.redactor",),
     "replication": ("backup.replication",),

@@ -12,11 +12,11 @@ from coreflow.domain.backup.replication import Copy, Receipt, Slice
 from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import ArchiveObject, Snapshot, StoredVolume, VolumeSpec
 from coreflow.domain.deploy.leftovers import LoadedImage
-from coreflow.domain.deploy.steps import Action
 from coreflow.domain.platform.bindings import BindingSpec, BindingStatus, Provisioned
 from coreflow.domain.records.models import CertificateRecord, Records
 from coreflow.domain.routing.gateway import GatewayAction, ObservedRoute
 from coreflow.domain.routing.routes import RouteTable
+from coreflow.domain.swarm.actions import SwarmAction
 from coreflow.domain.swarm.images import ImageRequest, ResolvedImage
 from coreflow.domain.swarm.observed import Observed, ObservedService, ObservedTask
 from coreflow.domain.swarm.specs import ImageSpec
@@ -57,7 +57,7 @@ class DockerPort(Protocol):
         """
         ...
 
-    async def apply(self, action: Action) -> None:
+    async def apply(self, action: SwarmAction) -> None:
         """Carry out one action. Done already is success.
 
         Raises LostRace when the object changed since it was observed, Refused when the engine says no.

@@ -17,9 +17,9 @@ from coreflow.app.corestores import Corestores
 from coreflow.app.reconcile import Reconciler, Settlement
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
-from coreflow.domain.deploy.steps import Deprovision, Provision
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import ServiceId
+from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.platform.bindings import BindingSpec, BindingState, Provisioned, binding_wishes
 
 A = ServiceId("id-a")

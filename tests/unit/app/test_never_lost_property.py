@@ -29,9 +29,10 @@ from coreflow.app.replication import Replicator
 from coreflow.domain.backup.lease import DAEMON, read_note
 from coreflow.domain.backup.requests import BackupRequest, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import VolumeSpec
-from coreflow.domain.deploy.steps import Deprovision, verb_of
+from coreflow.domain.deploy.steps import verb_of
 from coreflow.domain.errors import CoreflowError, LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import ServiceId
+from coreflow.domain.platform.actions import Deprovision
 from coreflow.domain.platform.bindings import BindingSpec, Provisioned
 from coreflow.domain.swarm.actions import Remove, Stop
 from coreflow.domain.swarm.naming import RESTORE, STOPPED, volume_name

@@ -8,12 +8,20 @@ import trio
 
 from coreflow.adapters.engine.protocol import Document, Engine, EngineError, EngineTimeout, EngineUnreachable
 from coreflow.domain.deploy.leftovers import LoadedImage
-from coreflow.domain.deploy.steps import Action, Deprovision, Provision
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import NodeId
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 from coreflow.domain.swarm import naming
-from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Start, Stop, Update
+from coreflow.domain.swarm.actions import (
+    Create,
+    MarkFailed,
+    Recreate,
+    Remove,
+    Start,
+    Stop,
+    SwarmAction,
+    Update,
+)
 from coreflow.domain.swarm.images import (
     ImageRequest,
     ResolvedImage,
@@ -242,7 +250,7 @@ class SwarmPort:
             raise Unavailable(f"image {reference}: the engine does not answer ({exc})") from exc
         return True
 
-    async def apply(self, action: Action) -> None:
+    async def apply(self, action: SwarmAction) -> None:
         """Carry out one action with one write (two for `Recreate`, and a read before `MarkFailed`)."""
         match action:
             case Create(spec, _):
@@ -263,8 +271,6 @@ class SwarmPort:
                 await self._stop(action)
             case Start(target, expected, _):
                 await self._start(target, expected)
-            case Provision() | Deprovision():
-                raise Refused(f"binding {action.spec.name}: Corestore provides it, not the engine")
             case _:
                 assert_never(action)
 

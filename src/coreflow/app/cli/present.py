@@ -44,8 +44,6 @@ MARKS: Mapping[Verb, tuple[str, str]] = {
     "remove": ("-", "red"),
     "provision": ("+", "green"),
     "deprovision": ("-", "red"),
-    "stop": ("~", "yellow"),
-    "start": ("~", "yellow"),
 }
 """Mark and colour of each verb."""
 PAST: Mapping[Verb, str] = {
@@ -56,8 +54,6 @@ PAST: Mapping[Verb, str] = {
     "remove": "removed",
     "provision": "provisioned",
     "deprovision": "deprovisioned",
-    "stop": "stopped",
-    "start": "started",
 }
 PROBLEM = ("!", "bold red")
 WAITING = ("·", "cyan")

@@ -21,6 +21,7 @@ The rules:
 from collections.abc import Collection
 
 from coreflow.domain.ids import BASE, Owner
+from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.platform.bindings import BindingSpec
 from coreflow.domain.swarm.actions import Create
 from coreflow.domain.swarm.observed import Observed
@@ -31,7 +32,7 @@ from .contention import NOTHING_WRITTEN, WriteLog
 from .desired import Desired, unit_of
 from .facts import Facts, Part, merged
 from .removals import plan_garbage, plan_removals
-from .steps import Deprovision, Plan, PlanOptions, Provision, Step, Wait, owner_of
+from .steps import Plan, PlanOptions, Step, Wait, owner_of
 
 
 def make_plan(

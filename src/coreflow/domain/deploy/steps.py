@@ -1,60 +1,47 @@
 """The steps of a plan, and what a plan says beside them."""
 
-from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, assert_never
 
 from attrs import frozen
 
 from coreflow.domain.ids import Owner
+from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.platform.bindings import BindingSpec
-from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Start, Stop, Update
+from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Update, Write
 from coreflow.domain.swarm.observed import ObservedSecret, ObservedService
 from coreflow.domain.swarm.specs import Spec, Stage
 
 from .desired import Note, Rejection, Unit
 
-
-@frozen
-class Provision:
-    """Have Corestore make what a binding wants, or find it: the values are needed before its service can be rendered."""
-
-    spec: BindingSpec
-    reason: str
-
-
-@frozen
-class Deprovision:
-    """Give back what an explicitly disabled binding had, with its data."""
-
-    spec: BindingSpec
-    reason: str
-
-
-Action = Create | Update | Recreate | MarkFailed | Remove | Provision | Deprovision | Stop | Start
-Verb = Literal[
-    "create", "update", "recreate", "mark failed", "remove", "provision", "deprovision", "stop", "start"
-]
-_VERBS: Mapping[type, Verb] = {
-    Create: "create",
-    Update: "update",
-    Recreate: "recreate",
-    MarkFailed: "mark failed",
-    Remove: "remove",
-    Provision: "provision",
-    Deprovision: "deprovision",
-    Stop: "stop",
-    Start: "start",
-}
+Action = Write | Provision | Deprovision
+"""What a step does: a write to the Swarm, or a call of Corestore."""
+Verb = Literal["create", "update", "recreate", "mark failed", "remove", "provision", "deprovision"]
 
 
 def verb_of(action: Action) -> Verb:
-    """The action in one word."""
-    return _VERBS[type(action)]
+    """The action in one word, or two."""
+    match action:
+        case Create():
+            return "create"
+        case Update():
+            return "update"
+        case Recreate():
+            return "recreate"
+        case MarkFailed():
+            return "mark failed"
+        case Remove():
+            return "remove"
+        case Provision():
+            return "provision"
+        case Deprovision():
+            return "deprovision"
+        case _:
+            assert_never(action)
 
 
 def subject_of(action: Action) -> Spec | BindingSpec | ObservedService | ObservedSecret:
     """What the action is about."""
-    return action.target if isinstance(action, Remove | Stop | Start) else action.spec
+    return action.target if isinstance(action, Remove) else action.spec
 
 
 def kind_of(action: Action) -> str:
@@ -82,7 +69,7 @@ def owner_of(action: Action) -> Owner:
 
 def stage_of(action: Action) -> Stage:
     """The part of the pass in which the action is carried out."""
-    return action.stage if isinstance(action, Remove | Stop | Start) else action.spec.stage
+    return action.stage if isinstance(action, Remove) else action.spec.stage
 
 
 @frozen

@@ -88,3 +88,9 @@ class Start:
     def stage(self) -> Stage:
         """It is about a workload."""
         return Stage.WORKLOADS
+
+
+Write = Create | Update | Recreate | MarkFailed | Remove
+"""What a plan does to the objects of a Swarm."""
+SwarmAction = Write | Stop | Start
+"""All that the port of a Swarm carries out. A restore stops and starts services; a plan never does."""

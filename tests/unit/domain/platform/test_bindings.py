@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.unit.domain.examples import desired, live, observed, spec
 
 from coreflow.domain.deploy.plan import make_plan
-from coreflow.domain.deploy.steps import Deprovision, Provision
 from coreflow.domain.ids import ServiceId
+from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.platform.bindings import BindingSpec, Bound, Provisioned, binding_wishes
 from coreflow.domain.records.codec import decode_records
 from coreflow.domain.swarm.actions import Remove
