@@ -28,7 +28,6 @@ from coreflow.domain.deploy.steps import (
 )
 from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.ids import Owner
-from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.ports import CloudlyPort, DockerPort
 from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.actions import Create, Recreate, Remove, Update
