@@ -13,19 +13,9 @@ from attrs import Factory, define, evolve
 
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.setbacks import NO_SETBACKS, Setbacks
-from coreflow.domain.deploy.steps import (
-    Action,
-    Deprovision,
-    Plan,
-    Provision,
-    Step,
-    kind_of,
-    name_of,
-    stage_of,
-    subject_of,
-    verb_of,
-)
+from coreflow.domain.deploy.steps import Action, Plan, Step, kind_of, name_of, stage_of, subject_of, verb_of
 from coreflow.domain.errors import LostRace, PortError, Refused
+from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.ports import CloudlyPort, DockerPort
 from coreflow.domain.swarm.actions import Create, Remove, Update
 from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
