@@ -596,6 +596,14 @@ async def test_an_answer_without_a_list_is_no_empty_list(stand_in: StandIn, answ
         await new_port(stand_in).routes()
 
 
+@pytest.mark.parametrize("entry", [None, "x", 1, []])
+async def test_a_list_with_something_else_in_it_is_no_list(stand_in: StandIn, entry: Any) -> None:
+    """It may stand for a route of ours, which would be created again."""
+    stand_in.raw = PostAnswer(_text({"response": {"routes": [{}, entry]}}))
+    with pytest.raises(Unavailable, match=r"\$\.routes\[1\] is not an object"):
+        await new_port(stand_in).routes()
+
+
 # ---------------------------------------------------------------- the adapter alone: when it goes wrong
 
 

@@ -205,7 +205,7 @@ class Fetcher:
         """What services are bound to. Where that is not known they must not be deployed, so nothing is."""
         pushed = self._pushed_platform
         found.parts[PLATFORM_MEMBER] = self._good.get(PLATFORM_MEMBER) if pushed is None else pushed
-        failure = await self._proposed(live, PLATFORM, PLATFORM_MEMBER, platform_frame, found)
+        failure = await self._proposed(live, PLATFORM, PLATFORM_MEMBER, platform_frame, found, must_stay=True)
         if failure is not None and pushed is None and PLATFORM_MEMBER not in self._good:
             raise Unavailable(f"what services are bound to is not known: {failure}")
 
@@ -224,14 +224,21 @@ class Fetcher:
         member: str,
         check: Callable[[object, str], object],
         found: _Findings,
+        *,
+        must_stay: bool = False,
     ) -> CoreflowError | None:
         """The answer of a method that may not be there. Without one that can be used, the last one counts, or none.
+
+        An answer without a value is usable, unless there was a value before and it `must_stay`.
 
         `check` raises InvalidRecord for an answer that cannot be used. Returns what was wrong with it.
         """
         assert method.answer is not None  # noqa: S101 - see the table
         try:
             answer = (await self._link.call(method)).get(method.answer)
+            if answer is None and must_stay and self._good.get(member) is not None:
+                text = "is missing or null, and was there before; an empty list of bindings says that there are none"
+                raise InvalidRecord(Problem(f"$.{method.answer}", text))
             if answer is not None:
                 check(answer, f"$.{method.answer}")
             found.parts[member] = answer

@@ -118,6 +118,10 @@ class Dcrouter:
         found = m.ROUTES.of(answer)
         if not isinstance(found, list):  # by no means an empty list: everything would be created again
             raise Unavailable(f"gateway: {m.LIST_ROUTES.name}: the answer has no list of routes")
+        for index, raw in enumerate(found):
+            if not isinstance(raw, Mapping):  # it may stand for one of ours, which would be created again
+                where = f"$.{m.ROUTES.name}[{index}]"
+                raise Unavailable(f"gateway: {m.LIST_ROUTES.name}: {where} is not an object")
         return tuple(map(observed_route, found))
 
     async def apply(self, action: GatewayAction) -> None:

@@ -134,6 +134,22 @@ class _Client(docker.APIClient):
         return str(document["ApiVersion"])
 
 
+def _list_in(answer: object, path: str) -> Sequence[Document]:
+    """A list of objects, empty or not: nothing else means that there is nothing."""
+    if not isinstance(answer, list):
+        raise EngineError(502, f"GET {path} was answered with {_kind(answer)} instead of a list")
+    for index, document in enumerate(answer):
+        if not isinstance(document, dict):
+            raise EngineError(502, f"GET {path}: $[{index}] is {_kind(document)} instead of an object")
+    return answer
+
+
+def _kind(value: object) -> str:
+    return {type(None): "null", dict: "an object", list: "a list", str: "a text", bool: "true or false"}.get(
+        type(value), "a number"
+    )
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -230,19 +246,22 @@ class DockerEngine:
 
         return await trio.to_thread.run_sync(call, limiter=limiter or self._calls, abandon_on_cancel=abandon)
 
+    async def _document(self, path: str, **options: Any) -> Document:
+        answer = await self._read(path, **options)
+        if not isinstance(answer, dict):
+            raise EngineError(502, f"GET {path} was answered with {_kind(answer)} instead of an object")
+        return answer
+
     async def _list(self, path: str) -> Sequence[Document]:
-        documents: Sequence[Document] = await self._read(path)
-        return documents or ()
+        return _list_in(await self._read(path), path)
 
     async def version(self) -> Document:
         """`GET /version`."""
-        document: Document = await self._read("/version")
-        return document
+        return await self._document("/version")
 
     async def info(self) -> Document:
         """`GET /info`."""
-        document: Document = await self._read("/info")
-        return document
+        return await self._document("/info")
 
     async def list_services(self) -> Sequence[Document]:
         """`GET /services`."""
@@ -250,8 +269,8 @@ class DockerEngine:
 
     async def list_running_tasks(self) -> Sequence[Document]:
         """`GET /tasks` with a filter."""
-        documents: Sequence[Document] = await self._read("/tasks", filters='{"desired-state":["running"]}')
-        return documents or ()
+        documents = await self._read("/tasks", filters='{"desired-state":["running"]}')
+        return _list_in(documents, "/tasks")
 
     async def list_tasks(self) -> Sequence[Document]:
         """`GET /tasks`."""
@@ -271,8 +290,7 @@ class DockerEngine:
 
     async def inspect_service(self, service_id: str) -> Document:
         """`GET /services/{id}`."""
-        document: Document = await self._read(f"/services/{quote(service_id)}")
-        return document
+        return await self._document(f"/services/{quote(service_id)}")
 
     async def create_service(self, spec: Mapping[str, Any], auth: str | None = None) -> str:
         """`POST /services/create`."""
@@ -306,8 +324,7 @@ class DockerEngine:
 
     async def inspect_image(self, reference: str) -> Document:
         """`GET /images/{name}/json`."""
-        document: Document = await self._read(f"/images/{quote(reference)}/json")
-        return document
+        return await self._document(f"/images/{quote(reference)}/json")
 
     async def list_images(self) -> Sequence[Document]:
         """`GET /images/json`."""
@@ -315,8 +332,7 @@ class DockerEngine:
 
     async def list_containers(self) -> Sequence[Document]:
         """`GET /containers/json`."""
-        documents: Sequence[Document] = await self._read("/containers/json", all="true")
-        return documents or ()
+        return _list_in(await self._read("/containers/json", all="true"), "/containers/json")
 
     async def remove_image(self, reference: str) -> None:
         """`DELETE /images/{name}`."""
@@ -325,10 +341,7 @@ class DockerEngine:
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """`GET /distribution/{name}/json`."""
         path = f"/distribution/{quote(reference)}/json"
-        document: Document = await self._read(
-            path, auth=auth, limiter=self._look_ups, seconds=LOOK_UP_SECONDS
-        )
-        return document
+        return await self._document(path, auth=auth, limiter=self._look_ups, seconds=LOOK_UP_SECONDS)
 
     async def load_image(self, archive: AsyncIterator[bytes]) -> Sequence[str]:
         """`POST /images/load`, streamed. May be cancelled at any time: an archive that is cut off loads nothing."""
@@ -386,8 +399,8 @@ class DockerEngine:
 
     async def list_volumes(self) -> Sequence[Document]:
         """`GET /volumes`."""
-        answer = await self._read("/volumes")
-        return answer.get("Volumes") or ()
+        volumes = (await self._document("/volumes")).get("Volumes")
+        return () if volumes is None else _list_in(volumes, "/volumes")
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[Document]]:

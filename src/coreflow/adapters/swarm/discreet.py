@@ -20,6 +20,8 @@ from coreflow.adapters.engine.protocol import Document, Engine, EngineError, Eng
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact, Redactor
 from coreflow.domain.swarm.templates import read_literal
 
+from .shapes import read_each, readable
+
 T = TypeVar("T")
 Json = Mapping[str, Any]
 
@@ -88,15 +90,15 @@ class Discreet:
 
     async def list_services(self) -> Sequence[Document]:
         """See `Engine`."""
-        return [self._service(document) for document in await self._asked(self._engine.list_services())]
+        return read_each("services", await self._asked(self._engine.list_services()), self._service)
 
     async def list_running_tasks(self) -> Sequence[Document]:
         """See `Engine`."""
-        return [self._task(document) for document in await self._asked(self._engine.list_running_tasks())]
+        return read_each("tasks", await self._asked(self._engine.list_running_tasks()), self._task)
 
     async def list_tasks(self) -> Sequence[Document]:
         """See `Engine`."""
-        return [self._task(document) for document in await self._asked(self._engine.list_tasks())]
+        return read_each("tasks", await self._asked(self._engine.list_tasks()), self._task)
 
     async def list_secrets(self) -> Sequence[Document]:
         """See `Engine`."""
@@ -116,7 +118,9 @@ class Discreet:
 
     async def inspect_service(self, service_id: str) -> Document:
         """See `Engine`."""
-        return self._service(await self._asked(self._engine.inspect_service(service_id)))
+        document = await self._asked(self._engine.inspect_service(service_id))
+        with readable("$"):
+            return self._service(document)
 
     async def inspect_image(self, reference: str) -> Document:
         """See `Engine`."""

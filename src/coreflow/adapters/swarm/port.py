@@ -38,6 +38,7 @@ from .discreet import Discreet
 from .errors import is_conflict, translated
 from .names import Kind, Names
 from .registries import registry_error
+from .shapes import read_each, readable
 
 T = TypeVar("T")
 
@@ -92,17 +93,20 @@ class SwarmPort:
             self._engine.list_networks,
             self._engine.list_nodes,
         )
-        observed_networks = tuple([wire.observed_network(n, self._engine.clock()) for n in networks])
+        observed_networks = read_each(
+            "networks", networks, lambda n: wire.observed_network(n, self._engine.clock())
+        )
         names = {network.id: network.name for network in observed_networks}
         if names != self._network_names:  # then services were read without knowing what these ids stand for
             self._network_names, self._services = names, {}
-        observed_nodes = tuple(map(wire.observed_node, nodes))
-        observed_secrets = tuple(map(wire.observed_secret, secrets))
+        observed_nodes = read_each("nodes", nodes, wire.observed_node)
+        observed_secrets = read_each("secrets", secrets, wire.observed_secret)
         self._secret_ids = {secret.name: secret.id for secret in observed_secrets}
         if len(observed_nodes) > 1 and self._own_node is None:
             with _translated("asking for the node id"):
                 info = await self._engine.info()
-            self._own_node = NodeId(info["Swarm"]["NodeID"])
+            with readable("$"):
+                self._own_node = NodeId(info["Swarm"]["NodeID"])
         self._plugins = frozenset().union(*(node.volume_plugins for node in observed_nodes))
         observed = self._read_services(services)
         self._names.saw("service", (service.name for service in observed))
@@ -132,7 +136,7 @@ class SwarmPort:
         """Those that are meant to run: one read."""
         with _translated("listing tasks"):
             documents = await self._engine.list_running_tasks()
-        return tuple([wire.observed_task(document, templates={}) for document in documents])
+        return read_each("tasks", documents, lambda document: wire.observed_task(document, templates={}))
 
     async def _together(self, *calls: Callable[[], Awaitable[T]]) -> list[T]:
         """Make several calls at once; the first that fails decides."""
@@ -156,12 +160,15 @@ class SwarmPort:
 
     def _read_services(self, documents: Any) -> tuple[ObservedService, ...]:
         before, now = self._services, {}
-        for document in documents:
+
+        def read(document: Any) -> None:
             identity, version = document["ID"], document["Version"]["Index"]
             known = before.get(identity)
             if known is None or known[0] != version:
                 known = (version, wire.observed_service(document, self._network_names))
             now[identity] = known
+
+        read_each("services", documents, read)
         self._services = now
         return tuple(service for _, service in now.values())
 
@@ -170,7 +177,9 @@ class SwarmPort:
     ) -> tuple[ObservedTask, ...]:
         templates = dict.fromkeys(wire.rolled_back(services), self._network_names)
         current = {d["ID"]: d["Spec"].get("TaskTemplate") or {} for d in service_documents}
-        return tuple([wire.observed_task(d, templates=templates, current=current) for d in documents])
+        return read_each(
+            "tasks", documents, lambda d: wire.observed_task(d, templates=templates, current=current)
+        )
 
     async def resolve(self, request: ImageRequest) -> ResolvedImage:
         """Ask the engine first (an image that only it has needs no registry), then the registry."""
@@ -188,7 +197,8 @@ class SwarmPort:
             raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
         except EngineError as exc:
             raise registry_error(exc, request) from exc
-        return ResolvedImage(answer["Descriptor"]["digest"], wire.image_platforms(answer))
+        with readable(f"$ ({what})"):
+            return ResolvedImage(answer["Descriptor"]["digest"], wire.image_platforms(answer))
 
     async def _is_local(self, reference: str, name: str) -> bool:
         """Whether the engine has this image and no registry is known to have it."""

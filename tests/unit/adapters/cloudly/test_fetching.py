@@ -517,6 +517,26 @@ async def test_a_proposed_method_that_fails(
         assert {found[:2] for found in rejected(records)} == failed
 
 
+@pytest.mark.parametrize("answer", [{}, {"desiredState": None}])
+async def test_a_platform_that_was_there_does_not_vanish_without_a_word(
+    autojump_clock: MockClock, answer: Any, nursery: trio.Nursery
+) -> None:
+    """An answer without it is no news that there are no bindings; an empty list of them is."""
+    far = knowing({PLATFORM: {"desiredState": BINDINGS}})
+    port = follow(far, nursery)
+    assert revision(await port.records()) == 7
+    far.answers[PLATFORM] = answer
+    kept = await port.records()
+    assert revision(kept) == 7
+    ((kind, name, reason),) = rejected(kept)
+    assert (kind, name) == ("answer to", PLATFORM)
+    assert "$.desiredState is missing or null" in reason
+    far.answers[PLATFORM] = {"desiredState": {**BINDINGS, "bindings": []}}
+    emptied = (await port.records()).platform
+    assert emptied is not None
+    assert emptied.bindings == ()
+
+
 async def test_a_pushed_platform(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """Where there is no method for it, or it fails, what was pushed counts from then on; else what is asked for."""
     far = knowing()

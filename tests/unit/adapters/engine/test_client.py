@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from coreflow.adapters.engine.client import open_engine
-from coreflow.adapters.engine.protocol import EngineUnreachable
+from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
 
 
 class Ear(BaseHTTPRequestHandler):
@@ -21,11 +21,12 @@ class Ear(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     heard: ClassVar[list[tuple[str, dict[str, str]]]] = []
     version: ClassVar[bytes]
+    body: ClassVar[bytes]
 
     def do_GET(self) -> None:
         """Note it and answer."""
         self.heard.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
-        body = self.version if self.path == "/version" else b"[]"
+        body = self.version if self.path == "/version" else self.body
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -39,7 +40,7 @@ class Ear(BaseHTTPRequestHandler):
 def ear() -> Iterator[str]:
     """The address of such an engine."""
     Ear.heard.clear()
-    Ear.version = b'{"ApiVersion": "1.41"}'
+    Ear.version, Ear.body = b'{"ApiVersion": "1.41"}', b"[]"
     with ThreadingHTTPServer(("127.0.0.1", 0), Ear) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -79,6 +80,29 @@ async def test_something_else_than_an_engine(ear: str) -> None:
             await engine.list_services()
 
 
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"null", "null instead of a list"),
+        (b"", "null instead of a list"),
+        (b"{}", "an object instead of a list"),
+        (b"[{}, null]", r"\$\[1\] is null instead of an object"),
+    ],
+)
+async def test_an_answer_that_is_no_list_is_no_empty_list(ear: str, body: bytes, what: str) -> None:
+    """Where nothing can be said about services, by no means are there none."""
+    Ear.body = body
+    async with open_engine(ear) as engine:
+        for call in (engine.list_services, engine.list_tasks, engine.list_containers, engine.list_images):
+            with pytest.raises(EngineError, match=what):
+                await call()
+        Ear.body = b"[]"
+        with pytest.raises(EngineError, match=r"GET /volumes"):
+            await engine.list_volumes()
+        Ear.body = b'{"Volumes": null}'
+        assert await engine.list_volumes() == ()
+
+
 class _UnixServer(ThreadingHTTPServer):
     """An HTTP server on a socket of the file system."""
 
@@ -105,7 +129,7 @@ class _Hasty(Ear):
 async def test_an_engine_that_has_gone_leaves_no_sockets_behind(tmp_path: Path) -> None:
     """Each attempt to reach an engine that is down closes what it opened."""
     path = tmp_path / "docker.sock"
-    Ear.version = b'{"ApiVersion": "1.41"}'
+    Ear.version, Ear.body = b'{"ApiVersion": "1.41"}', b"[]"
     with _UnixServer(str(path), _Hasty) as server:  # type: ignore[arg-type]  # a path is its address
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -1,6 +1,7 @@
 """Requests of ours, from sending to their end."""
 
 import json
+from collections.abc import Callable
 from types import MappingProxyType
 
 import pytest
@@ -23,6 +24,7 @@ from coreflow.adapters.net.typedsocket import (
     TimedOut,
     TooLarge,
     TooMany,
+    Unreadable,
     make_id,
 )
 from coreflow.domain.errors import Refused, Unavailable
@@ -162,6 +164,31 @@ def test_an_answer_that_arrives_for_ever_is_given_up() -> None:
         assert me.tick(now, arriving=5000 + now) == []
     error = only(me.tick(600, arriving=9000), Failed).error
     assert "not answered in 600 s, in which something was arriving" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (lambda text: text.replace('"b": 2', f'"b": {"[" * 2000}{"]" * 2000}'), "nests too deep"),
+        (lambda text: text.replace('"b": 2', '"b": nonsense'), "not JSON"),
+        (lambda text: text.replace('"b": 2', '"b": "' + "x" * 300_000 + '", nonsense'), "not JSON"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_said_at_once(response: Callable[[str], str], reason: str) -> None:
+    """Nobody waits for the time limit; other requests go on."""
+    me = connection()
+    request_id, frame = asked(me)
+    other, _ = asked(me)
+    spoilt = response(answer(frame, {"b": 2}))
+    for data in (spoilt, spoilt.encode()):
+        failed = every(me.receive(data, 1), Failed)
+        if data is spoilt:
+            assert [event.request_id for event in failed] == [request_id]
+            assert isinstance(failed[0].error, Unreadable)
+            assert reason in str(failed[0].error)
+            assert "nonsense" not in str(failed[0].error)
+    assert me.waiting_requests == 1
+    me.cancel(other)
 
 
 def test_a_late_answer_is_dropped() -> None:

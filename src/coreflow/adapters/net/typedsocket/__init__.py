@@ -17,6 +17,7 @@ from .errors import (
     TimedOut,
     TooLarge,
     TooMany,
+    Unreadable,
 )
 from .events import (
     Answered,
@@ -78,6 +79,7 @@ __all__ = [
     "Timing",
     "TooLarge",
     "TooMany",
+    "Unreadable",
     "Value",
     "make_id",
 ]

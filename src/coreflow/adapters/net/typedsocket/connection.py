@@ -123,6 +123,7 @@ class Connection:
         if self._closed is None:
             match parse(data, self.limits.message_bytes):
                 case Unusable(reason):
+                    self._calls.unreadable(data, reason, out)
                     out.append(Ignored(reason))
                 case Envelope() as envelope:
                     self._dispatch(envelope, now, out)

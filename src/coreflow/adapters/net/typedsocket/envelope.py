@@ -93,8 +93,9 @@ def parse(data: str | bytes | bytearray | memoryview, limit: int) -> Envelope | 
         return Unusable(f"a message of {size} bytes is over the limit of {limit}")
     try:
         raw = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return Unusable("a message is not JSON")
+    except orjson.JSONDecodeError as exc:
+        nests = "limit" in exc.msg  # "depth limit exceeded", formerly "recursion limit reached"
+        return Unusable("a message nests too deep" if nests else "a message is not JSON")
     if not isinstance(raw, dict):
         return Unusable("a message is not a JSON object")
     may_hold = _STREAM_MARK in data if isinstance(data, str) else _STREAM_MARK.encode() in bytes(data)

@@ -27,6 +27,10 @@ class TimedOut(Unavailable):
     """No answer within the time limit."""
 
 
+class Unreadable(Unavailable):
+    """There is an answer, and it cannot be read."""
+
+
 class ComeBackLater(Unavailable):
     """The peer asks to repeat the request later than, or more often than, we are willing to wait."""
 
