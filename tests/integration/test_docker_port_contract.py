@@ -379,7 +379,7 @@ async def test_the_name_of_a_removed_network_is_free_once_its_containers_have_en
     26.1 refuses the name until the last container has ended, 20.10 mostly takes it at once.
     """
     if port.bench.memory is not None:
-        port.bench.memory._stop = 3.0
+        port.bench.memory.stop_seconds = 3.0
     await port.make(port.network())
     network = await port.ready_network()
     stubborn = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")

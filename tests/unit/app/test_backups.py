@@ -643,7 +643,7 @@ async def _killed_while(
         with trio.move_on_after(20):
             while not ready():  # noqa: ASYNC110 - counted, not announced
                 await trio.sleep(0.1)
-        bench.world.engine._crashed = True
+        bench.world.engine.crash()
         scope.cancel()
         await trio.sleep(30)
     bench.world.engine.revive()

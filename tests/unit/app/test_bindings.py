@@ -62,7 +62,7 @@ class Bench:
         """What the service reads in its secret."""
         live = await self.world.live(name)
         files = live["Spec"]["TaskTemplate"]["ContainerSpec"].get("Secrets") or []
-        for document, payload in self.world.engine._secrets.values():
+        for document, payload in self.world.engine.store.secrets.values():
             if files and document["ID"] == files[0]["SecretID"]:
                 found: dict[str, str] = json.loads(payload)
                 return found

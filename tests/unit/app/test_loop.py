@@ -92,7 +92,7 @@ def test_a_replaced_certificate_and_a_moved_tag_are_found_by_a_refresh(settings:
             world.cloudly.set(records(new))
             await trio.sleep(1)
             assert issuer() == "New"
-            world.engine._crashed = True  # no pass ends from now on
+            world.engine.crash()  # no pass ends from now on
             world.cloudly._content = orjson.dumps(records(newest))  # said to nobody
             engine.refresh()
             await trio.sleep(1)
@@ -148,7 +148,7 @@ def test_the_daemon_survives_an_engine_that_goes_and_comes(settings: Settings) -
         with capture_logs() as lines:
             async with running(settings, _ports(world)):
                 await trio.sleep(20)
-                world.engine._crashed = True
+                world.engine.crash()
                 world.engine.hang_up()
                 world.cloudly.set(cluster(service("a"), service("b")))
                 await trio.sleep(600)

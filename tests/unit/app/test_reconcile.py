@@ -480,7 +480,7 @@ def test_what_changes_as_fast_as_it_is_put_right_is_left_for_a_while() -> None:
         await world.reconciler().deploy(timeout=60)
 
         def vandalise() -> None:
-            for document in world.engine._services.values():
+            for document in world.engine.store.services.values():
                 document["Spec"]["Mode"] = {"Replicated": {"Replicas": 7}}
                 document["Version"] = {"Index": document["Version"]["Index"] + 1}
 

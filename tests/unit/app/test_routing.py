@@ -456,7 +456,7 @@ def test_an_engine_that_is_away_is_somebody_elses_trouble() -> None:
     async def scene() -> None:
         stage = Stage()
         await stage.deploy(web("a", HOST), certificates={HOST: make(HOST)})
-        stage.world.engine._crashed = True
+        stage.world.engine.crash()
         with pytest.raises(Unavailable):
             await stage.router.watch_tasks()
 

@@ -1,0 +1,76 @@
+"""Calls: counted, and gone wrong on request."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import trio
+
+from coreflow.adapters.engine.protocol import Document, EngineError, EngineUnreachable
+
+from .conditions import Conditions, Fault
+from .world import World
+
+T = TypeVar("T")
+
+
+class Calls:
+    """The way in: every call passes here."""
+
+    def __init__(self, conditions: Conditions, world: World) -> None:
+        self._conditions, self._world = conditions, world
+        self.crashed = False
+        """Whether it answers nothing, until `revive`."""
+        self._last_lists: dict[str, Sequence[Document]] = {}
+
+    def revive(self) -> None:
+        """Answer again after a crash, or after the daemon panicked."""
+        self.crashed, self._world.halted, self._conditions.crash_after = False, False, None
+
+    async def call(self, method: str, answer: Callable[[], T], *, write: bool = False) -> T:
+        """One call: faults first, then what is due, then the answer."""
+        await trio.lowlevel.checkpoint()
+        if self.crashed or self._world.halted:
+            raise EngineUnreachable("connection refused")
+        self._conditions.calls.append((method, write))
+        fault = self._fault(method)
+        if fault is not None:
+            await trio.sleep(fault.seconds)
+        if fault is not None and fault.when == "before":
+            raise fault.error
+        self._world.catch_up()
+        if self._world.halted:
+            raise EngineUnreachable("connection reset")
+        if not self._conditions.is_manager and method not in {"version", "info"}:
+            raise EngineError(
+                503, 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'
+            )
+        result = answer()
+        if write and self._conditions.crash_after is not None:
+            self._conditions.crash_after -= 1
+            if self._conditions.crash_after <= 0:
+                self.crashed = True
+                raise EngineUnreachable("connection reset")
+        if fault is not None:
+            raise fault.error
+        return result
+
+    def _fault(self, method: str) -> Fault | None:
+        for fault in self._conditions.faults:
+            if fault.method in {"", method}:
+                self._conditions.faults.remove(fault)
+                return fault
+        return None
+
+    async def listed(self, method: str, documents: Callable[[], Sequence[Document]]) -> Sequence[Document]:
+        """One call of a list, which may be stale."""
+
+        def answer() -> Sequence[Document]:
+            if self._conditions.stale[method] > 0 and method in self._last_lists:
+                self._conditions.stale[method] -= 1
+                return copy.deepcopy(self._last_lists[method])
+            found = copy.deepcopy(list(documents()))
+            self._last_lists[method] = copy.deepcopy(found)
+            return found
+
+        return await self.call(method, answer)

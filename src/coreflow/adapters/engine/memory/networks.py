@@ -1,0 +1,128 @@
+"""Networks: names, subnets, and what is left of those that were removed."""
+
+import ipaddress
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from coreflow.adapters.engine.protocol import Document, EngineError
+
+from .conditions import Conditions
+from .store import Store, same_name
+from .world import World
+
+_BLANK_IPAM: Document = {"Driver": "", "Options": None, "Config": None}
+
+
+class Networks:
+    """Those of the Swarm and of the engine's node."""
+
+    def __init__(self, conditions: Conditions, world: World, store: Store) -> None:
+        self._conditions, self._world, self._store = conditions, world, store
+        self._going: dict[str, Document] = {}
+        self._made_at: dict[str, float] = {}
+
+    def swarm_wide_id(self, name: str) -> str:
+        """The id of a network that services can use, by id or name. Raises EngineError."""
+        for document in self._store.networks.values():
+            if name in {document["Id"], document["Name"]}:
+                if document["Scope"] != "swarm":
+                    raise EngineError(
+                        403,
+                        f"The network {name} cannot be used with services. Only networks scoped to the swarm can be used",
+                    )
+                identity: str = document["Id"]
+                return identity
+        raise EngineError(500, f"network {name} not found")
+
+    def listed(self) -> list[Document]:
+        """All of them, as the engine's list shows them."""
+        return [*map(self._listed, self._store.networks.values()), *self._remnants()]
+
+    def _listed(self, document: Document) -> Document:
+        """A network as the list shows it: for a moment without what Swarm has yet to find for it."""
+        made = self._made_at.get(document["Id"])
+        if (
+            document["Scope"] != "swarm"
+            or made is None
+            or self._world.now >= made + self._conditions.network_seconds
+        ):
+            return document
+        return {**document, "Driver": "", "IPAM": dict(_BLANK_IPAM)}
+
+    def _remnants(self) -> list[Document]:
+        """Networks that were removed while a container on them has yet to end: a node's view, with containers."""
+        used = {
+            network
+            for task in self._store.tasks.values()
+            if task.holds_addresses
+            for network in task.networks
+        }
+        self._going = {identity: document for identity, document in self._going.items() if identity in used}
+        return [{**document, "Containers": {}} for document in self._going.values()]
+
+    def create(self, config: Mapping[str, Any]) -> str:
+        """`POST /networks/create`. Returns the id."""
+        name = config["Name"]
+        if any(document["Name"] == name for document in (*self._store.networks.values(), *self._remnants())):
+            raise EngineError(409, f"network with name {name} already exists")
+        swarm_wide = [d["Name"] for d in self._store.networks.values() if d["Scope"] == "swarm"]
+        if config.get("Driver") == "overlay" and any(same_name(other, name) for other in swarm_wide):
+            raise EngineError(500, "rpc error: code = Unknown desc = name conflicts with an existing object")
+        wanted = ((config.get("IPAM") or {}).get("Config") or [{}])[0].get("Subnet")
+        taken = [
+            ipaddress.ip_network(s, strict=False)
+            for document in self._store.networks.values()
+            for s in subnets(document)
+        ]
+        if wanted is not None:
+            mine = ipaddress.ip_network(wanted, strict=False)
+            if any(mine.overlaps(other) for other in taken):  # made all the same, and useless
+                identity = self.make({**config, "Driver": ""}, scope="swarm", subnet=None)
+                self._store.networks[identity]["IPAM"] = dict(_BLANK_IPAM)
+                self._world.emit("network", "create", identity, name)
+                return identity
+        else:
+            wanted = next(
+                f"10.0.{number}.0/24"
+                for number in itertools.count(1)
+                if not any(ipaddress.ip_network(f"10.0.{number}.0/24").overlaps(other) for other in taken)
+            )
+        scope = "swarm" if config.get("Driver") == "overlay" else "local"
+        identity = self.make(config, scope=scope, subnet=wanted)
+        self._made_at[identity] = self._world.now
+        self._world.emit("network", "create", identity, name)
+        return identity
+
+    def make(self, config: Mapping[str, Any], *, scope: str, subnet: str | None) -> str:
+        """Put a network there, without a question. Returns its id."""
+        identity = self._world.new_id("network")
+        self._store.networks[identity] = {
+            "Id": identity,
+            "Name": config["Name"],
+            "Created": self._world.stamp(),
+            "Scope": scope,
+            "Driver": config.get("Driver", "bridge"),
+            "Attachable": bool(config.get("Attachable")),
+            "Labels": dict(config.get("Labels") or {}),
+            "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet}] if subnet else []},
+        }
+        return identity
+
+    def remove(self, identity: str) -> None:
+        """`DELETE /networks/{id}`."""
+        network = self.swarm_wide_id(identity)
+        for document in self._store.services.values():
+            if any(n["Target"] == network for n in document["Spec"]["TaskTemplate"].get("Networks") or ()):
+                raise EngineError(
+                    400,
+                    f"rpc error: code = FailedPrecondition desc = network {network} is in use by service {document['ID']}",
+                )
+        self._going[network] = self._store.networks.pop(network)
+        self._world.emit("network", "remove", network, self._going[network]["Name"])
+
+
+def subnets(network: Document) -> Iterator[str]:
+    """The subnets of a network, as texts."""
+    for config in network["IPAM"]["Config"] or ():
+        yield config["Subnet"]

@@ -1,0 +1,192 @@
+"""The updater: roll-outs and roll-backs of services, as their policies say."""
+
+from attrs import Factory, define
+
+from coreflow.adapters.engine.protocol import Document
+
+from . import echo
+from .agent import Agent
+from .conditions import Conditions
+from .nodes import NANO, usable
+from .store import Store, Task
+from .tasks import Tasks
+from .world import World
+
+MONITOR = 5.0
+
+
+@define(kw_only=True)
+class RollOut:
+    """Swarm replacing the tasks of one service, forwards or backwards."""
+
+    service: str
+    backwards: bool
+    began: float
+    armed: bool = True
+    """A second write while it runs disarms the roll-back."""
+    fresh: set[str] = Factory(set)
+    """Ids of tasks it has made."""
+    finishing: bool = False
+    over: bool = False
+
+
+class RollOuts:
+    """At most one for each service: the last."""
+
+    def __init__(
+        self, conditions: Conditions, world: World, store: Store, agent: Agent, tasks: Tasks
+    ) -> None:
+        self._conditions, self._world, self._store = conditions, world, store
+        self._agent, self._tasks = agent, tasks
+        self._roll_outs: dict[str, RollOut] = {}
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing is left but restarts of containers that end again and again."""
+        if any(not roll_out.over for roll_out in self._roll_outs.values()):
+            return False
+        return all(task.runs or not task.is_active for task in self._store.tasks.values()) or all(
+            self._agent.ends(task) for task in self._store.tasks.values() if task.is_active and not task.runs
+        )
+
+    def drop(self, service: str) -> None:
+        """Forget the roll-out of a service that is gone."""
+        self._roll_outs.pop(service, None)
+
+    def begin(self, service: str, *, backwards: bool) -> None:
+        """Start replacing what differs from the spec; a label alone replaces nothing."""
+        running = self._roll_outs.get(service)
+        interrupted = running is not None and not running.over
+        if running is not None:
+            running.over = True
+        for task in list(self._store.tasks_of(service)):
+            if task.document["DesiredState"] == "remove":  # forgotten now, be its container gone or not
+                self._tasks.forget(task)
+        self._tasks.fill(service)
+        document = self._store.services[service]
+        if not self._dirty(service) and not backwards:
+            if interrupted:
+                self._roll_outs.pop(service, None)
+            return
+        roll_out = RollOut(service=service, backwards=backwards, began=self._world.now, armed=not interrupted)
+        self._roll_outs[service] = roll_out
+        if not backwards:
+            document["UpdateStatus"] = {
+                "State": "updating",
+                "StartedAt": self._world.stamp(),
+                "Message": "update in progress",
+            }
+        self.poke(service)
+
+    def _dirty(self, service: str) -> list[Task]:
+        """Active tasks that have to be replaced."""
+        return [task for task in self._store.tasks_of(service) if task.is_active and not self._is_clean(task)]
+
+    def _is_clean(self, task: Task) -> bool:
+        """Whether a task may stay: another placement does not matter where its node meets it."""
+        spec = self._store.services[task.service]["Spec"]
+        wanted = echo.task_spec(spec)
+        if task.endpoint != spec.get("EndpointSpec"):
+            return False
+        if task.spec == wanted:
+            return True
+        node = task.document.get("NodeID")
+        return (
+            task.spec.get("Placement") != wanted.get("Placement")
+            and {**task.spec, "Placement": wanted.get("Placement")}
+            == {**wanted, "Placement": wanted.get("Placement")}
+            and (
+                node is None
+                or node in {usable.id for usable in usable(self._conditions.nodes.values(), spec)}
+            )
+        )
+
+    def _policy(self, roll_out: RollOut) -> Document:
+        spec = self._store.services[roll_out.service]["Spec"]
+        policy: Document = spec.get("RollbackConfig" if roll_out.backwards else "UpdateConfig") or {}
+        return policy
+
+    def poke(self, service: str) -> None:
+        """Go on with a roll-out as far as its policy allows."""
+        roll_out = self._roll_outs.get(service)
+        if roll_out is None or roll_out.over or service not in self._store.services:
+            return
+        policy = self._policy(roll_out)
+        start_first = policy.get("Order") == "start-first"
+        active = [task for task in self._store.tasks_of(service) if task.is_active]
+        clean = {task.slot for task in active if self._is_clean(task) and task.runs}
+        for task in active:
+            if task.slot in clean and not self._is_clean(task):
+                self._tasks.shut_down(task)
+        coming = [task for task in active if self._is_clean(task) and not task.runs]
+        roll_out.fresh |= {task.id for task in coming}
+        waiting = {task.slot for task in coming}
+        dirty = [task for task in self._dirty(service) if task.slot not in waiting]
+        room = (policy.get("Parallelism") or len(dirty) or 1) - len(waiting)
+        for task in dirty[: max(room, 0)]:
+            if not start_first:
+                self._tasks.shut_down(task)
+            fresh = self._tasks.make(service, task.slot)
+            roll_out.fresh.add(fresh.id)
+            waiting.add(task.slot)
+        if not waiting and not self._dirty(service) and not roll_out.finishing:
+            roll_out.finishing = True
+            monitor = policy.get("Monitor", MONITOR * NANO) / NANO
+            self._world.later(monitor, lambda: self._finish(roll_out))
+
+    def _finish(self, roll_out: RollOut) -> None:
+        if roll_out.over or roll_out.service not in self._store.services:
+            return
+        roll_out.over = True
+        document = self._store.services[roll_out.service]
+        state, message = (
+            ("rollback_completed", "rollback completed")
+            if roll_out.backwards
+            else ("completed", "update completed")
+        )
+        started = (document.get("UpdateStatus") or {}).get("StartedAt", self._world.stamp())
+        document["UpdateStatus"] = {
+            "State": state,
+            "StartedAt": started,
+            "CompletedAt": self._world.stamp(),
+            "Message": message,
+        }
+        self._world.touch(document)
+        self._world.emit("service", "update", document["ID"], document["Spec"]["Name"])
+
+    def ended(self, task: Task) -> None:
+        """A task ended by itself: another one takes its place, which counts as the roll-out's if it is as that wants."""
+        self._failed(task)
+        again = self._tasks.restart(task)
+        roll_out = self._roll_outs.get(task.service)
+        if again is not None and roll_out is not None and not roll_out.over and self._is_clean(again):
+            roll_out.fresh.add(again.id)
+
+    def _failed(self, task: Task) -> None:
+        """A task that the roll-out made has failed: do what the policy says."""
+        roll_out = self._roll_outs.get(task.service)
+        if roll_out is None or roll_out.over or task.id not in roll_out.fresh:
+            return
+        action = self._policy(roll_out).get("FailureAction", "pause")
+        document = self._store.services[task.service]
+        status = document["UpdateStatus"]
+        cause = f"due to failure or early termination of task {task.document['ID']}"
+        if action == "continue":
+            self.poke(task.service)
+            return
+        roll_out.over = True
+        if action == "rollback" and not roll_out.backwards and roll_out.armed and "PreviousSpec" in document:
+            document["Spec"] = document.pop("PreviousSpec")
+            document["UpdateStatus"] = {
+                **status,
+                "State": "rollback_started",
+                "Message": f"update rolled back {cause}",
+            }
+            self._world.touch(document)
+            self._world.emit("service", "update", document["ID"], document["Spec"]["Name"])
+            self._world.later(0.0, lambda: self.begin(task.service, backwards=True))
+        elif action == "rollback" and not roll_out.armed:
+            document["UpdateStatus"] = {**status, "State": "updating", "Message": "update in progress"}
+        else:
+            state = "rollback_paused" if roll_out.backwards else "paused"
+            document["UpdateStatus"] = {**status, "State": state, "Message": f"update paused {cause}"}
+            self._world.touch(document)
