@@ -20,10 +20,10 @@ from coreflow.domain.backup.lease import DAEMON, read_note
 from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import VOLUME
 from coreflow.domain.errors import CoreflowError, PortError
-from coreflow.domain.ids import ServiceId
+from coreflow.domain.ids import Owner, ServiceId
 from coreflow.domain.swarm.actions import Start
 from coreflow.domain.swarm.observed import ObservedService
-from coreflow.domain.swarm.stopped import NOBODY
+from coreflow.domain.swarm.stopped import NOBODY, UNDO, undo_id
 
 from .backups import Tools, make_backup
 from .progress import Reminding, Watcher
@@ -39,6 +39,7 @@ REMEMBERED = 1000
 KEPT_SECONDS = 600.0
 """How long a result waits for somebody who has lost the connection; later, the same request means another restore."""
 INTERRUPTED = "interrupted; what was begun is finished by the next start"
+TAKEN_BACK = "it was taken back before it had ended"
 
 Request = BackupRequest | RestoreRequest
 """What is done, and how much of it: whoever wants more must not get the result of less."""
@@ -85,6 +86,8 @@ class Operations:
         self._undelivered: OrderedDict[Request, tuple[RestoreResult, float]] = OrderedDict()
         """With the time at which it ended."""
         self._locks: dict[str, trio.Lock] = {}
+        self._under_way: dict[str, trio.CancelScope] = {}
+        """By service: the restore that is being made."""
         self._not_before: dict[str, float] = {}
         """By service: when an attempt to finish its restore may be repeated."""
         self._nursery: trio.Nursery | None = None
@@ -128,10 +131,23 @@ class Operations:
             await trio.lowlevel.checkpoint()
             if trio.current_time() - known[1] < KEPT_SECONDS:
                 return known[0]
+        await self._make_way(request)
         make = partial(make_restore, request=request, holder=self._holder)
         result: RestoreResult = await self._result(request, make)
         self._undelivered.pop(request, None)
         return result
+
+    async def _make_way(self, request: RestoreRequest) -> None:
+        """End the restore of ours that a request takes back."""
+        scope = self._under_way.get(request.service_id)
+        if scope is None or not request.backup_id.startswith(UNDO):
+            return
+        with suppress(PortError):
+            services, _ = await self._tools.docker.progress()
+            notes = [read_note(s.restore_note) for s in services if s.owner == Owner(request.service_id)]
+            ours = [note.id for note in notes if note is not None and note.holder == self._holder]
+            if request.backup_id in map(undo_id, ours):
+                scope.cancel()
 
     async def _result(self, request: Request, make: Callable[[Tools], Awaitable[Any]]) -> Any:
         """The result of an operation that is under way already, or begins now. It goes on when we do not wait for it."""
@@ -150,12 +166,17 @@ class Operations:
         kind = "backup" if isinstance(request, BackupRequest) else "restore"
         service = request.service_id
         self.counters.running += 1
-        lock = self._locks.setdefault(service, trio.Lock())
+        lock, scope = self._locks.setdefault(service, trio.Lock()), trio.CancelScope()
         try:
             with structlog.contextvars.bound_contextvars(owner=service, backup=request.backup_id):
                 async with lock:
                     log.info("operation begins", kind=kind)
-                    operation.result = await self._reminded(make)
+                    with scope:
+                        if kind == "restore":
+                            self._under_way[service] = scope
+                        operation.result = await self._reminded(make)
+                    if scope.cancelled_caught:
+                        operation.result = _failed(request, TAKEN_BACK)
                 if operation.result is not None:
                     self._ended(kind, operation.result)
                 if isinstance(operation.result, RestoreResult) and operation.result.status != "failed":
@@ -166,6 +187,8 @@ class Operations:
             operation.result = _failed(request, "a bug: see the log")
         finally:
             self.counters.running -= 1
+            if self._under_way.get(service) is scope:
+                del self._under_way[service]
             del self._operations[request]
             operation.done.set()
             self._found.set()  # it may have left something behind

@@ -36,7 +36,7 @@ from coreflow.domain.ports import CorestorePort
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Start, Stop
 from coreflow.domain.swarm.observed import ObservedService
-from coreflow.domain.swarm.stopped import NOBODY, undo_id
+from coreflow.domain.swarm.stopped import NOBODY, start_command, undo_command, undo_id
 
 from .backups import Tools, take_snapshot
 from .patience import patiently
@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 LOST = "somebody else has stopped or started the service meanwhile"
 LONG_SECONDS = 60.0
-"""After how long of overwriting it is said how to end that."""
+"""After how long of saving, or of overwriting, it is said how to end that."""
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "orphaned", "remove"})
 _BEFORE = frozenset({Phase.CHECKING, Phase.SAVING})
 _OVERWRITES = frozenset(phase for phase in Phase if phase.overwrites)
@@ -153,9 +153,7 @@ async def _conclude(work: Work, *, has_ended: bool) -> None:
             outcome = await _outcome(work, step)
         work.settle(step, outcome)
     if work.restore.phase is Phase.LEFT and work.live is not None:
-        text = help_for(
-            work.live.name, work.restore.note, naming.replicas_noted(work.live.labels.get(naming.STOPPED, ""))
-        )
+        text = help_for(work.live.name, work.restore.note, _replicas(work.live))
         work.restore = evolve(work.restore, problems=(*work.restore.problems, text))
         log.error("left stopped", service=work.live.name, reason="; ".join(work.restore.problems))
         work.tools.watcher.step(f"left stopped: {text}")
@@ -329,14 +327,14 @@ async def _wait_for_roll_out(work: Work) -> None:
 
 async def _keep_lease(work: Work, scope: trio.CancelScope) -> None:
     """Show that somebody is at it, and look whether somebody else is. Gives up then."""
-    pace, renewed, began = work.tools.pace, trio.current_time(), 0.0
+    pace, renewed, hint = work.tools.pace, trio.current_time(), _Hint()
     while work.live is not None:
         await trio.sleep(min(pace.look, pace.beat))
         with _ignoring_outages():
             try:
                 if await _ours_now(work) is None:
                     raise LostRace(await _taken_by(work))
-                began = _tell_way_out(work, began)
+                _tell_way_out(work, hint)
                 if trio.current_time() - renewed >= pace.beat:
                     await _hold(work, work.restore.note)
                     renewed = trio.current_time()
@@ -346,20 +344,36 @@ async def _keep_lease(work: Work, scope: trio.CancelScope) -> None:
                 return
 
 
-def _tell_way_out(work: Work, began: float) -> float:
-    """Say once, after a while of overwriting, how that can be ended; since when it has been going on, or -1: said."""
-    now, note = trio.current_time(), work.restore.note
-    if not work.restore.phase.overwrites or began < 0:
-        return began
-    if not began:
-        return now
-    if now - began < LONG_SECONDS or work.live is None:
-        return began
-    undo = f"coreflow restore {work.live.name} --backup {undo_id(note.id)}"
-    work.tools.step(
-        f"still overwriting; should it hang: `{undo}` ends it, and puts back what was there before"
-    )
-    return -1.0
+@define
+class _Hint:
+    """Since when data is being saved, or overwritten, and whether it was said how that can be ended."""
+
+    about: str = ""
+    since: float = 0.0
+    is_told: bool = False
+
+
+def _tell_way_out(work: Work, hint: _Hint) -> None:
+    """Say once, where a workload has been stopped for long, how that can be ended."""
+    now, phase, live = trio.current_time(), work.restore.phase, work.live
+    about = "overwriting" if phase.overwrites else "saving" if phase in _BEFORE else ""
+    if about != hint.about:
+        hint.about, hint.since, hint.is_told = about, now, False
+    if not about or live is None or hint.is_told or now - hint.since < LONG_SECONDS:
+        return
+    hint.is_told = True
+    if phase.overwrites:
+        undo = undo_command(live.name, undo_id(work.restore.note.id))
+        text = f"{undo} ends it, and puts back what was there before"
+    else:
+        text = f"{start_command(live.name, _replicas(live))} ends it, with the data as it is"
+    log.warning("a restore takes long", service=live.name, phase=phase.value, help=text)
+    work.tools.step(f"still {about}; should it hang: {text}")
+
+
+def _replicas(live: ObservedService) -> int:
+    """How many tasks it had."""
+    return naming.replicas_noted(live.labels.get(naming.STOPPED, ""))
 
 
 async def _taken_by(work: Work, otherwise: str = LOST) -> str:

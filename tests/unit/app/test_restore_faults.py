@@ -121,9 +121,8 @@ FAULTS: dict[str, tuple[Effect, PortError | None, bool, str]] = {
 }
 
 
-@pytest.mark.parametrize("holder", [DAEMON, "command-1"])
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_restore_that_cannot_be_done(name: str, holder: str) -> None:
+def test_a_restore_that_cannot_be_done(name: str) -> None:
     """The workload runs on its old data within two minutes, and the result says why."""
     effect, error, can_undo, text = FAULTS[name]
 
@@ -133,7 +132,7 @@ def test_a_restore_that_cannot_be_done(name: str, holder: str) -> None:
         if can_undo:
             liar.spared = lambda snapshot_id: snapshot_id in liar.safety()
         began = trio.current_time()
-        result = await bench.restore(holder=holder)
+        result = await bench.restore()
         assert trio.current_time() - began < LIMIT
         assert (result.status, bench.data) == ("failed", LATER), result
         assert text in result.error
@@ -403,6 +402,37 @@ def test_an_operator_takes_over_at_once(runner: str, wanted: str | None, data: d
     scene_with(body)
 
 
+def test_a_control_plane_that_takes_back_waits_for_nobody() -> None:
+    """The daemon that is asked gives up its own restore, which hangs."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await bench.backup()
+        bench.data = LATER
+        bench.corestore.hold["restore_volume"] = trio.Event()
+        results: list[RestoreResult] = []
+
+        async def day(operations: Operations) -> None:
+            async def ask(backup_id: str) -> None:
+                results.append(await operations.restore(RestoreRequest(backup_id=backup_id, service_id=SHOP)))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, "b1")
+                await trio.sleep(30)
+                bench.corestore.hold.clear()
+                (tags,) = [s.tags for s in await bench.corestore.snapshots(SHOP) if RESTORE_TAG in s.tags]
+                with trio.fail_after(20):
+                    await ask(tags["backupId"])
+            assert [result.status for result in results] == ["failed", "completed"]
+            assert results[0].error == "it was taken back before it had ended"
+            assert bench.data == LATER
+            assert await bench.is_running()
+
+        await bench.with_operations(day)
+
+    scene_with(body)
+
+
 @pytest.mark.parametrize("holders", [("command-1", "command-2", "command-3"), (DAEMON, "command-1")])
 def test_several_restores_wait_for_each_other(holders: tuple[str, ...]) -> None:
     """All of them end, one after the other; none fails because another one was faster."""
@@ -457,6 +487,55 @@ def test_a_lease_of_an_older_version_is_understood() -> None:
     scene_with(body)
 
 
+@pytest.mark.parametrize("method", ["snapshot_volume", "restore_volume"])
+def test_a_restore_that_hangs_says_what_ends_it(method: str) -> None:
+    """While it saves: the command of docker, which starts the workload on its data. While it overwrites: see the plan."""
+
+    async def body(bench: Bench) -> None:
+        bench.data = GOOD
+        await bench.backup()
+        bench.data = LATER
+        bench.corestore.hold[method] = trio.Event()
+        results: list[RestoreResult] = []
+
+        async def run() -> None:
+            results.append(await bench.restore())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await trio.sleep(LIMIT)
+            (wait,) = (await bench.reconciler.settle()).last.plan.waits
+            (command,) = {c for step in bench.steps for c in re.findall("should it hang: `(.*?)`", step)}
+            words = shlex.split(command)
+            bench.corestore.hold.clear()
+            if method == "restore_volume":
+                assert f"should it hang: `{command}`" in wait.reason
+                assert (await bench.restore(words[-1], holder="command-1")).status == "completed"
+            else:
+                assert words == [
+                    *["docker", "service", "update", "--label-rm"],
+                    STOPPED,
+                    "--label-rm",
+                    RESTORE,
+                    "--replicas",
+                    "2",
+                    "shop",
+                ]
+
+                def start(spec: dict[str, dict[str, object]]) -> None:
+                    for label in (STOPPED, RESTORE):
+                        del spec["Labels"][label]
+                    spec["Mode"]["Replicated"] = {"Replicas": 2}
+
+                await bench.world.change("shop", start)
+            await trio.sleep(10)
+            assert results[0].status == "failed"
+        assert bench.data == LATER
+        assert await bench.is_running()
+
+    scene_with(body)
+
+
 # --- waiting
 
 
@@ -483,8 +562,15 @@ def test_who_waits_is_told_for_how_long() -> None:
                 "20 s so far",
                 "40 s so far",
             ]
-            way_out = [step for step in bench.steps if "should it hang" in step]
-            assert bool(way_out) is (method == "restore_volume")
+            hints = [step for step in bench.steps if "should it hang" in step]
+            way_out = [step for step in hints if not step.endswith("so far")]
+            assert len(way_out) == 1
+            command = (
+                "coreflow restore shop --backup before-"
+                if method == "restore_volume"
+                else "docker service update"
+            )
+            assert command in way_out[0]
 
     scene_with(body)
 

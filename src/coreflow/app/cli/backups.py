@@ -164,7 +164,7 @@ class _Work:
     async def runs_again(self, record: ServiceRecord) -> str:
         """Wait for a while until the service runs, and say how much of it does."""
         self.tools.watcher.step("waiting until it runs")
-        said = ""
+        said = shown = ""
         with trio.move_on_after(RUNS_SECONDS):
             while True:
                 services, tasks = await self.tools.docker.progress()
@@ -180,6 +180,9 @@ class _Work:
                 said = f"{running} of {live.body.replicas} running"
                 if running >= live.body.replicas:
                     return f"{said}."
+                if said != shown:
+                    self.tools.watcher.step(said)
+                    shown = said
                 await trio.sleep(POLL_SECONDS)
         return f"{said}; Swarm goes on."
 

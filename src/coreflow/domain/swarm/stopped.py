@@ -14,36 +14,48 @@ from .observed import ObservedService
 NOBODY = ""
 """The owner of a lease that was given up."""
 UNDER_WAY = "being restored; left alone until that has ended"
-_UNDO = "before-"
+UNDO = "before-"
+"""What the ids of backups of what was there before a restore begin with."""
 _UNDO_DIGITS = 12
 
 
 def undo_id(restore_id: str) -> str:
     """The id of the backup that holds what was there before a restore."""
-    return f"{_UNDO}{restore_id[:_UNDO_DIGITS]}"
+    return f"{UNDO}{restore_id[:_UNDO_DIGITS]}"
 
 
 def told(service: ObservedService) -> str:
-    """What is said of a service that is stopped: that it waits or, where nobody is at it any more, what helps."""
+    """What is said of a service that is stopped: that it waits and, once something is overwritten, what helps."""
     try:
         note = orjson.loads(service.restore_note)
     except orjson.JSONDecodeError:
         return UNDER_WAY
-    if not isinstance(note, Mapping) or note.get("holder") != NOBODY:
+    if not isinstance(note, Mapping):
         return UNDER_WAY
     backup_id, restore_id = note.get("backupId"), note.get("id")
     if not isinstance(backup_id, str) or not isinstance(restore_id, str):
         return UNDER_WAY
     undo = undo_id(restore_id) if note.get("hasBegun") else ""
-    replicas = replicas_noted(service.labels[STOPPED])
-    help_ = way_out(service.name, backup_id, undo, replicas)
-    return f"stopped by a restore of backup {backup_id} that could not be finished: {help_}"
+    if note.get("holder") == NOBODY:
+        help_ = way_out(service.name, backup_id, undo, replicas_noted(service.labels[STOPPED]))
+        return f"stopped by a restore of backup {backup_id} that could not be finished: {help_}"
+    return f"{UNDER_WAY}; should it hang: {undo_command(service.name, undo)}" if undo else UNDER_WAY
 
 
 def way_out(service: str, backup_id: str, undo: str, replicas: int) -> str:
     """The commands that help, the one that loses nothing first. `undo`: the backup of what was there before, if any."""
-    name = shlex.quote(service)
-    start = f"docker service update --label-rm {STOPPED} --label-rm {RESTORE} --replicas {replicas} {name}"
-    back = f"`coreflow restore {name} --backup {shlex.quote(undo)}` puts back what was there before"
-    again = f"`coreflow restore {name} --backup {shlex.quote(backup_id)}` tries it again"
-    return "; ".join((*((back,) if undo else ()), again, f"`{start}` starts it as it is"))
+    back = f"{undo_command(service, undo)} puts back what was there before"
+    again = f"`coreflow restore {shlex.quote(service)} --backup {shlex.quote(backup_id)}` tries it again"
+    start = f"{start_command(service, replicas)} starts it as it is"
+    return "; ".join((*((back,) if undo else ()), again, start))
+
+
+def undo_command(service: str, undo: str) -> str:
+    """The command that brings back what was there before a restore, and ends that."""
+    return f"`coreflow restore {shlex.quote(service)} --backup {shlex.quote(undo)}`"
+
+
+def start_command(service: str, replicas: int) -> str:
+    """The command that starts a service that is stopped for a restore, and ends that."""
+    labels = f"--label-rm {STOPPED} --label-rm {RESTORE}"
+    return f"`docker service update {labels} --replicas {replicas} {shlex.quote(service)}`"
