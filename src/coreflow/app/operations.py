@@ -275,7 +275,8 @@ class Operations:
         notes = [note for live in stopped if (note := read_note(live.restore_note)) is not None]
         self._once_ours = {n.id for n in notes if n.holder == self._holder or n.id in self._once_ours}
         for note in notes:
-            if note.id in self._once_ours and note.holder not in {self._holder, *self._rivals}:
+            is_other = note.holder.startswith(DAEMON) and note.holder not in {self._holder, *self._rivals}
+            if note.id in self._once_ours and is_other:
                 log.warning("another daemon is at work in this cluster", holder=note.holder)
                 self._rivals.add(note.holder)
 

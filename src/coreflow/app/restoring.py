@@ -116,8 +116,11 @@ async def _advance(work: Work, phases: Collection[Phase]) -> None:
         took = trio.current_time() - began - getattr(step, "pause", 0.0)
         outcome = outcome._replace(is_slow=took > machine.SLOW_SECONDS)
         work.settle(step, outcome)
-        if outcome.answer in (Answer.AWAY, Answer.SILENT) and not work.restore.phase.is_over:
-            work.tools.step(f"no success ({outcome.text})")
+        if work.restore.phase.is_over:
+            return
+        pause = getattr(machine.next_step(work.restore, work.facts), "pause", 0.0)
+        if pause:
+            work.tools.step(f"{outcome.text}; trying again in {pause:g} s")
 
 
 async def _gracefully(work: Work) -> None:

@@ -313,6 +313,7 @@ def test_what_can_be_neither_restored_nor_put_back_is_left_with_commands_that_he
         (wait,) = (await bench.reconciler.settle()).last.plan.waits
         assert " ".join(undo) in wait.reason
         assert any(" ".join(undo) in step for step in bench.steps)
+        assert "hung up; trying again in 4 s" in bench.steps
         liar.spared = lambda snapshot_id: snapshot_id in liar.safety()
         result = await bench.restore(undo[-1], holder="command-2")
         assert (result.status, bench.data) == ("completed", LATER), result
@@ -341,7 +342,9 @@ def test_the_daemon_says_how_many_are_left_stopped() -> None:
             assert left() == 0
             assert await bench.is_running()
 
-        await bench.with_operations(day)
+        with capture_logs() as lines:
+            await bench.with_operations(day)
+        assert not [line for line in lines if "another daemon" in line["event"]]
 
     scene_with(body)
 
