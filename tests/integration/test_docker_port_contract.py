@@ -873,6 +873,33 @@ async def test_changes_wake(port: Port) -> None:
             await anext(changes)
 
 
+async def test_what_others_do_does_not_wake(port: Port) -> None:
+    """A service that somebody makes may have our name; its containers, and whatever else becomes of it, are nothing to us."""
+    with trio.fail_after(60):
+        async with port.changes() as changes:
+            identity = await port.bench.start(port.bench.spec())
+            assert (await anext(changes)).startswith("service ")
+            assert await port.bench.running(identity)
+            await port.bench.update(identity, lambda spec: spec["Labels"].update(a="1"))
+            await port.make(port.secret())
+            assert (await anext(changes)).startswith("secret ")
+
+
+async def test_what_ours_do_wakes(port: Port) -> None:
+    """A task of a service of ours that starts, and a change of the service, are changes of the same subject."""
+    with trio.fail_after(60):
+        async with port.changes() as changes:
+            await port.make(port.spec())
+            await anext(changes)
+            identity = (await port.service()).id
+
+            async def runs() -> bool:
+                return bool(await port.bench.running(identity))
+
+            assert await port.bench.eventually(runs)
+            assert await anext(changes) == f"service {identity}"
+
+
 async def test_images_are_listed_by_each_name_and_removed_by_it(port: Port) -> None:
     """A name goes, and the image with its last one; a name that is gone already counts as removed."""
     spec = port.image()

@@ -6,7 +6,7 @@ finds what nobody announced.
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -20,6 +20,7 @@ from coreflow.domain.deploy.desired import Rejection
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.steps import Plan, kind_of, name_of, stage_of, subject_of, verb_of
 from coreflow.domain.errors import Unavailable
+from coreflow.domain.pacing import Attention
 from coreflow.domain.swarm.convergence import Verdict
 
 from .reconcile import Reconciler, Settlement
@@ -50,10 +51,12 @@ class Kicks:
     def __init__(self) -> None:
         self._event, self._urgent = trio.Event(), trio.Event()
         self._asked = Asked()
+        self._due, self._moved = math.inf, trio.Event()
 
     def kick(
         self,
         *,
+        records: bool = True,
         refresh: bool = False,
         retry_failed: bool = False,
         try_now: bool = False,
@@ -62,6 +65,7 @@ class Kicks:
         """Ask for a pass; with `refresh`, for one that looks up every image again.
 
         With `retry_failed`, for one that tries again what was rolled back; with `try_now`, for one that ends every pause.
+        Without `records`, those have not changed.
         An `urgent` one does not wait for companions, nor for the end of a back-off.
         """
         asked = self._asked
@@ -69,14 +73,46 @@ class Kicks:
             refresh=asked.refresh or refresh,
             retry_failed=asked.retry_failed or retry_failed,
             try_now=asked.try_now or try_now,
+            records=asked.records or records,
         )
         self._event.set()
         if urgent:
             self._urgent.set()
 
+    def kick_at(self, time: float) -> None:
+        """Ask for a pass then, at the latest, by trio's clock: the engine has changed."""
+        if time <= trio.current_time():
+            self.kick(records=False)
+        elif time < self._due:
+            self._due = time
+            moved, self._moved = self._moved, trio.Event()
+            moved.set()
+
     async def wait(self) -> None:
         """Until the next kick."""
-        await self._event.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_for_due)
+            await self._event.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _wait_for_due(self) -> None:
+        while True:
+            moved = self._moved
+            with trio.move_on_at(self._due):
+                await moved.wait()
+            if trio.current_time() >= self._due:
+                self._due = math.inf
+                self.kick(records=False)
+
+    def kick_again(self, asked: "Asked") -> None:
+        """Ask once more for what was asked for, whenever the next pass comes."""
+        if asked != Asked():
+            self.kick(
+                records=asked.records,
+                refresh=asked.refresh,
+                retry_failed=asked.retry_failed,
+                try_now=asked.try_now,
+            )
 
     async def wait_urgent(self) -> None:
         """Until the next urgent kick."""
@@ -85,6 +121,8 @@ class Kicks:
     def take(self) -> "Asked":
         """Forget the kicks so far; what they asked for."""
         asked, self._asked = self._asked, Asked()
+        if self._due <= trio.current_time():
+            self._due = math.inf
         self._event, self._urgent = trio.Event(), trio.Event()
         return asked
 
@@ -99,6 +137,8 @@ class Asked:
     """Try again what was rolled back."""
     try_now: bool = False
     """Try what could not be done although its next try is not due."""
+    records: bool = False
+    """Fetch the records: they may have changed."""
 
 
 class Kickable(Protocol):
@@ -127,6 +167,8 @@ class Loop:
         self._problems = Problems()
         self._started = False
         self._number = 0
+        self._fetched_at = -math.inf
+        self._failed = False
 
     async def run_forever(self) -> None:
         """Pass after pass. Raises what a pass raises; starting again goes on where it stopped."""
@@ -137,22 +179,25 @@ class Loop:
         while True:
             began = trio.current_time()
             asked = self._kicks.take()
+            fetch = asked.records or began >= self._fetched_at + self._relist_seconds
+            if self._failed:
+                self._reconciler.engine_is_back()
             if asked.retry_failed:
                 self._reconciler.try_again()
             elif asked.try_now or asked.refresh:
                 self._reconciler.try_now()
             self._number += 1
             with structlog.contextvars.bound_contextvars(pass_id=self._number):
+                self._failed = True
                 try:
                     settlement = await self._reconciler.settle(
-                        refresh=asked.refresh, retry_failed=asked.retry_failed
+                        refresh=asked.refresh, retry_failed=asked.retry_failed, fetch=fetch
                     )
                 except BaseException:
-                    if asked != Asked():  # not done yet
-                        self._kicks.kick(
-                            refresh=asked.refresh, retry_failed=asked.retry_failed, try_now=asked.try_now
-                        )
+                    self._kicks.kick_again(asked)  # not done yet
                     raise
+                self._failed = False
+                self._fetched_at = began if fetch else self._fetched_at
                 self._problems.report(settlement, trio.current_time())
             if self._on_settled is not None:
                 self._on_settled(settlement, asked.refresh)
@@ -179,17 +224,42 @@ class Loop:
 async def kick_on_changes(
     changes: Callable[[], AbstractAsyncContextManager[AsyncIterator[None]]],
     kicks: Kickable,
+    others: Iterable[Kickable] = (),
     *,
     urgent: bool = False,
 ) -> None:
-    """Kick whenever a far side says that something changed, and once whenever it is (again) there to say so.
+    """Kick, and `others` too, whenever a far side says that something changed, and once whenever it is (again) there to say so.
 
     Raises Unavailable when the far side hangs up.
     """
     async with changes() as notices:
-        kicks.kick(urgent=urgent)
+        for one in (kicks, *others):
+            one.kick(urgent=urgent)
         async for _ in notices:
-            kicks.kick(urgent=urgent)
+            for one in (kicks, *others):
+                one.kick(urgent=urgent)
+    raise Unavailable("the stream of changes ended")
+
+
+async def kick_on_events(
+    changes: Callable[[], AbstractAsyncContextManager[AsyncIterator[str]]],
+    kicks: Kicks,
+    others: Iterable[Kickable] = (),
+) -> None:
+    """Kick whenever something of ours changes in the engine, and at once when the engine is (again) there to say so.
+
+    A subject that goes on changing is answered later each time, and keeps no other from being answered at once. `others`
+    are told of everything. Raises Unavailable when the engine hangs up.
+    """
+    attention = Attention()
+    async with changes() as subjects:
+        kicks.kick(records=False, urgent=True)
+        for other in others:
+            other.kick()
+        async for subject in subjects:
+            kicks.kick_at(attention.due(subject, trio.current_time()))
+            for other in others:
+                other.kick()
     raise Unavailable("the stream of changes ended")
 
 

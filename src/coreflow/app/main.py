@@ -23,6 +23,7 @@ from attrs import Factory, evolve, frozen
 
 from coreflow.domain.errors import PortError
 from coreflow.domain.ids import BASE, ClusterId, Owner
+from coreflow.domain.pacing import LONGEST_DELAY
 from coreflow.domain.ports import (
     CloudlyPort,
     CoretrafficPort,
@@ -41,9 +42,10 @@ from .bindings import Bindings
 from .confidential import Confidential
 from .corestores import Corestores
 from .gateways import Gateways, MakeGateway
-from .loop import ActionLog, Kickable, Kicks, Loop, kick_on_changes, kick_on_schedule
+from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_events, kick_on_schedule
 from .metrics import Metrics
 from .operations import Operations
+from .patience import until_back
 from .progress import Unwatched, Watcher
 from .reconcile import Listener, Reconciler, Settlement
 from .replication import Replicator
@@ -364,6 +366,10 @@ async def _serving(
         nursery.cancel_scope.cancel()
 
 
+ENGINE_SECONDS = 1.0
+"""How often an engine that is away is asked whether it is back: a connect costs next to nothing."""
+
+
 @asynccontextmanager
 async def _running(
     settings: Settings, ports: Ports, kicks: Kicks, listener: Listener | None
@@ -402,33 +408,24 @@ async def _running(
     engine.metrics = metrics = Metrics(operations)
     if ports.serve is not None:
         ports.serve(operations)
-    listeners = (kicks,) if routing is None else (kicks, routing.router)
-    on_records = _All((kicks,) if routing is None else (kicks, routing))
-    async with reconciler.background(kicks.kick), trio.open_nursery() as nursery:
-        watch_records = partial(kick_on_changes, ports.cloudly.changes, on_records, urgent=True)
-        watch_docker = partial(kick_on_changes, ports.docker.changes, _All(listeners))
+    others = () if routing is None else (routing.router,)
+    of_records = () if routing is None else (routing,)
+    answered = partial(kicks.kick, records=False)
+    async with reconciler.background(answered), trio.open_nursery() as nursery:
+        watch_records = partial(kick_on_changes, ports.cloudly.changes, kicks, of_records, urgent=True)
+        watch_docker = partial(kick_on_events, ports.docker.changes, kicks, others)
+        engine_is_back = partial(until_back, ports.docker.running_tasks, lambda: reconciler.engine_has_hung)
         tick = partial(kick_on_schedule, settings.schedule, kicks, partial(datetime.now, UTC))  # noqa: TID251 - the edge
         nursery.start_soon(supervise, "watch records", watch_records)
-        nursery.start_soon(supervise, "watch docker", watch_docker)
+        nursery.start_soon(partial(supervise, "watch docker", watch_docker, longest=ENGINE_SECONDS))
         nursery.start_soon(supervise, "schedule", tick)
-        nursery.start_soon(supervise, "reconcile", loop.run_forever, kicks.wait_urgent)
+        nursery.start_soon(supervise, "reconcile", loop.run_forever, kicks.wait_urgent, engine_is_back)
         nursery.start_soon(supervise, "operations", operations.run)
         for name, job in routing.jobs if routing is not None else ():
-            nursery.start_soon(supervise, name, job)
+            longest = ENGINE_SECONDS if name == "watch tasks" else LONGEST_DELAY
+            nursery.start_soon(partial(supervise, name, job, longest=longest))
         yield engine
         nursery.cancel_scope.cancel()
-
-
-@frozen
-class _All:
-    """Passes a kick on to several."""
-
-    listeners: tuple[Kickable, ...]
-
-    def kick(self, *, urgent: bool = False) -> None:
-        """Kick all of them."""
-        for listener in self.listeners:
-            listener.kick(urgent=urgent)
 
 
 class Routing:

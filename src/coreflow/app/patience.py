@@ -6,7 +6,7 @@ from typing import TypeVar
 import structlog
 import trio
 
-from coreflow.domain.errors import Unavailable
+from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.pacing import next_delay
 
 log = structlog.get_logger()
@@ -39,3 +39,24 @@ async def patiently(
             said = str(exc)
         pause = next_delay(pause, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         await trio.sleep(pause)
+
+
+PROBE_SECONDS = 0.5
+
+
+async def until_back(probe: Callable[[], Awaitable[object]], has_hung: Callable[[], bool]) -> None:
+    """Until a peer that is away answers again. Never ends while it answers all along: then something else is wrong.
+
+    `has_hung` tells whether the last that was asked of it was not answered at all, so that its first answer is news.
+    """
+    was_away = has_hung()
+    while True:
+        try:
+            await probe()
+        except CoreflowError:
+            was_away = True
+        else:
+            if was_away:
+                return
+            await trio.sleep_forever()
+        await trio.sleep(PROBE_SECONDS)

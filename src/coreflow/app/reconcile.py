@@ -62,6 +62,8 @@ DEFERENCE_SECONDS = (0.5, 2.0)
 """How long to wait, at least and at most, before looking again where somebody else does the same as we."""
 DEFERRING_SECONDS = 600.0
 """For how long that is assumed after the last sign of it."""
+HANGING_SECONDS = 5.0
+"""An engine that fails after so long did not answer."""
 POLL_SECONDS = 0.5
 """How often to look whether roll-outs have ended: two lists, whatever the number of services."""
 
@@ -204,6 +206,9 @@ class Reconciler:
         self._settle_seconds, self._jitter = settle_seconds, jitter
         self._history: TaskHistory = NO_HISTORY
         self._log = NOTHING_WRITTEN
+        self._records: Records | None = None
+        self.engine_has_hung = False
+        """Whether the engine did not answer the last look at all, rather than refuse to."""
         self._awaited: frozenset[ImageRequest] = frozenset()
         """What the last look did not wait for."""
         self._late: frozenset[ImageRequest] = frozenset()
@@ -248,8 +253,8 @@ class Reconciler:
             self._look_ups.forget()
         return await self._look(refresh=refresh, retry_failed=retry_failed)
 
-    async def _look(self, *, refresh: bool, retry_failed: bool) -> Situation:
-        records, observed = await self._fetch()
+    async def _look(self, *, refresh: bool, retry_failed: bool, fetch: bool = True) -> Situation:
+        records, observed = await self._fetch(None if fetch else self._records)
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
             late: frozenset[ImageRequest] = frozenset()
@@ -289,30 +294,36 @@ class Reconciler:
     def _settling(self, now: float) -> Settling:
         return Settling(history=self._history, now=now, seconds=self._settle_seconds)
 
-    async def _fetch(self) -> tuple[Records, Observed]:
-        """Records and observation at the same time. Where both fail, what is wrong with the records is the news."""
+    async def _fetch(self, known: Records | None) -> tuple[Records, Observed]:
+        """Records, unless they are known, and observation, at the same time.
+
+        Where both fail, what is wrong with the records is the news.
+        """
         records: list[Records] = []
         observed: list[Observed] = []
         errors: dict[str, CoreflowError] = {}
 
         async def fetch_records() -> None:
             try:
-                records.append(await self._cloudly.records())
+                records.append(known if known is not None else await self._cloudly.records())
             except CoreflowError as exc:
                 errors["records"] = exc
                 nursery.cancel_scope.cancel()
 
         async def observe() -> None:
+            asked = trio.current_time()
             try:
                 observed.append(await self._docker.observe())
             except CoreflowError as exc:
                 errors["observed"] = exc
+            self.engine_has_hung = "observed" in errors and trio.current_time() - asked >= HANGING_SECONDS
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fetch_records)
             nursery.start_soon(observe)
         if errors:
             raise errors.get("records") or errors["observed"]
+        self._records = records[0]
         self._known.learn(records[0])
         return records[0], self._known.observed(observed[0])
 
@@ -324,8 +335,10 @@ class Reconciler:
             self._look_ups.forget()
         return await self._pass(refresh=refresh, retry_failed=retry_failed)
 
-    async def _pass(self, *, refresh: bool, retry_failed: bool) -> tuple[Situation, Report]:
-        situation = await self._look(refresh=refresh, retry_failed=retry_failed)
+    async def _pass(
+        self, *, refresh: bool, retry_failed: bool, fetch: bool = True
+    ) -> tuple[Situation, Report]:
+        situation = await self._look(refresh=refresh, retry_failed=retry_failed, fetch=fetch)
         if situation.plan.steps and trio.current_time() < self._deferring_until:
             await trio.sleep(self._jitter(*DEFERENCE_SECONDS))
             situation = await self._look(refresh=refresh, retry_failed=retry_failed)
@@ -333,15 +346,21 @@ class Reconciler:
         outcomes = await self._applier.apply(situation.plan, self._listener.applied)
         return situation, Report(plan=situation.plan, outcomes=outcomes)
 
-    async def settle(self, *, refresh: bool = False, retry_failed: bool = False) -> Settlement:
-        """Passes until there is nothing to do, or nothing that can be done now."""
+    async def settle(
+        self, *, refresh: bool = False, retry_failed: bool = False, fetch: bool = True
+    ) -> Settlement:
+        """Passes until there is nothing to do, or nothing that can be done now.
+
+        Without `fetch`, the records are those of the last look.
+        """
         if refresh:
             self.bindings.expire()
             self._look_ups.forget()
         reports: list[Report] = []
         overtaken: tuple[Step, ...] = ()
-        for _ in range(PASS_LIMIT):
-            situation, report = await self._pass(refresh=refresh, retry_failed=retry_failed)
+        for number in range(PASS_LIMIT):
+            fresh = fetch and number == 0
+            situation, report = await self._pass(refresh=refresh, retry_failed=retry_failed, fetch=fresh)
             reports.append(report)
             if overtaken and not _still_wanted(overtaken, situation.plan):
                 self._deferring_until = trio.current_time() + DEFERRING_SECONDS

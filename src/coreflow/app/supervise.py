@@ -1,13 +1,13 @@
 """Run a job again while its far side is away."""
 
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 import trio
 
 from coreflow.domain.errors import CoreflowError, PortError, leaves
-from coreflow.domain.pacing import next_delay
+from coreflow.domain.pacing import LONGEST_DELAY, next_delay
 
 log = structlog.get_logger()
 
@@ -16,11 +16,14 @@ SHORTEST_SECONDS = 0.3
 
 
 async def supervise(
-    name: str, job: Callable[[], Awaitable[None]], wake: Callable[[], Awaitable[None]] = trio.sleep_forever
+    name: str,
+    job: Callable[[], Awaitable[None]],
+    *wakes: Callable[[], Awaitable[None]],
+    longest: float = LONGEST_DELAY,
 ) -> None:
-    """Run `job` until it returns. After a failure it is started again, later each time, a minute later at most.
+    """Run `job` until it returns. After a failure it is started again, later each time, `longest` seconds later at most.
 
-    It is started sooner when `wake` returns.
+    It is started sooner when one of `wakes` returns.
 
     A far side that is away costs a line when it goes and none while it stays away; a bug is logged with its
     traceback, and without its message, which could quote a value.
@@ -45,10 +48,25 @@ async def supervise(
                 log.error("unexpected error", job=name, error=kinds, traceback=where)  # noqa: TRY400 - see the docstring
         up_for = trio.current_time() - started
         said = text
-        delay = next_delay(delay, up_for=up_for)
-        await trio.sleep(min(delay, SHORTEST_SECONDS))
-        with trio.move_on_after(delay - SHORTEST_SECONDS):
-            await wake()
+        delay = next_delay(delay, up_for=up_for, longest=longest)
+        soonest = trio.current_time() + min(delay, SHORTEST_SECONDS)
+        with trio.move_on_after(delay):
+            await _first_of(wakes)
+            delay = 0.0
+        await trio.sleep_until(soonest)
+
+
+async def _first_of(waits: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """Until one of them returns."""
+    async with trio.open_nursery() as nursery:
+
+        async def one(wait: Callable[[], Awaitable[None]]) -> None:
+            await wait()
+            nursery.cancel_scope.cancel()
+
+        for wait in waits:
+            nursery.start_soon(one, wait)
+        await trio.sleep_forever()
 
 
 def described(exc: BaseException) -> tuple[str, str]:

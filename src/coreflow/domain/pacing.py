@@ -2,11 +2,19 @@
 
 from collections.abc import Hashable
 
+from attrs import frozen
+
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
 AGAIN_SECONDS = 600.0
 """Between two times that the same thing is said."""
 REPEATS_KEPT = 1000
+
+
+FIRST_GAP, LONGEST_GAP = 0.5, 60.0
+"""Seconds between two answers to the same subject, while it goes on asking."""
+SUBJECTS = 1000
+"""So many are remembered before those that have been quiet are forgotten."""
 
 
 def next_delay(
@@ -38,3 +46,36 @@ class Repeats:
             del self._said[next(iter(self._said))]
         self._said[what] = now
         return True
+
+
+@frozen
+class _Heard:
+    """When a subject was answered last, or is going to be, and how long the pause after that is."""
+
+    at: float
+    gap: float
+
+
+class Attention:
+    """How soon to answer subjects: the first time at once, later each time while they go on, each by itself."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, _Heard] = {}
+
+    def due(self, subject: str, now: float) -> float:
+        """When to answer a subject that asks now. One that was quiet for a while is answered at once."""
+        last = self._heard.get(subject)
+        if last is not None and last.at > now:
+            return last.at  # which is going to be the answer to this, too
+        if last is None or now - last.at > 2 * max(last.gap, LONGEST_GAP / 6):
+            at, gap = now, FIRST_GAP
+        else:
+            at, gap = max(last.at + last.gap, now), next_delay(last.gap, longest=LONGEST_GAP)
+        self._forget(now)
+        self._heard[subject] = _Heard(at, gap)
+        return at
+
+    def _forget(self, now: float) -> None:
+        """Drop those that would be answered at once anyway."""
+        if len(self._heard) >= SUBJECTS:
+            self._heard = {s: heard for s, heard in self._heard.items() if now - heard.at <= 2 * LONGEST_GAP}

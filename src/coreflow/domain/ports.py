@@ -82,8 +82,11 @@ class DockerPort(Protocol):
         """
         ...
 
-    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
-        """Yields whenever something may have changed. Carries no data; missing one must do no harm."""
+    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """Yields whenever something of ours may have changed: a word that says what, and serves to tell subjects apart.
+
+        Missing one must do no harm.
+        """
         ...
 
 

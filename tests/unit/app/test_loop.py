@@ -246,7 +246,7 @@ def test_the_schedule_has_six_fields() -> None:
             nursery.start_soon(kick_on_schedule, "15 30 * * * *", kicks, now)
             await kicks.wait()
             assert now() == datetime(2026, 1, 1, 4, 30, 15, tzinfo=UTC)
-            assert kicks.take() == Asked(refresh=True)
+            assert kicks.take() == Asked(records=True, refresh=True)
             await kicks.wait()
             assert now() == datetime(2026, 1, 1, 5, 30, 15, tzinfo=UTC)
             nursery.cancel_scope.cancel()
@@ -269,7 +269,7 @@ def test_a_stream_of_changes_that_ends_is_unavailable() -> None:
 
         with pytest.raises(Unavailable, match="ended"):
             await kick_on_changes(changes, kicks)
-        assert kicks.take() == Asked()
+        assert kicks.take() == Asked(records=True)
 
     play(scene)
 

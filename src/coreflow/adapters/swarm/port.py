@@ -36,6 +36,7 @@ from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, Serv
 from . import wire
 from .discreet import Discreet
 from .errors import is_conflict, translated
+from .events import subject_of_event
 from .names import Kind, Names
 from .registries import registry_error
 from .shapes import read_each, readable
@@ -70,6 +71,7 @@ class SwarmPort:
         self._services: dict[str, tuple[int, ObservedService]] = {}
         self._network_names: dict[str, str] = {}
         self._secret_ids: dict[str, str] = {}
+        self._own_secrets: frozenset[str] = frozenset()
         self._names = Names()
         self._own_node: NodeId | None = None
         self._plugins: frozenset[str] = frozenset()
@@ -102,6 +104,7 @@ class SwarmPort:
         observed_nodes = read_each("nodes", nodes, wire.observed_node)
         observed_secrets = read_each("secrets", secrets, wire.observed_secret)
         self._secret_ids = {secret.name: secret.id for secret in observed_secrets}
+        self._own_secrets = frozenset(s.id for s in observed_secrets if naming.CLUSTER in s.labels)
         if len(observed_nodes) > 1 and self._own_node is None:
             with _translated("asking for the node id"):
                 info = await self._engine.info()
@@ -440,19 +443,19 @@ class SwarmPort:
             self._plugins |= drivers
 
     @asynccontextmanager
-    async def changes(self) -> AsyncIterator[AsyncIterator[None]]:
-        """Yields once per engine event (services, tasks' containers, secrets, networks, nodes)."""
+    async def changes(self) -> AsyncIterator[AsyncIterator[str]]:
+        """Yields what an event of the engine is about, unless it is nothing to us: see `subject_of_event`."""
         with _translated("following events"):
             async with self._engine.events() as events:
 
-                async def kicks() -> AsyncGenerator[None, None]:
+                async def subjects() -> AsyncGenerator[str, None]:
                     async for event in events:
-                        if not str(event.get("Action", "")).startswith(
-                            "exec_"
-                        ):  # health checks, every few seconds
-                            yield None
+                        ours = {i for i, (_, service) in self._services.items() if service.cluster}
+                        subject = subject_of_event(event, ours, self._own_secrets)
+                        if subject is not None:
+                            yield subject
 
-                async with aclosing(kicks()) as stream:
+                async with aclosing(subjects()) as stream:
                     yield stream
 
 

@@ -127,7 +127,7 @@ class Agent:
         if not self._store.awaits(task):
             return
         task.enter(self._world, "running", "started")
-        self._world.emit("container", "start", task.id, task.service)
+        self._tell(task, "start")
         if behaviour.exits is not None:
             status = behaviour.exits
             error = f"task: non-zero exit ({status})" if status else ""
@@ -143,9 +143,19 @@ class Agent:
             return
         task.enter(self._world, state, message, error)
         task.document["DesiredState"] = "shutdown"
-        self._world.emit("container", "die", task.id, task.service)
+        self._tell(task, "die")
         if task.service in self._store.services:
             self._listener.ended(task)
+
+    def _tell(self, task: Task, action: str) -> None:
+        """An event of a task's container."""
+        service = self._store.services.get(task.service)
+        if service is not None:
+            name = service["Spec"]["Name"]
+            labels = {"com.docker.swarm.service.id": task.service, "com.docker.swarm.service.name": name}
+            self._world.emit(
+                "container", action, f"container-{task.id}", f"{name}.{task.slot}.{task.id}", labels
+            )
 
     def container(self, task: Task) -> Document:
         """What the container of a task is made from: its spec, with every template expanded."""

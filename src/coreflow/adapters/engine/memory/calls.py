@@ -6,12 +6,15 @@ from typing import TypeVar
 
 import trio
 
-from coreflow.adapters.engine.protocol import Document, EngineError, EngineUnreachable
+from coreflow.adapters.engine.protocol import Document, EngineError, EngineTimeout, EngineUnreachable
 
 from .conditions import Conditions, Fault
 from .world import World
 
 T = TypeVar("T")
+
+CALL_SECONDS = 60.0
+"""How long callers wait for an answer."""
 
 
 class Calls:
@@ -21,15 +24,34 @@ class Calls:
         self._conditions, self._world = conditions, world
         self.crashed = False
         """Whether it answers nothing, until `revive`."""
+        self._paused: trio.Event | None = None
         self._last_lists: dict[str, Sequence[Document]] = {}
 
     def revive(self) -> None:
         """Answer again after a crash, or after the daemon panicked."""
         self.crashed, self._world.halted, self._conditions.crash_after = False, False, None
 
+    def pause(self) -> None:
+        """Take requests and answer none, as a process that is stopped does, until `go_on`. Streams stay open."""
+        self._paused = trio.Event()
+
+    def go_on(self) -> None:
+        """Answer whoever is still waiting."""
+        if self._paused is not None:
+            self._paused.set()
+            self._paused = None
+
+    async def _wait_while_paused(self) -> None:
+        if self._paused is not None:
+            with trio.move_on_after(CALL_SECONDS) as waiting:
+                await self._paused.wait()
+            if waiting.cancelled_caught:
+                raise EngineTimeout("timed out")
+
     async def call(self, method: str, answer: Callable[[], T], *, write: bool = False) -> T:
         """One call: faults first, then what is due, then the answer."""
         await trio.lowlevel.checkpoint()
+        await self._wait_while_paused()
         if self.crashed or self._world.halted:
             raise EngineUnreachable("connection refused")
         self._conditions.calls.append((method, write))

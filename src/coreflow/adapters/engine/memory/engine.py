@@ -92,6 +92,14 @@ class MemoryEngine(Conditions):
         """Answer nothing any more, until `revive`."""
         self._calls.crashed = True
 
+    def pause(self) -> None:
+        """Take requests and answer none, as a process that is stopped does, until `go_on`. Streams stay open."""
+        self._calls.pause()
+
+    def go_on(self) -> None:
+        """Answer whoever is still waiting."""
+        self._calls.go_on()
+
     def revive(self) -> None:
         """Answer again after a crash, or after the daemon panicked."""
         self._calls.revive()

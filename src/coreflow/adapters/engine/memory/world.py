@@ -3,7 +3,7 @@
 import copy
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -82,9 +82,12 @@ class World:
         document["Version"] = {"Index": self._index}
         document["UpdatedAt"] = self.stamp()
 
-    def emit(self, kind: str, action: str, identity: str, name: str) -> None:
+    def emit(
+        self, kind: str, action: str, identity: str, name: str, labels: Mapping[str, str] | None = None
+    ) -> None:
         """Tell every listener, unless conditions lose the event; twice if they double it."""
-        event = {"Type": kind, "Action": action, "Actor": {"ID": identity, "Attributes": {"name": name}}}
+        attributes = {"name": name, **(labels or {})}
+        event = {"Type": kind, "Action": action, "Actor": {"ID": identity, "Attributes": attributes}}
         times = 1
         if self._conditions.lose_events > 0:
             self._conditions.lose_events, times = self._conditions.lose_events - 1, 0
