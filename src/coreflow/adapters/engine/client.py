@@ -215,9 +215,7 @@ class DockerEngine:
         seconds: float = CALL_SECONDS,
         **query: Any,
     ) -> Any:
-        return await self._call(
-            "GET", path, query=query, auth=auth, limiter=limiter, seconds=seconds, abandon=True
-        )
+        return await self._call("GET", path, query=query, auth=auth, limiter=limiter, seconds=seconds)
 
     async def _call(
         self,
@@ -229,7 +227,6 @@ class DockerEngine:
         auth: str | None = None,
         limiter: trio.CapacityLimiter | None = None,
         seconds: float = CALL_SECONDS,
-        abandon: bool = False,
     ) -> Any:
         client = await self._connected()
 
@@ -244,7 +241,8 @@ class DockerEngine:
                 _raise_for_status(answer)
                 return answer.json() if answer.content else None
 
-        return await trio.to_thread.run_sync(call, limiter=limiter or self._calls, abandon_on_cancel=abandon)
+        is_read = method == "GET"
+        return await trio.to_thread.run_sync(call, limiter=limiter or self._calls, abandon_on_cancel=is_read)
 
     async def _document(self, path: str, **options: Any) -> Document:
         answer = await self._read(path, **options)

@@ -20,6 +20,7 @@ NANO = 1_000_000_000
 _ACTION = re.compile(r'\{\{(- )?((?:"(?:\\.|[^"\\\n])*"|`[^`]*`|[^"`}]|\}(?!\}))*?)( -)?\}\}')
 _LITERAL = re.compile(r'"((?:\\.|[^"\\\n])*)"|`([^`]*)`')
 _COMMENT = re.compile(r"/\*.*\*/", re.DOTALL)
+_RUNC = "failed to create shim task: OCI runtime create failed: runc create failed: "
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LOCAL_OPTIONS = {"type": ("device",), "device": ("type",), "o": ("device", "type"), "size": ()}
 _FILES = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv", "/version"})
@@ -141,36 +142,42 @@ def obstacle(
 def _obstacles(
     container: Mapping[str, Any], limits: Mapping[str, Any], cpus: float
 ) -> Iterator[tuple[str, str]]:
-    for line in container.get("Env") or ():
-        if not line or line.startswith("="):
-            yield "rejected", f"invalid environment variable: {line}"
-    yield from (("rejected", text) for text in _mount_obstacles(container.get("Mounts") or ()))
+    env, mounts = container.get("Env") or (), container.get("Mounts") or ()
+    yield from (
+        ("rejected", f"invalid environment variable: {line}") for line in env if not line.partition("=")[0]
+    )
+    yield from (("rejected", text) for text in _mount_obstacles(mounts))
+    yield from _limit_obstacles(limits, cpus)
+    if any("\0" in line for line in env):
+        yield "failed", f"{_RUNC}environment variable value can't contain null(\\x00)"
+    if any(len(line.encode()) >= WORD_LIMIT for line in env):
+        yield "failed", "task: non-zero exit (1)"
+    files = (secret.get("File") for secret in container.get("Secrets") or ())
+    secrets = {f"/run/secrets/{file['Name']}" for file in files if file}
+    for mount in mounts:
+        yield from _collisions(mount, secrets)
+
+
+def _limit_obstacles(limits: Mapping[str, Any], cpus: float) -> Iterator[tuple[str, str]]:
     cpu, memory = limits.get("NanoCPUs") or 0, limits.get("MemoryBytes") or LEAST_MEMORY
     if memory < LEAST_MEMORY:
         yield "rejected", "Minimum memory limit allowed is 6MB"
     if cpu > cpus * NANO:
         text = f"Range of CPUs is from 0.01 to {cpus:.2f}, as there are only {cpus:.0f} CPUs available"
         yield "rejected", text
-    runc = "failed to create shim task: OCI runtime create failed: runc create failed: "
     if 0 < cpu < LEAST_NANO_CPUS:
-        yield "failed", f'{runc}write "{cpu // 10_000}" to cpu.cfs_quota_us: invalid argument: unknown'
-    if any("\0" in line for line in container.get("Env") or ()):
-        yield "failed", f"{runc}environment variable value can't contain null(\\x00)"
-    if any(len(line.encode()) >= WORD_LIMIT for line in container.get("Env") or ()):
-        yield "failed", "task: non-zero exit (1)"
-    secrets = {
-        f"/run/secrets/{secret['File']['Name']}"
-        for secret in container.get("Secrets") or ()
-        if secret.get("File")
-    }
-    for mount in container.get("Mounts") or ():
-        target = _clean(mount["Target"])
-        if any(target.startswith(f"{secret}/") for secret in secrets):
-            yield "failed", f"{runc}not a directory: unknown: Are you trying to mount a directory onto a file"
-        if target in {"/proc", "/dev"} or target.startswith("/proc/"):
-            yield "failed", f"{runc}{target} cannot be mounted"
-        if mount["Type"] == "volume" and target in _FILES | secrets:
-            yield "failed", f"{runc}not a directory: unknown: Are you trying to mount a directory onto a file"
+        yield "failed", f'{_RUNC}write "{cpu // 10_000}" to cpu.cfs_quota_us: invalid argument: unknown'
+
+
+def _collisions(mount: Document, secrets: set[str]) -> Iterator[tuple[str, str]]:
+    """What a mount runs into: files of every container, those of secrets, what the kernel has there."""
+    target = _clean(mount["Target"])
+    if any(target.startswith(f"{secret}/") for secret in secrets):
+        yield "failed", f"{_RUNC}not a directory: unknown: Are you trying to mount a directory onto a file"
+    if target in {"/proc", "/dev"} or target.startswith("/proc/"):
+        yield "failed", f"{_RUNC}{target} cannot be mounted"
+    if mount["Type"] == "volume" and target in _FILES | secrets:
+        yield "failed", f"{_RUNC}not a directory: unknown: Are you trying to mount a directory onto a file"
 
 
 def _clean(path: str) -> str:
@@ -186,13 +193,7 @@ def _clean(path: str) -> str:
 
 def _mount_obstacles(mounts: Sequence[Document]) -> Iterator[str]:
     for mount in mounts:
-        source, target = mount.get("Source") or "", mount.get("Target") or ""
-        if not target.startswith("/"):
-            yield f"invalid mount target, must be an absolute path: {target}"
-        elif mount["Type"] == "bind" and not source.startswith("/"):
-            yield f"invalid bind mount source, must be an absolute path: {source}"
-        elif mount["Type"] == "volume" and source.startswith("/"):
-            yield f"invalid volume mount source, must not be an absolute path: {source}"
+        yield from _path_obstacles(mount)
     seen: set[str] = set()
     for mount in mounts:
         target = _clean(mount["Target"])
@@ -209,6 +210,16 @@ def _mount_obstacles(mounts: Sequence[Document]) -> Iterator[str]:
             yield f"mkdir {target}: file name too long"
 
 
+def _path_obstacles(mount: Document) -> Iterator[str]:
+    source, target = mount.get("Source") or "", mount.get("Target") or ""
+    if not target.startswith("/"):
+        yield f"invalid mount target, must be an absolute path: {target}"
+    elif mount["Type"] == "bind" and not source.startswith("/"):
+        yield f"invalid bind mount source, must be an absolute path: {source}"
+    elif mount["Type"] == "volume" and source.startswith("/"):
+        yield f"invalid volume mount source, must not be an absolute path: {source}"
+
+
 def _volume_obstacles(mount: Document) -> Iterator[str]:
     name = mount.get("Source") or ""
     driver = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
@@ -222,7 +233,10 @@ def _volume_obstacles(mount: Document) -> Iterator[str]:
         yield f'create {name}: "{name}" includes invalid characters for a local volume name'
     elif len(name) > 255:
         yield f"create {name}: file name too long"
-    options = driver.get("Options") or {}
+    yield from _option_obstacles(name, driver.get("Options") or {})
+
+
+def _option_obstacles(name: str, options: Mapping[str, str]) -> Iterator[str]:
     yield from (f'create {name}: invalid option: "{key}"' for key in options if key not in _LOCAL_OPTIONS)
     if "size" in options:
         yield f"create {name}: quota size requested but no quota support"

@@ -171,18 +171,10 @@ def _mount(mount: Document) -> Document:
 
 def _task_template(template: Document, network_id: Callable[[str], str]) -> None:
     """The parts of a task template besides the container, in place."""
-    resources = template.get("Resources")
-    if resources is not None:
-        for key in ("Limits", "Reservations"):
-            if key in resources:
-                part = _without_empty(resources[key] or {}, "NanoCPUs", "MemoryBytes", "Pids")
-                memory = part.get("MemoryBytes", LEAST_MEMORY)
-                if memory < LEAST_MEMORY:
-                    raise invalid(f"invalid memory value {memory}: Must be at least 4MiB")
-                cpus = part.get("NanoCPUs", LEAST_NANO_CPUS)
-                if cpus < LEAST_NANO_CPUS:
-                    raise invalid(f"invalid cpu value {cpus / 1e9:g}: Must be at least 0.001")
-                resources[key] = part
+    resources = template.get("Resources") or {}
+    for key in ("Limits", "Reservations"):
+        if key in resources:
+            resources[key] = _resources(resources[key] or {})
     if template.get("RestartPolicy") is not None:
         template["RestartPolicy"] = {"Condition": "any", "MaxAttempts": 0, **template["RestartPolicy"]}
     if template.get("Placement") is not None:
@@ -199,6 +191,16 @@ def _task_template(template: Document, network_id: Callable[[str], str]) -> None
         ]
     template["ForceUpdate"] = template.get("ForceUpdate") or 0
     template["Runtime"] = template.get("Runtime") or "container"
+
+
+def _resources(resources: Document) -> Document:
+    part = _without_empty(resources, "NanoCPUs", "MemoryBytes", "Pids")
+    memory, cpus = part.get("MemoryBytes", LEAST_MEMORY), part.get("NanoCPUs", LEAST_NANO_CPUS)
+    if memory < LEAST_MEMORY:
+        raise invalid(f"invalid memory value {memory}: Must be at least 4MiB")
+    if cpus < LEAST_NANO_CPUS:
+        raise invalid(f"invalid cpu value {cpus / 1e9:g}: Must be at least 0.001")
+    return part
 
 
 def _roll(policy: Document | None) -> Document:

@@ -2,7 +2,7 @@
 
 import ipaddress
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from coreflow.adapters.engine.protocol import Document, EngineError
@@ -11,6 +11,7 @@ from .conditions import Conditions
 from .store import Store, same_name
 from .world import World
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _BLANK_IPAM: Document = {"Driver": "", "Options": None, "Config": None}
 
 
@@ -64,35 +65,31 @@ class Networks:
     def create(self, config: Mapping[str, Any]) -> str:
         """`POST /networks/create`. Returns the id."""
         name = config["Name"]
-        if any(document["Name"] == name for document in (*self._store.networks.values(), *self._remnants())):
-            raise EngineError(409, f"network with name {name} already exists")
-        swarm_wide = [d["Name"] for d in self._store.networks.values() if d["Scope"] == "swarm"]
-        if config.get("Driver") == "overlay" and any(same_name(other, name) for other in swarm_wide):
-            raise EngineError(500, "rpc error: code = Unknown desc = name conflicts with an existing object")
+        is_overlay = config.get("Driver") == "overlay"
+        self._check_name(name, is_overlay=is_overlay)
         wanted = ((config.get("IPAM") or {}).get("Config") or [{}])[0].get("Subnet")
         taken = [
             ipaddress.ip_network(s, strict=False)
             for document in self._store.networks.values()
             for s in subnets(document)
         ]
-        if wanted is not None:
-            mine = ipaddress.ip_network(wanted, strict=False)
-            if any(mine.overlaps(other) for other in taken):  # made all the same, and useless
-                identity = self.make({**config, "Driver": ""}, scope="swarm", subnet=None)
-                self._store.networks[identity]["IPAM"] = dict(_BLANK_IPAM)
-                self._world.emit("network", "create", identity, name)
-                return identity
-        else:
-            wanted = next(
-                f"10.0.{number}.0/24"
-                for number in itertools.count(1)
-                if not any(ipaddress.ip_network(f"10.0.{number}.0/24").overlaps(other) for other in taken)
-            )
-        scope = "swarm" if config.get("Driver") == "overlay" else "local"
-        identity = self.make(config, scope=scope, subnet=wanted)
-        self._made_at[identity] = self._world.now
+        if wanted is None:
+            wanted = next(s for n in itertools.count(1) if _is_free(s := f"10.0.{n}.0/24", taken))
+        if _is_free(wanted, taken):
+            identity = self.make(config, scope="swarm" if is_overlay else "local", subnet=wanted)
+            self._made_at[identity] = self._world.now
+        else:  # made all the same, and useless
+            identity = self.make({**config, "Driver": ""}, scope="swarm", subnet=None)
+            self._store.networks[identity]["IPAM"] = dict(_BLANK_IPAM)
         self._world.emit("network", "create", identity, name)
         return identity
+
+    def _check_name(self, name: str, *, is_overlay: bool) -> None:
+        if any(document["Name"] == name for document in (*self._store.networks.values(), *self._remnants())):
+            raise EngineError(409, f"network with name {name} already exists")
+        swarm_wide = [d["Name"] for d in self._store.networks.values() if d["Scope"] == "swarm"]
+        if is_overlay and any(same_name(other, name) for other in swarm_wide):
+            raise EngineError(500, "rpc error: code = Unknown desc = name conflicts with an existing object")
 
     def make(self, config: Mapping[str, Any], *, scope: str, subnet: str | None) -> str:
         """Put a network there, without a question. Returns its id."""
@@ -120,6 +117,11 @@ class Networks:
                 )
         self._going[network] = self._store.networks.pop(network)
         self._world.emit("network", "remove", network, self._going[network]["Name"])
+
+
+def _is_free(subnet: str, taken: Iterable[Network]) -> bool:
+    mine = ipaddress.ip_network(subnet, strict=False)
+    return not any(mine.overlaps(other) for other in taken)
 
 
 def subnets(network: Document) -> Iterator[str]:

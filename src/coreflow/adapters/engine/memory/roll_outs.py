@@ -110,28 +110,35 @@ class RollOuts:
         roll_out = self._roll_outs.get(service)
         if roll_out is None or roll_out.over or service not in self._store.services:
             return
-        policy = self._policy(roll_out)
-        start_first = policy.get("Order") == "start-first"
         active = [task for task in self._store.tasks_of(service) if task.is_active]
-        clean = {task.slot for task in active if self._is_clean(task) and task.runs}
-        for task in active:
-            if task.slot in clean and not self._is_clean(task):
-                self._tasks.shut_down(task)
+        self._end_replaced(active)
         coming = [task for task in active if self._is_clean(task) and not task.runs]
         roll_out.fresh |= {task.id for task in coming}
         waiting = {task.slot for task in coming}
-        dirty = [task for task in self._dirty(service) if task.slot not in waiting]
-        room = (policy.get("Parallelism") or len(dirty) or 1) - len(waiting)
-        for task in dirty[: max(room, 0)]:
-            if not start_first:
-                self._tasks.shut_down(task)
-            fresh = self._tasks.make(service, task.slot)
-            roll_out.fresh.add(fresh.id)
-            waiting.add(task.slot)
+        waiting |= self._replace_some(roll_out, waiting)
         if not waiting and not self._dirty(service) and not roll_out.finishing:
             roll_out.finishing = True
-            monitor = policy.get("Monitor", MONITOR * NANO) / NANO
+            monitor = self._policy(roll_out).get("Monitor", MONITOR * NANO) / NANO
             self._world.later(monitor, lambda: self._finish(roll_out))
+
+    def _end_replaced(self, active: list[Task]) -> None:
+        """End the tasks whose successor runs, as it does first with `start-first`."""
+        done = {task.slot for task in active if self._is_clean(task) and task.runs}
+        for task in active:
+            if task.slot in done and not self._is_clean(task):
+                self._tasks.shut_down(task)
+
+    def _replace_some(self, roll_out: RollOut, waiting: set[object]) -> set[object]:
+        """Replace as many tasks at a time as the policy allows; slots in `waiting` count. Returns the slots."""
+        policy = self._policy(roll_out)
+        dirty = [task for task in self._dirty(roll_out.service) if task.slot not in waiting]
+        room = (policy.get("Parallelism") or len(dirty) or 1) - len(waiting)
+        replaced = dirty[: max(room, 0)]
+        for task in replaced:
+            if policy.get("Order") != "start-first":
+                self._tasks.shut_down(task)
+            roll_out.fresh.add(self._tasks.make(roll_out.service, task.slot).id)
+        return {task.slot for task in replaced}
 
     def _finish(self, roll_out: RollOut) -> None:
         if roll_out.over or roll_out.service not in self._store.services:
