@@ -251,6 +251,42 @@ async def test_a_service_cannot_join_a_local_network(bench: Bench) -> None:
         await bench.create(spec)
 
 
+async def test_a_service_cannot_join_the_ingress_network(bench: Bench) -> None:
+    """It is marked as such, and takes only the ports that services publish."""
+    (mesh,) = [network for network in await bench.engine.list_networks() if network.get("Ingress")]
+    spec = idle(bench)
+    spec["TaskTemplate"]["Networks"] = [{"Target": mesh["Id"]}]
+    with refused(400, f'cannot be explicitly attached to the ingress network "{mesh["Name"]}"'):
+        await bench.create(spec)
+
+
+async def test_a_network_tells_what_is_special_about_it(bench: Bench) -> None:
+    """Internal and encrypted ones are listed as such."""
+    config = {"Name": bench.name("n"), "Driver": "overlay", "Internal": True, "Options": {"encrypted": ""}}
+    identity = await bench.engine.create_network(config)
+
+    async def ready() -> Json | None:
+        found = next(n for n in await bench.engine.list_networks() if n["Id"] == identity)
+        return found if found["Driver"] else None
+
+    found = await bench.eventually(ready)
+    assert found is not None
+    assert (found["Internal"], found["Attachable"], found["Ingress"]) == (True, False, False)
+    assert "encrypted" in found["Options"]
+
+
+async def test_a_network_for_four_addresses_takes_no_task(bench: Bench) -> None:
+    """Of a /30, one is the network's, one the gateway's, one for broadcasts, and the virtual address takes the last."""
+    pool = {"Config": [{"Subnet": "10.231.241.0/30"}]}
+    config = {"Name": bench.name("n"), "Driver": "overlay", "IPAM": pool}
+    spec = bench.spec()
+    spec["TaskTemplate"]["Networks"] = [{"Target": await bench.engine.create_network(config)}]
+    service = await bench.create(spec)
+    await bench.pause(3)
+    (task,) = await bench.tasks(service)
+    assert task["Status"]["State"] in {"new", "preparing"}  # by who came first, the service or its task
+
+
 async def test_dnsrr_excludes_ingress_ports(bench: Bench) -> None:
     """A service without a virtual address cannot publish on all nodes."""
     port = {"TargetPort": 80, "PublishedPort": 38201, "PublishMode": "ingress"}

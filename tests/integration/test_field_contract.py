@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.integration.engine_bench import GOOD, SECOND, Bench, Json
 from tests.integration.engines import another_engine
-from tests.integration.test_engine_contract import idle, refused, secret
+from tests.integration.test_engine_contract import idle, mounted, refused, secret
 
 from coreflow.adapters.engine.client import open_engine
 from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
@@ -213,6 +213,18 @@ WONT_START: list[tuple[Json, str, str]] = [
     ({"Mounts": [volume(Target="/proc/x")]}, "failed", "cannot be mounted"),
     ({"Mounts": [volume(Target="/proc")]}, "failed", "cannot be mounted"),
     ({"Mounts": [volume(Target="/etc/hosts")]}, "failed or rejected", ""),  # by what the volume holds already
+    ({"Mounts": [volume(Target="/etc/hosts/x")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Target="/.dockerenv/x")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Target="/dev/null")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Target="/dev/null/x")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Target="/dev/ptmx")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Target="/dev/ptmx/x")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Target="/dev/pts/x")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Target="/dev/mqueue/x")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Type="bind", Source="/tmp", Target="/etc/hosts/x")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Type="bind", Source="/tmp", Target="/dev/null/x")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Type="bind", Source="/tmp", Target="/dev/ptmx/x")]}, "failed or rejected", ""),
+    ({"Mounts": [volume(Type="bind", Source="/tmp", Target="/dev/pts/x")]}, "failed or rejected", ""),
     ({"Mounts": [volume(), volume(Target="/d/")]}, "rejected", "Duplicate mount point: /d/"),
     ({"Mounts": [volume(Source="/abs")]}, "rejected", "must not be an absolute path"),
     ({"Mounts": [volume(Source="a b")]}, "rejected", "includes invalid characters"),
@@ -237,6 +249,25 @@ async def test_containers_that_no_node_starts(bench: Bench, kind: int) -> None:
         assert text in task["Status"]["Err"]
 
     await bench.together(one, *WONT_START[kind::4])
+
+
+async def test_a_secret_needs_a_place(bench: Bench) -> None:
+    """A volume that is read-only leaves no room for a file below it; one that is not does."""
+    secrets = mounted(bench, await secret(bench))
+
+    async def one(short: str, case: tuple[str, bool, str]) -> None:
+        target, sealed, state = case
+        mounts = [volume(Source=f"fields-{short}", Target=target, ReadOnly=sealed)]
+        identity = await bench.create(with_container(bench, short, Mounts=mounts, Secrets=secrets))
+        await bench.task_in(identity, state)
+
+    await bench.together(
+        one,
+        ("/run", True, "failed"),
+        ("/run/secrets", True, "failed"),
+        ("/run", False, "running"),
+        ("/run/other", True, "running"),
+    )
 
 
 async def test_resources_that_no_node_starts(bench: Bench) -> None:

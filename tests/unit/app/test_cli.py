@@ -205,7 +205,7 @@ def test_check_wants_a_manager_of_a_recent_engine() -> None:
     world.engine.is_manager = False
     findings = examine(world)
     assert [(f.what, f.ok) for f in findings][-1] == ("manager", False)
-    assert "not a Swarm manager" in findings[-1].text
+    assert "this engine is a worker" in findings[-1].text
     api = [f for f in findings if f.what == "API"]
     assert [f.name for f in api] == ["1.41"]
 

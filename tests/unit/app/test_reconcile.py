@@ -245,7 +245,7 @@ def test_an_engine_that_is_away_is_unavailable() -> None:
         with pytest.raises(Unavailable, match="the engine does not answer"):
             await world.reconciler().deploy(timeout=60)
         world.engine.is_manager = False
-        with pytest.raises(Unavailable, match="not a Swarm manager"):
+        with pytest.raises(Unavailable, match="this engine is a worker: let DOCKER_HOST name a manager"):
             await world.reconciler().deploy(timeout=60)
 
     play(scene)

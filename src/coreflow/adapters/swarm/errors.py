@@ -11,15 +11,23 @@ unless a rule says otherwise.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attrs import field, frozen
 
 from coreflow.adapters.engine.protocol import EngineError
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 
-NOT_A_MANAGER = "this engine is not a Swarm manager (docker swarm init, or ask a manager)"
+NOT_A_MANAGER = "this engine is not a Swarm manager"
 GOT_READY = "this engine is a manager that is not ready yet, or cannot reach the other managers"
+LOCKED = "the Swarm is locked, as it is after a restart of an engine with autolock: run docker swarm unlock on its node"
+EXPIRED = "the Swarm certificates of this engine have expired: leave the Swarm there (docker swarm leave) and join again"
+_STATES = {
+    "inactive": "is in no Swarm: docker swarm init, or docker swarm join",
+    "pending": "is about to start or join a Swarm: docker info says more if that takes long",
+    "active": "is a worker: let DOCKER_HOST name a manager, or run docker node promote on one",
+}
+"""What to do about an engine that is no manager, by the state that it tells."""
 CHANGED = "it changed in between"
 TEXT_LIMIT = 600
 """Characters of an engine's text that a message keeps."""
@@ -33,6 +41,10 @@ def _compiled(text: str) -> re.Pattern[str]:
 
 def _set(statuses: Iterable[int]) -> frozenset[int]:
     return frozenset(statuses)
+
+
+class NotAManager(Unavailable):
+    """This engine manages no Swarm at the moment: its own view of its state tells why."""
 
 
 @frozen
@@ -82,8 +94,9 @@ RULES: tuple[Rule, ...] = (
     Rule(Unavailable, r"store lock (?:was )?held", _FAULTS),
     # this engine is no manager now
     Rule(Unavailable, r"not a swarm manager\. Manager is being prepared", says=GOT_READY),
-    Rule(Unavailable, r"not a swarm manager|not part of a swarm", says=NOT_A_MANAGER),
-    Rule(Unavailable, r"^Swarm is encrypted|^Swarm certificates have expired"),
+    Rule(Unavailable, r"\b[Ss]warm is (?:encrypted|locked)", says=LOCKED),
+    Rule(Unavailable, r"\b[Ss]warm certificates have expired", says=EXPIRED),
+    Rule(NotAManager, r"not a swarm manager|not part of a swarm", says=NOT_A_MANAGER),
     # gRPC, between this engine and the leader
     Rule(Unavailable, _GRPC.format(_NOT_OURS)),
     Rule(
@@ -139,3 +152,23 @@ def translated(exc: EngineError, what: str) -> PortError:
     """The port error for an engine error. `what` names the call for a person."""
     rule = rule_of(exc)
     return rule.kind(f"{what}: {rule.says or said(exc.message)}")
+
+
+def why_no_manager(swarm: Mapping[str, object]) -> str:
+    """Why an engine manages no Swarm and what to do about it, by the member `Swarm` of what it says of itself.
+
+    The text of its error advises `docker swarm init` for all of them: that would make a second Swarm beside the first.
+    """
+    state, error = str(swarm.get("LocalNodeState") or ""), str(swarm.get("Error") or "")
+    if state == "locked":
+        return LOCKED
+    if "certificates have expired" in error:
+        return EXPIRED
+    if state == "active" and swarm.get("ControlAvailable"):
+        return GOT_READY
+    advice = (
+        f"this engine {_STATES[state]}"
+        if state in _STATES
+        else f"{NOT_A_MANAGER}, its state is {state or 'not told'}"
+    )
+    return f"{advice} ({said(error)})" if error else advice

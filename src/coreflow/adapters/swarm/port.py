@@ -35,7 +35,7 @@ from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, Serv
 
 from . import wire
 from .discreet import Discreet
-from .errors import is_conflict, translated
+from .errors import NotAManager, is_conflict, translated, why_no_manager
 from .events import subject_of_event
 from .names import Kind, Names
 from .registries import registry_error
@@ -88,13 +88,16 @@ class SwarmPort:
 
     async def observe(self) -> Observed:
         """List services, tasks, secrets, networks and nodes: five reads, whatever the number of objects."""
-        services, tasks, secrets, networks, nodes = await self._together(
-            self._engine.list_services,
-            self._engine.list_tasks,
-            self._engine.list_secrets,
-            self._engine.list_networks,
-            self._engine.list_nodes,
-        )
+        try:
+            services, tasks, secrets, networks, nodes = await self._together(
+                self._engine.list_services,
+                self._engine.list_tasks,
+                self._engine.list_secrets,
+                self._engine.list_networks,
+                self._engine.list_nodes,
+            )
+        except NotAManager as exc:
+            raise Unavailable(f"listing what runs: {await self._why_no_manager()}") from exc
         observed_networks = read_each(
             "networks", networks, lambda n: wire.observed_network(n, self._engine.clock())
         )
@@ -128,6 +131,11 @@ class SwarmPort:
             time=self._engine.clock(),
             own_node=self._own_node if len(observed_nodes) > 1 else None,
         )
+
+    async def _why_no_manager(self) -> str:
+        with _translated("asking for the state of the Swarm"):
+            info = await self._engine.info()
+        return why_no_manager(info.get("Swarm") or {})
 
     async def progress(self) -> tuple[tuple[ObservedService, ...], tuple[ObservedTask, ...]]:
         """Services and tasks: two reads."""

@@ -627,6 +627,9 @@ def observed_network(document: Json, now: float = 0.0) -> ObservedNetwork:
         driver=document.get("Driver") or "",
         scope=document.get("Scope") or "",
         attachable=bool(document.get("Attachable")),
+        is_ingress=bool(document.get("Ingress")),
+        is_internal=bool(document.get("Internal")),
+        is_encrypted="encrypted" in (document.get("Options") or {}),
         subnets=tuple(config["Subnet"] for config in configs if config.get("Subnet")),
         labels=document.get("Labels") or {},
         # the Swarm's own view of a network never lists containers; a node's view of one does, even if there are none

@@ -43,7 +43,7 @@ from coreflow.domain.swarm.specs import (
 
 from .base import render_base
 from .desired import Desired, Note, Rejection, RenderOptions, Unit, unit_of
-from .networks import base_networks
+from .networks import NO_INGRESS, base_networks, lacks_ingress, network_notes
 from .pins import PinnedImages, is_known, pinned_images
 from .secrets import Layer, flatten, matches
 from .services import (
@@ -117,6 +117,8 @@ class Renderer:
         networks, bad_networks = base_networks(observed, records.cluster.id)
         for reason in bad_networks:
             work.reject(BASE, BASE, (reason,))
+        for text in network_notes(observed):
+            work.note(BASE, BASE, text)
         for name, request in self._base_requests(records):
             self._render_base(name, request, images, work)
         for service in self._in_order(records, observed, work):
@@ -160,6 +162,9 @@ class Renderer:
                 request.login,
                 image.platforms,
             )
+            if work.lacks_ingress and any(port.mode == "ingress" for port in spec.body.ports):
+                work.reject(unit, name, (NO_INGRESS,), held=True)
+                return
             work.want(spec)
             if unsuited := work.unsuited(image.platforms):
                 work.note(unit, name, unsuited_note(image.platforms, unsuited))
@@ -376,6 +381,7 @@ class _Work:
         self._hosts: dict[str, str] = {}
         self.hosts: dict[str, HostClaim] = {}
         self._observed = observed
+        self.lacks_ingress = lacks_ingress(observed)
         self._nodes_of: dict[str, set[NodeId]] = {}
         for task in observed.tasks:
             if task.desired_state == "running" and task.state == "running" and task.node_id is not None:

@@ -193,11 +193,13 @@ def _checked(given: Ingredients) -> tuple[tuple[Mount, ...], Payload | None]:
 
 
 def _covered(mounts: Iterable[Mount]) -> Iterator[str]:
-    """Mounts where the file with the secrets has to be: no container starts with them (measured on 20.10)."""
+    """Mounts where the file with the secrets has to be: no container starts with them (measured on 20.10 and 26.1)."""
     for mount in mounts:
         target = plain(mount.target)
         if target.startswith(f"{_SECRET_PATH}/") or (mount.type == "volume" and target == _SECRET_PATH):
             yield f"the mount at {target} is in the way of the secrets, which are a file at {_SECRET_PATH}"
+        elif mount.type == "volume" and mount.read_only and _SECRET_PATH.startswith(f"{target}/"):
+            yield f"the volume at {target} is read-only, and the secrets have to become a file at {_SECRET_PATH} in it"
 
 
 def _size(record: ServiceRecord, mounts: tuple[Mount, ...]) -> int:

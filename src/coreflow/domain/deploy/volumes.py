@@ -25,8 +25,10 @@ _LOCAL_OPTIONS: Mapping[str, tuple[str, ...]] = {
 PATH_LIMIT, PART_LIMIT = 3800, 255
 """Bytes of a path and of each part of it: Linux takes 4095, of which the engine needs some for where the container is."""
 _KERNELS = frozenset({"/proc", "/dev"})
+_KERNEL_FOLDERS = ("/proc/", "/dev/pts/", "/dev/mqueue/")
 _FILES = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv"})
-"""With a mount there no container starts (measured on 20.10 and 26.1)."""
+_DEVICES = frozenset({"/dev/null", "/dev/ptmx"})
+"""With a volume there, or any mount below, no container starts (measured on 20.10 and 26.1)."""
 
 
 def make_mounts(service: ServiceRecord, live: Iterable[Mount] = ()) -> tuple[Mount, ...]:
@@ -96,8 +98,10 @@ def _target_problems(path: str, where: str) -> Iterator[str]:
         place = plain(path)
         if place == "/":
             yield f"{where} is the root directory"
-        elif place in _KERNELS or place.startswith("/proc/"):
+        elif place in _KERNELS or place.startswith(_KERNEL_FOLDERS):
             yield f"{where} belongs to the kernel: no container starts with a mount there"
+        elif file := next((f for f in _FILES | _DEVICES if place.startswith(f"{f}/")), None):
+            yield f"{where} is below {file}, which is no directory: no container starts with a mount there"
 
 
 def _bind_problems(bind: VolumeMount, where: str) -> Iterator[str]:
@@ -107,8 +111,11 @@ def _bind_problems(bind: VolumeMount, where: str) -> Iterator[str]:
 
 def _volume_problems(volume: VolumeRecord, where: str) -> Iterator[str]:
     yield from _target_problems(volume.mount_path, f"{where}.mountPath")
-    if volume.mount_path.startswith("/") and plain(volume.mount_path) in _FILES:
+    place = plain(volume.mount_path)
+    if place in _FILES:
         yield f"{where}.mountPath is a file that Docker makes: no volume can be there"
+    elif place in _DEVICES:
+        yield f"{where}.mountPath is a device that every container needs: no volume can be there"
     if volume.name and not naming.is_volume_name(volume.name):
         yield f"{where}.name is not a Docker volume name (two or more of A-Z a-z 0-9 _ . -, at most {naming.VOLUME_NAME_LIMIT})"
     if (volume.driver or DEFAULT_DRIVER) == LOCAL_DRIVER:

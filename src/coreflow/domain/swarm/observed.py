@@ -160,6 +160,11 @@ class ObservedNetwork:
     driver: str
     scope: str
     attachable: bool = False
+    is_ingress: bool = False
+    """The network of the routing mesh, of which a Swarm has one at most. No service can join it by itself."""
+    is_internal: bool = False
+    """Leads nowhere outside of it."""
+    is_encrypted: bool = False
     subnets: tuple[str, ...] = ()
     labels: Mapping[str, str] = Factory(dict)
     is_remnant: bool = False

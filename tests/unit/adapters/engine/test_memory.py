@@ -155,6 +155,17 @@ async def test_calls_are_counted(engine: MemoryEngine) -> None:
     assert (engine.reads, engine.writes) == (1, 2)
 
 
+async def test_without_an_ingress_network_no_port_is_published(engine: MemoryEngine) -> None:
+    """Measured: `docker network rm ingress`, then a service with a port; one on its host is made."""
+    (mesh,) = [n["Id"] for n in await engine.list_networks() if n["Ingress"]]
+    await engine.remove_network(mesh)
+    port = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}
+    with pytest.raises(EngineError, match="service needs ingress network") as refusal:
+        await engine.create_service({**spec("web"), "EndpointSpec": {"Ports": [port]}})
+    assert refusal.value.status == 400
+    await engine.create_service({**spec("web"), "EndpointSpec": {"Ports": [{**port, "PublishMode": "host"}]}})
+
+
 async def test_a_worker_refuses(engine: MemoryEngine) -> None:
     """An engine that is no manager says so, and still tells its version and its own state."""
     engine.is_manager = False

@@ -1,9 +1,20 @@
 """What each error of an engine means: tried again, looked at again, or refused."""
 
+from typing import Any
+
 import pytest
 
 from coreflow.adapters.engine.protocol import EngineError
-from coreflow.adapters.swarm.errors import CHANGED, GOT_READY, NOT_A_MANAGER, is_conflict, translated
+from coreflow.adapters.memory import Fault, MemoryEngine
+from coreflow.adapters.swarm.errors import (
+    CHANGED,
+    GOT_READY,
+    NOT_A_MANAGER,
+    NotAManager,
+    is_conflict,
+    translated,
+)
+from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 
 UNKNOWN = "rpc error: code = Unknown desc = "
@@ -138,7 +149,7 @@ CASES = [
 def test_the_class_of_an_error(kind: type[PortError], status: int, text: str) -> None:
     """Each known text has its class, and the call is named."""
     error = translated(EngineError(status, text), "updating service shop")
-    assert type(error) is kind
+    assert type(error) in {kind, NotAManager if kind is Unavailable else kind}
     assert str(error).startswith("updating service shop: ")
 
 
@@ -181,3 +192,38 @@ def test_a_conflict_of_names(status: int, text: str) -> None:
 def test_no_conflict_of_names(status: int, text: str) -> None:
     """Nothing else is taken for one."""
     assert not is_conflict(EngineError(status, text))
+
+
+@pytest.mark.parametrize(
+    ("state", "is_manager", "error", "said"),
+    [
+        ("locked", True, "", "docker swarm unlock"),
+        ("inactive", True, "", "this engine is in no Swarm: docker swarm init, or docker swarm join"),
+        ("pending", True, "", "this engine is about to start or join a Swarm"),
+        ("active", False, "", "this engine is a worker: let DOCKER_HOST name a manager"),
+        ("error", True, "could not bind to port 2377", "its state is error (could not bind to port 2377)"),
+        ("error", True, "Swarm certificates have expired. To replace them, …", "docker swarm leave"),
+    ],
+)
+async def test_an_engine_that_manages_nothing_gets_the_right_advice(
+    state: Any, is_manager: bool, error: str, said: str
+) -> None:
+    """Another Swarm beside a locked one is the last thing to make: only one of these is told `docker swarm init`."""
+    engine = MemoryEngine()
+    engine.swarm_state, engine.is_manager, engine.swarm_error = state, is_manager, error
+    with pytest.raises(Unavailable) as caught:
+        await SwarmPort(engine).observe()
+    text = str(caught.value)
+    assert text.startswith("listing what runs: ")
+    assert said in text
+    assert ("docker swarm init" in text) is (state == "inactive")
+
+
+async def test_an_engine_that_has_just_become_a_manager_is_said_to_be_getting_ready() -> None:
+    """Refused a moment ago, a manager now."""
+    engine = MemoryEngine()
+    engine.faults.append(
+        Fault(method="list_nodes", error=EngineError(503, "This node is not a swarm manager."))
+    )
+    with pytest.raises(Unavailable, match="not ready yet"):
+        await SwarmPort(engine).observe()

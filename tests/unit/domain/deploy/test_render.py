@@ -544,6 +544,80 @@ def test_a_network_without_addresses_holds_everything() -> None:
     assert reasons(desired) == {BASE: (text,)}
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"is_internal": True}, "is internal: no service reaches the world outside through it"),
+        (
+            {"is_encrypted": True},
+            "is encrypted: traffic between nodes is slower, and needs IP protocol 50 (ESP) in firewalls",
+        ),
+        (
+            {"attachable": False},
+            "is not attachable: only services can join it, no container of `docker run`",
+        ),
+        (
+            {"subnets": ("10.1.0.0/29",)},
+            "has room for 5 addresses: every task, every node and every virtual address needs one",
+        ),
+        ({"subnets": ("10.1.0.0/24",)}, None),
+        ({"subnets": ("fd00::/64",)}, None),
+        ({"is_internal": True, "is_remnant": True}, None),
+    ],
+)
+def test_an_unusual_network_is_used_with_a_remark(changes: Any, text: str | None) -> None:
+    """Somebody made it by hand: what that means is said, and nothing is held."""
+    there = network(**({"attachable": True} | changes))
+    desired = render(records(record()), Observed(networks=(there,)), options=ONLY_LOG)
+    assert [note.text for note in desired.notes] == ([f"network sznwebgateway {text}"] if text else [])
+    assert not desired.held
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"subnets": ("10.1.0.0/30",)},
+            "has room for 1 address (10.1.0.0/30), too few for any task: remove it",
+        ),
+        (
+            {"is_ingress": True},
+            "is Swarm's ingress network, which no service can join: remove it, and make one of another name",
+        ),
+    ],
+)
+def test_a_network_that_takes_no_task_holds_everything(changes: Any, text: str) -> None:
+    """It is refused in the plan: no task would ever start on it."""
+    desired = render(records(record()), Observed(networks=(network(**changes),)), options=ONLY_LOG)
+    assert desired.held == {BASE, "id-web", "base/corelog"}
+    assert reasons(desired) == {BASE: (f"network sznwebgateway {text}",)}
+
+
+def test_no_ports_are_published_without_an_ingress_network() -> None:
+    """The engine would refuse the service at every pass. On the hosts themselves no such network is needed."""
+    bridge = network("bridge", driver="bridge", scope="local")
+    mesh = network("ingress", is_ingress=True)
+    for networks, publish, is_held in (
+        ((bridge,), "ingress", True),
+        ((bridge, evolve(mesh, is_remnant=True)), "ingress", True),
+        ((bridge, mesh), "ingress", False),
+        ((bridge,), "host", False),
+        ((), "ingress", False),
+    ):
+        options = RenderOptions(
+            base=BaseOptions(
+                services=("coretraffic", "corelog"),
+                images={"corelog": "log:1", "coretraffic": "log:1"},
+                coretraffic_publish=publish,
+            )
+        )
+        desired = render(records(), Observed(networks=networks), options=options)
+        assert ("coretraffic" in desired.services) is not is_held, (networks, publish)
+        assert "corelog" in desired.services
+        assert [(r.name, r.held) for r in desired.rejections] == ([("coretraffic", True)] if is_held else [])
+        assert all("docker network create" in text for r in desired.rejections for text in r.reasons)
+
+
 def test_networks_avoid_ranges_that_are_taken() -> None:
     """New networks get address ranges that no other network has."""
     seen = Observed(networks=(network("x", subnets=("10.201.0.0/16", "10.202.7.0/24")),))

@@ -481,6 +481,18 @@ def test_a_volume_where_the_secrets_are(path: str) -> None:
     assert body(data).mounts
 
 
+@pytest.mark.parametrize("path", ["/run", "/run/secrets"])
+def test_a_sealed_volume_around_the_secrets(path: str) -> None:
+    """A file cannot be made in a volume that is read-only; in one that is not, or beside it, it can."""
+    data = {"volumes": [{"mountPath": path, "driver": "local", "readOnly": True}]}
+    (reason,) = reasons(data, layers=(layer("v"),))
+    assert reason.startswith(f"the volume at {path} is read-only, and the secrets have to become a file")
+    assert body(data).mounts
+    for volume in ({"mountPath": path}, {"mountPath": "/run/x", "readOnly": True}):
+        rendered = render({"volumes": [{"driver": "local", **volume}]}, layers=(layer("v"),))
+        assert rendered.service.body.mounts
+
+
 @pytest.mark.parametrize(
     ("path", "is_rejected"), [("/run/secrets/secret.json", False), ("/run/secrets/secret.json/x", True)]
 )

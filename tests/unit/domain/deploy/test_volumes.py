@@ -148,6 +148,22 @@ def test_local_driver() -> None:
             "volumes[0].mountPath is a file that Docker makes: no volume can be there",
         ),
         (
+            service({"mountPath": "/etc/hosts/x"}),
+            "volumes[0].mountPath is below /etc/hosts, which is no directory: no container starts with a mount there",
+        ),
+        (
+            service(binds=(("/srv", "/dev/null/x"),)),
+            "resources.volumeMounts[0].containerFsPath is below /dev/null, which is no directory: no container starts with a mount there",
+        ),
+        (
+            service({"mountPath": "/dev/null"}),
+            "volumes[0].mountPath is a device that every container needs: no volume can be there",
+        ),
+        (
+            service({"mountPath": "/dev/pts/x"}),
+            "volumes[0].mountPath belongs to the kernel: no container starts with a mount there",
+        ),
+        (
             service({"mountPath": "/a", "driver": "local", "options": {"uid": "1"}}),
             "volumes[0].options.uid is no option of the driver local (device, o, size, type)",
         ),

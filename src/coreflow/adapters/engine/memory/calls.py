@@ -13,6 +13,11 @@ from .world import World
 
 T = TypeVar("T")
 
+LOCKED = (
+    "Swarm is encrypted and needs to be unlocked before it can be used."
+    ' Please use "docker swarm unlock" to unlock it.'
+)
+"""What an engine with autolock says from its restart until it is unlocked (measured on 20.10)."""
 CALL_SECONDS = 60.0
 """How long callers wait for an answer."""
 
@@ -63,10 +68,8 @@ class Calls:
         self._world.catch_up()
         if self._world.halted:
             raise EngineUnreachable("connection reset")
-        if not self._conditions.is_manager and method not in {"version", "info"}:
-            raise EngineError(
-                503, 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'
-            )
+        if method not in {"version", "info"}:
+            self._check_manager()
         result = answer()
         if write and self._conditions.crash_after is not None:
             self._conditions.crash_after -= 1
@@ -76,6 +79,21 @@ class Calls:
         if fault is not None:
             raise fault.error
         return result
+
+    def _check_manager(self) -> None:
+        """Refuse as an engine does that manages no Swarm: only of a lock and of a worker does its text tell."""
+        state = self._conditions.swarm_state
+        if state == "locked":
+            raise EngineError(503, LOCKED)
+        if state != "active":
+            how = (
+                'Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
+            )
+            raise EngineError(503, f"This node is not a swarm manager. {how}")
+        if not self._conditions.is_manager:
+            how = "Please run this command on a manager node or promote the current node to a manager."
+            text = f"Worker nodes can't be used to view or modify cluster state. {how}"
+            raise EngineError(503, f"This node is not a swarm manager. {text}")
 
     def _fault(self, method: str) -> Fault | None:
         for fault in self._conditions.faults:

@@ -79,6 +79,9 @@ class Conditions:
         self.network_seconds = 0.0
         """How long a new network is listed without driver and addresses."""
         self.is_manager = True
+        self.swarm_state: Literal["active", "inactive", "pending", "locked", "error"] = "active"
+        """What the engine says of its part in a Swarm."""
+        self.swarm_error = ""
         self.history = HISTORY
         """How many ended tasks are kept per slot."""
         self.start_seconds = start_seconds

@@ -24,6 +24,8 @@ _RUNC = "failed to create shim task: OCI runtime create failed: runc create fail
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LOCAL_OPTIONS = {"type": ("device",), "device": ("type",), "o": ("device", "type"), "size": ()}
 _FILES = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv", "/version"})
+_DEVICES = frozenset({"/dev/null", "/dev/ptmx"})
+_KERNEL_FOLDERS = ("/proc/", "/dev/pts/", "/dev/mqueue/")
 """Files that every container has, and that of the test images."""
 
 Probe = Literal["image", "none", "never", "panics", "fails", "passes", "runs"]
@@ -174,10 +176,16 @@ def _collisions(mount: Document, secrets: set[str]) -> Iterator[tuple[str, str]]
     target = _clean(mount["Target"])
     if any(target.startswith(f"{secret}/") for secret in secrets):
         yield "failed", f"{_RUNC}not a directory: unknown: Are you trying to mount a directory onto a file"
-    if target in {"/proc", "/dev"} or target.startswith("/proc/"):
+    if any(target.startswith(f"{file}/") for file in _FILES | _DEVICES):
+        yield "rejected", f"lstat {target}: not a directory"
+    if target in {"/proc", "/dev"} or target.startswith(_KERNEL_FOLDERS):
         yield "failed", f"{_RUNC}{target} cannot be mounted"
-    if mount["Type"] == "volume" and target in _FILES | secrets:
+    if mount["Type"] != "volume":
+        return
+    if target in _FILES | _DEVICES | secrets:
         yield "failed", f"{_RUNC}not a directory: unknown: Are you trying to mount a directory onto a file"
+    if mount.get("ReadOnly") and any(secret.startswith(f"{target}/") for secret in secrets):
+        yield "failed", f"{_RUNC}error mounting a secret: mkdir {target}: read-only file system: unknown"
 
 
 def _clean(path: str) -> str:

@@ -11,7 +11,7 @@ from coreflow.adapters.engine.protocol import Document
 
 from . import nodes as members
 from .agent import Agent, Listener
-from .calls import Calls
+from .calls import LOCKED, Calls
 from .conditions import RUNS, Behaviour, Conditions, Registry
 from .images import Images
 from .networks import Networks
@@ -57,7 +57,9 @@ class MemoryEngine(Conditions):
             self.add_node(f"node{number}", role="manager" if number == 1 else "worker")
         for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
             self._networks.make({"Name": name, "Driver": driver}, scope="local", subnet=None)
-        self._networks.make({"Name": "ingress", "Driver": "overlay"}, scope="swarm", subnet="10.0.0.0/24")
+        self._networks.make(
+            {"Name": "ingress", "Driver": "overlay", "Ingress": True}, scope="swarm", subnet="10.0.0.0/24"
+        )
 
     # what a test can arrange and look at
 
@@ -149,7 +151,13 @@ class MemoryEngine(Conditions):
     async def info(self) -> Document:
         """`GET /info`."""
         node = self.own_node
-        swarm = {"NodeID": node.id, "LocalNodeState": "active", "ControlAvailable": self.is_manager}
+        is_in = self.swarm_state == "active"
+        swarm = {
+            "NodeID": node.id if is_in else "",
+            "LocalNodeState": self.swarm_state,
+            "ControlAvailable": is_in and self.is_manager,
+            "Error": LOCKED if self.swarm_state == "locked" else self.swarm_error,
+        }
         return await self._calls.call("info", lambda: {"Swarm": swarm, "Name": node.hostname})
 
     async def list_services(self) -> Sequence[Document]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from coreflow.adapters.engine.protocol import Document, EngineError
 
+from . import echo
 from .conditions import Conditions
 from .store import Store, same_name
 from .world import World
@@ -35,6 +36,20 @@ class Networks:
                 identity: str = document["Id"]
                 return identity
         raise EngineError(500, f"network {name} not found")
+
+    def joined(self, name: str) -> str:
+        """The id of a network that a service joins. Raises EngineError."""
+        identity = self.swarm_wide_id(name)
+        network = self._store.networks[identity]
+        if network["Ingress"]:
+            text = f'Service cannot be explicitly attached to the ingress network "{network["Name"]}"'
+            raise echo.invalid(text)
+        return identity
+
+    @property
+    def has_ingress(self) -> bool:
+        """Whether the Swarm has a routing mesh."""
+        return any(network["Ingress"] for network in self._store.networks.values())
 
     def listed(self) -> list[Document]:
         """All of them, as the engine's list shows them."""
@@ -101,6 +116,9 @@ class Networks:
             "Scope": scope,
             "Driver": config.get("Driver", "bridge"),
             "Attachable": bool(config.get("Attachable")),
+            "Ingress": bool(config.get("Ingress")),
+            "Internal": bool(config.get("Internal")),
+            "Options": dict(config.get("Options") or {}),
             "Labels": dict(config.get("Labels") or {}),
             "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet}] if subnet else []},
         }

@@ -31,7 +31,7 @@ class Services:
         self._networks, self._tasks, self._roll_outs = networks, tasks, roll_outs
 
     def _checked(self, spec: Mapping[str, Any]) -> Document:
-        stored = echo.stored_service(spec, self._networks.swarm_wide_id)
+        stored = echo.stored_service(spec, self._networks.joined)
         for identity in sorted(echo.secret_ids(stored)):
             if identity not in self._store.secrets:
                 raise echo.invalid(f"secret not found: {identity}")
@@ -65,12 +65,12 @@ class Services:
         return identity
 
     def _check_ports(self, spec: Document, own: str | None) -> None:
-        """A port of the ingress network belongs to one service."""
-        wanted = {
-            port.get("PublishedPort")
-            for port in (spec.get("EndpointSpec") or {}).get("Ports") or ()
-            if port["PublishMode"] == "ingress"
-        }
+        """A port of the ingress network belongs to one service; without that network there is none."""
+        ports = (spec.get("EndpointSpec") or {}).get("Ports") or ()
+        wanted = {port.get("PublishedPort") for port in ports if port["PublishMode"] == "ingress"}
+        if wanted and not self._networks.has_ingress:
+            text = "service needs ingress network, but no ingress network is present"
+            raise EngineError(400, f"rpc error: code = FailedPrecondition desc = {text}")
         for identity, other in self._store.services.items():
             for port in (other["Spec"].get("EndpointSpec") or {}).get("Ports") or ():
                 if (
