@@ -1,15 +1,23 @@
-"""The identity that a login brings, and when to renew it."""
+"""The identity that a login brings, and when to renew it.
 
+How long it is good for follows from its token, which names its beginning and its end on one and the same clock, and only
+without that from our own clock, which may be wrong.
+"""
+
+import binascii
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from attrs import field, frozen
 
 from coreflow.domain.errors import InvalidRecord, Problem
 
 UNKNOWN_LIFETIME = 3600.0
 """Seconds to the next renewal when the identity does not say, or says nonsense (a clock that is wrong, here or there)."""
-SHORTEST_WAIT = 1.0
+SHORTEST_WAIT = 15.0
+"""A shorter life is more likely a clock that is wrong; a refused call logs in again meanwhile."""
 _LATEST_MARGIN = 300.0
 _SECONDS_BELOW = 1e11
 """`expiresAt` is in milliseconds by convention; a smaller number can only be seconds."""
@@ -23,6 +31,8 @@ class Identity:
     jwt: str = field(repr=False)
     expires_at: float | None
     """Seconds since 1970 on Cloudly's clock, if known."""
+    issued_at: float | None = None
+    """The same for its beginning."""
 
     @classmethod
     def parse(cls, raw: object) -> "Identity":
@@ -35,15 +45,33 @@ class Identity:
         expires = raw.get("expiresAt")
         if isinstance(expires, bool) or not isinstance(expires, int | float) or expires <= 0:
             return cls(raw, jwt, None)
-        return cls(raw, jwt, expires if expires < _SECONDS_BELOW else expires / 1000)
+        return cls(raw, jwt, expires if expires < _SECONDS_BELOW else expires / 1000, _issued_at(jwt))
+
+    def lifetime(self, now: float) -> float | None:
+        """Seconds that it is good for if it was issued just now, at `now` by our clock. None where that is not known."""
+        if self.expires_at is None:
+            return None
+        begin = now if self.issued_at is None or self.issued_at >= self.expires_at else self.issued_at
+        return self.expires_at - begin if self.expires_at > begin else None
 
     def seconds_to_renewal(self, now: float) -> float:
-        """How long after `now` (seconds since 1970) a new one should be asked for.
+        """How long after `now` (seconds since 1970), when it was issued, a new one should be asked for.
 
         When a fifth of its life or five minutes are left, whichever comes first; of a short life the half.
         """
-        lifetime = -1.0 if self.expires_at is None else self.expires_at - now
-        if lifetime <= 0:
+        lifetime = self.lifetime(now)
+        if lifetime is None:
             return UNKNOWN_LIFETIME
         margin = max(0.2 * lifetime, min(_LATEST_MARGIN, lifetime / 2))
         return max(lifetime - margin, SHORTEST_WAIT)
+
+
+def _issued_at(jwt: str) -> float | None:
+    """The claim `iat` of a JSON web token, if this is one that has it."""
+    payload = jwt.split(".")[1] if jwt.count(".") == 2 else ""
+    try:
+        claims = orjson.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (binascii.Error, ValueError):
+        return None
+    issued = claims.get("iat") if isinstance(claims, dict) else None
+    return issued if isinstance(issued, int | float) and not isinstance(issued, bool) and issued > 0 else None

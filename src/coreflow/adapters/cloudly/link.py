@@ -68,7 +68,8 @@ class Pace:
     heartbeat: float = 60.0
     """Between two signs of life."""
     relogin: float = 60.0
-    """Shortest time between two logins that were made because an answer did not tell clearly what was wrong."""
+    """Shortest time between two logins that were made because an answer did not tell clearly what was wrong; longest
+    between two that did not help."""
 
 
 @define(eq=False)
@@ -79,6 +80,8 @@ class Live:
     identity: Identity
     logged_in_at: float
     """On trio's clock."""
+    wall_at_login: float
+    """The same in seconds since 1970, by our clock. Only what passed since then counts: that clock may be wrong."""
     not_offered: set[str] = field(factory=set)
     """Methods that turned out not to be there."""
     in_vain: set[str] = field(factory=set)
@@ -87,6 +90,18 @@ class Live:
     """What the last attempt to log in again came to, if it was this; until the next one, it stands."""
     refused_until: float = 0.0
     refused_delay: float = 0.0
+    useless_delay: float = 0.0
+    no_login_before: float = 0.0
+    """Logins did not help with what was asked for: the next one for that reason has to wait."""
+
+    def logged_in(self, identity: Identity, now: float, wall: float) -> None:
+        """Take a new identity."""
+        self.identity, self.logged_in_at, self.wall_at_login = identity, now, wall
+
+    def has_expired(self, now: float, wall: float) -> bool:
+        """Whether more time has passed since the login than the identity is good for, by either clock."""
+        lifetime = self.identity.lifetime(self.wall_at_login)
+        return lifetime is not None and lifetime <= max(now - self.logged_in_at, wall - self.wall_at_login)
 
 
 class Link:
@@ -198,7 +213,7 @@ class Link:
                     failure.append(exc)
                     nursery.cancel_scope.cancel()
                 else:
-                    self._up(Live(peer, identity, trio.current_time()))
+                    self._up(Live(peer, identity, trio.current_time(), self._wall_clock()))
                     nursery.start_soon(self._renew)
                     nursery.start_soon(self._show_life)
         if failure and not isinstance(failure[0], ConnectionClosed):
@@ -266,7 +281,7 @@ class Link:
         """Log in again in time, for as long as the connection is there."""
         wait, said = 0.0, ""
         while (live := self._live) is not None:
-            await trio.sleep(wait or live.identity.seconds_to_renewal(self._wall_clock()))
+            await trio.sleep(wait or live.identity.seconds_to_renewal(live.wall_at_login))
             try:
                 await self._log_in_again(live, live.identity)
                 wait, said = 0.0, ""
@@ -289,7 +304,7 @@ class Link:
             if live.refusal is not None and trio.current_time() < live.refused_until:
                 raise TokenRefused(*live.refusal.args)
             try:
-                live.identity = await self._login(live.peer)
+                identity = await self._login(live.peer)
             except TokenRefused as exc:
                 live.refused_delay = next_delay(
                     live.refused_delay, first=self._pace.refused_first, longest=self._pace.refused_longest
@@ -297,7 +312,7 @@ class Link:
                 live.refusal, live.refused_until = exc, trio.current_time() + live.refused_delay
                 raise
             live.refusal, live.refused_delay = None, 0.0
-            live.logged_in_at = trio.current_time()
+            live.logged_in(identity, trio.current_time(), self._wall_clock())
             await self._tag(live.peer, live.identity)
             log.debug("login renewed")
 
@@ -370,10 +385,16 @@ class Link:
                 raise self._told(method, exc) from None
         await self._log_in_again(live, identity)
         try:
-            return await ask(self._signed(live, fields))
+            answer = await ask(self._signed(live, fields))
         except PeerError as exc:
             live.in_vain.add(method.name)
+            live.useless_delay = next_delay(
+                live.useless_delay, first=self._pace.first, longest=self._pace.relogin
+            )
+            live.no_login_before = trio.current_time() + live.useless_delay
             raise self._told(method, exc) from None
+        live.useless_delay = 0.0
+        return answer
 
     @staticmethod
     def _signed(live: Live, fields: Mapping[str, object]) -> Mapping[str, object]:
@@ -406,13 +427,15 @@ class Link:
 
     def _may_be_rejected(self, live: Live, method: Method, exc: PeerError | NoResult) -> bool:
         """Whether logging in again may help. 3.3.0 tells nothing of an exception in a handler, so null may mean this."""
-        expires = live.identity.expires_at
-        if expires is not None and expires <= self._wall_clock():
+        now = trio.current_time()
+        if live.has_expired(now, self._wall_clock()):
             return True
+        if now < live.no_login_before:
+            return False
         if isinstance(exc, PeerError) and method.name not in live.in_vain and _REJECTION.search(exc.text):
             return True
         is_vague = isinstance(exc, NoResult) or exc.text == INTERNAL_ERROR
-        return is_vague and trio.current_time() - live.logged_in_at > self._pace.relogin
+        return is_vague and now - live.logged_in_at > self._pace.relogin
 
     def _told(self, method: Method, exc: PeerError | NoResult) -> PortError:
         if isinstance(exc, NoResult):

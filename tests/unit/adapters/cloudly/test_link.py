@@ -20,7 +20,7 @@ from tests.unit.adapters.cloudly.far_side import (
 from trio.testing import MockClock
 
 from coreflow.adapters.cloudly.link import Link, NotOffered, TokenRefused
-from coreflow.adapters.cloudly.methods import LOG, LOGIN, SERVICES, STATUS
+from coreflow.adapters.cloudly.methods import COLLECTIONS, GATEWAY, LOG, LOGIN, PLATFORM, SERVICES, STATUS
 from coreflow.adapters.net.typedsocket import SET_TAG, NoResult
 from coreflow.domain.errors import CoreflowError, InvalidRecord, Refused, Unavailable
 
@@ -167,6 +167,33 @@ async def test_a_rejected_identity_is_replaced_once(
     assert far.count(SERVICES.name) == 10
     assert await link.call(SERVICES) == {"services": []}
     assert far.logins == 2
+
+
+@pytest.mark.parametrize("answer", [REJECTED, CRASH, None, Refused("no such cluster")])
+@pytest.mark.parametrize("ahead", [86400.0, 3590.0, -86400.0])
+async def test_a_clock_that_is_wrong_makes_no_logins(
+    autojump_clock: MockClock, answer: Any, ahead: float, nursery: trio.Nursery
+) -> None:
+    """Refused calls, many of them, cost a login now and then, whatever our clock says about the identity."""
+    far = FarCloudly()
+    true_clock = far.wall_clock
+    link = Link(
+        far.dial,
+        TOKEN,
+        handlers={},
+        wall_clock=lambda: true_clock() + ahead,
+        on_up=lambda: None,
+    )
+    nursery.start_soon(link.run)
+    await link.wait()
+    methods = [collection.all for collection in COLLECTIONS] + [SERVICES, PLATFORM, GATEWAY]
+    far.answers |= {method.name: answer for method in methods}
+    for _ in range(22):
+        for method in methods:
+            with pytest.raises(CoreflowError):
+                await link.call(method)
+        await trio.sleep(1)
+    assert far.logins <= 7
 
 
 @pytest.mark.parametrize(
