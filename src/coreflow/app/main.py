@@ -252,7 +252,9 @@ async def running(
                 opened, coretraffic=coretraffic, make_gateway=partial(make_dcrouter, redact=known.redact)
             )
             gate.docker = ports.docker
-            engine = await stack.enter_async_context(_running(settings, ports, kicks, listener))
+            engine = await stack.enter_async_context(
+                _running(settings, ports, kicks, listener, lambda s: gate.learn(s.last.desired.cluster))
+            )
             await stack.enter_async_context(_administered(settings, engine))
             yield engine
         else:
@@ -288,13 +290,20 @@ class Gate:
         self._peers = settings.coretraffic_peers
         self.docker: DockerPort | None = None
         self._lock = trio.Lock()
-        self._addresses: frozenset[str] = frozenset()
+        self._clusters: Mapping[str, frozenset[str]] = {}
+        """By the addresses of coretraffic's tasks, those clusters whose they are."""
+        self._cluster, self._knows_cluster = "", trio.Event()
         self._looks, self._looked_at = 0, -math.inf
 
     async def admit(self, host: str) -> Callable[[str], bool]:
         """The tags that a connection from this address may have: any but that one, or any."""
         allowed = await self._is_coretraffic(host)
         return lambda name: allowed or name != CORETRAFFIC
+
+    def learn(self, cluster: str) -> None:
+        """This cluster is ours, by the records."""
+        self._cluster = cluster
+        self._knows_cluster.set()
 
     async def _is_coretraffic(self, host: str) -> bool:
         if self._peers != "tasks":
@@ -305,26 +314,30 @@ class Gate:
                 await trio.sleep_until(self._looked_at + LOOK_AGAIN_SECONDS)
                 self._looks, self._looked_at = self._looks + 1, trio.current_time()
                 try:
-                    self._addresses = await self._look()
+                    self._clusters = await self._look()
                 except PortError as exc:
                     log.warning(
                         "cannot tell whether a connection is coretraffic's", peer=host, reason=str(exc)
                     )
-                    self._addresses = frozenset()
-            return host in self._addresses
+                    self._clusters = {}
+            clusters = self._clusters.get(host)
+        if clusters is None:
+            return False
+        await self._knows_cluster.wait()  # until then there are no routes to send
+        return self._cluster in clusters
 
-    async def _look(self) -> frozenset[str]:
-        """The addresses of the tasks of our coretraffic service, which may still be starting."""
+    async def _look(self) -> Mapping[str, frozenset[str]]:
+        """The addresses of the tasks of coretraffic services, which may still be starting, and whose they are."""
         if self.docker is None:
-            return frozenset()
+            return {}
         services, tasks = await self.docker.progress()
-        ids = {service.id for service in services if service.name == CORETRAFFIC and service.owner == BASE}
-        return frozenset(
-            address
-            for task in tasks
-            if task.service_id in ids and task.desired_state == "running"
-            for address in task.addresses.values()
-        )
+        known = {s.id: s.cluster for s in services if s.name == CORETRAFFIC and s.owner == BASE}
+        found: dict[str, frozenset[str]] = {}
+        for task in tasks:
+            if task.service_id in known and task.desired_state == "running":
+                for address in task.addresses.values():
+                    found[address] = found.get(address, frozenset()) | {known[task.service_id]}
+        return found
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -372,7 +385,11 @@ ENGINE_SECONDS = 1.0
 
 @asynccontextmanager
 async def _running(
-    settings: Settings, ports: Ports, kicks: Kicks, listener: Listener | None
+    settings: Settings,
+    ports: Ports,
+    kicks: Kicks,
+    listener: Listener | None,
+    on_settled: Callable[[Settlement], None] = lambda _: None,
 ) -> AsyncIterator[Coreflow]:
     engine = Coreflow(kicks)
     routing = Routing(settings, ports) if ports.coretraffic is not None else None
@@ -382,6 +399,7 @@ async def _running(
         engine._take(settlement)  # noqa: SLF001 - its own module
         operations.observed(settlement.last.observed.services)
         metrics.settled(settlement)
+        on_settled(settlement)
         if routing is not None:
             routing.settled(settlement, refresh=refresh)
 

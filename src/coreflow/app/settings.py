@@ -298,9 +298,11 @@ def _url(text: str, *schemes: str) -> SplitResult:
     """Split a URL that names a host, or for `file:` an absolute path. Credentials have settings of their own."""
     try:
         parts = urlsplit(_token(text))
-        _ = parts.port
+        port = parts.port
     except (ValueError, _Wrong):
         raise _Wrong("is not a URL") from None
+    if port == 0:
+        raise _Wrong("names port 0, which leads nowhere")
     if parts.scheme not in schemes:
         raise _Wrong(f"must be a URL that begins with {_listed([f'{scheme}:' for scheme in schemes])}")
     if parts.username is not None or parts.password is not None:

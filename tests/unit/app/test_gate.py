@@ -45,6 +45,7 @@ def test_by_task(tmp_path: Path) -> None:
         gate = gate_of(tmp_path, "tasks")
         assert not (await gate.admit("10.201.0.2"))(CORETRAFFIC)
         gate.docker = port
+        gate.learn(cluster()["configData"]["id"])
         (task,) = world.engine.running_tasks(CORETRAFFIC)
         addresses = [a.partition("/")[0] for n in task["NetworksAttachments"] for a in n["Addresses"]]
         for address in addresses:
@@ -52,6 +53,31 @@ def test_by_task(tmp_path: Path) -> None:
         assert not (await gate.admit("10.201.99.99"))(CORETRAFFIC)
         world.engine.faults.append(Fault(method="list_tasks"))
         assert not (await gate.admit(addresses[0]))(CORETRAFFIC)
+
+    play(scene)
+
+
+def test_coretraffic_of_another_cluster(tmp_path: Path) -> None:
+    """It gets no keys of ours; before the records are known, nothing is decided about it, and strangers do not wait."""
+
+    async def scene() -> None:
+        world = World()
+        base = BaseOptions(services=(CORETRAFFIC,), images={CORETRAFFIC: GOOD})
+        world.cloudly.set(cluster())
+        port = SwarmPort(world.engine)
+        await Reconciler(world.cloudly, port, render=RenderOptions(base=base)).deploy(timeout=60)
+        gate = gate_of(tmp_path, "tasks")
+        gate.docker = port
+        (task,) = world.engine.running_tasks(CORETRAFFIC)
+        address = task["NetworksAttachments"][0]["Addresses"][0].partition("/")[0]
+        with trio.move_on_after(30) as waiting:
+            await gate.admit(address)
+        assert waiting.cancelled_caught
+        assert not (await gate.admit("10.201.99.99"))(CORETRAFFIC)
+        gate.learn("another")
+        assert not (await gate.admit(address))(CORETRAFFIC)
+        gate.learn(cluster()["configData"]["id"])
+        assert (await gate.admit(address))(CORETRAFFIC)
 
     play(scene)
 

@@ -427,6 +427,14 @@ def test_a_control_plane_asks_for_a_token(tmp_path: Path) -> None:
     assert problem.startswith("JUMPCODE is missing")
 
 
+@pytest.mark.parametrize("name", ["CLOUDLY_URL", "CORESTORE_CONTROL_URL"])
+def test_port_0_leads_nowhere(tmp_path: Path, name: str) -> None:
+    """A URL with it is refused where it is read."""
+    environ = {"CLOUDLY_URL": "https://c.example.com", "JUMPCODE": "x", name: "https://c.example.com:0"}
+    (problem,) = problems_of(tmp_path, environ)
+    assert "port 0" in problem
+
+
 def test_a_malformed_file_url_asks_for_no_token(tmp_path: Path) -> None:
     """A URL that is wrong is one problem, without guesses about what else it would need."""
     (problem,) = problems_of(tmp_path, {"CLOUDLY_URL": "File://cluster.yaml"})

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from coreflow.domain.backup.replication import SLICE_BYTES, Copy, Receipt, Slice
+from coreflow.domain.backup.replication import SLICE_BYTES, Copy, Receipt, Slice, digest_in
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 
 from . import methods as m
@@ -107,7 +107,8 @@ def _copies_in(answer: Mapping[str, Any]) -> list[Copy]:
         raise Refused(f"{m.LIST_ARCHIVE.name} was answered without a list")
     found = []
     for entry in entries:
-        name, size, digest = m.OBJECT_ID.of(entry), _whole(m.SIZE.of(entry)), _digest(m.DIGEST.of(entry))
+        name, size = m.OBJECT_ID.of(entry), _whole(m.SIZE.of(entry))
+        digest = _digest(m.DIGEST.of(entry), name)
         if isinstance(name, str) and name and size is not None and digest is not None:
             found.append(Copy(name=name, size=size, sha256=digest))
     return found
@@ -164,7 +165,10 @@ def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _digest(value: object) -> str | None:
+def _digest(value: object, name: object) -> str | None:
+    """The digest that a copy has or, where none is told, that its name ends with: what arrives is compared with it."""
+    if value is None and isinstance(name, str):
+        return digest_in(name)
     found = _DIGEST.fullmatch(value) if isinstance(value, str) else None
     return found[1].lower() if found else None
 

@@ -10,6 +10,7 @@ from aiohttp.client_exceptions import (
     ClientConnectorCertificateError,
     ClientConnectorDNSError,
     ClientConnectorError,
+    ClientConnectorSSLError,
     ClientResponseError,
     WSServerHandshakeError,
 )
@@ -39,11 +40,13 @@ class Closed(Unavailable):
 class Denied(Refused):
     """An HTTP request was answered with a status that will not change by asking again."""
 
-    def __init__(self, where: str, status: int, body: object = None) -> None:
+    def __init__(self, where: str, status: int, body: object = None, location: str = "") -> None:
         super().__init__(where, status)
-        self.where, self.status, self.body = where, status, body
+        self.where, self.status, self.body, self.location = where, status, body, location
 
     def __str__(self) -> str:
+        if self.location:
+            return f"{self.where} redirects to {self.location}, which is not followed"
         return f"{self.where} answered with HTTP status {self.status}"
 
 
@@ -66,6 +69,28 @@ def is_passing(status: int) -> bool:
     return status >= 500 or status in _ASK_AGAIN
 
 
+_TLS_ALERT = "\\x15\\x03"
+"""How an answer begins that is a TLS alert, as the HTTP library quotes it."""
+_NO_TLS = frozenset(
+    {
+        "WRONG_VERSION_NUMBER",
+        "HTTP_REQUEST",
+        "UNKNOWN_PROTOCOL",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_LAYER_FAILURE",
+    }
+)
+"""What OpenSSL makes of a peer that answers a greeting with something else."""
+
+
+def _tls_trouble(exc: ClientConnectorSSLError | ssl.SSLError) -> str:
+    cause = exc.os_error if isinstance(exc, ClientConnectorSSLError) else exc
+    reason = str(getattr(cause, "reason", None) or type(cause).__name__)
+    if reason in _NO_TLS:
+        return "does not speak TLS, though its address says so (https or wss)"
+    return f"cannot agree on TLS with us: {reason.replace('_', ' ').lower()}"
+
+
 @contextmanager
 def translated(where: str, seconds: float) -> Iterator[None]:
     """Turn what connecting to `where` may raise into the domain's two errors. Texts name the far side, no values."""
@@ -80,13 +105,16 @@ def translated(where: str, seconds: float) -> Iterator[None]:
             raise Refused(f"{where} does not speak WebSocket") from exc
         raise Denied(where, exc.status) from exc
     except ClientResponseError as exc:
-        raise Unavailable(f"{where} does not speak HTTP") from exc
+        hint = " (it speaks TLS: the address needs https)" if _TLS_ALERT in exc.message else ""
+        raise Unavailable(f"{where} does not speak HTTP{hint}") from exc
     except aiohttp.InvalidURL as exc:
         raise Refused(f"{where}: not an address that can be used") from exc
     except (ClientConnectorCertificateError, ssl.SSLCertVerificationError) as exc:
         cause = exc.certificate_error if isinstance(exc, ClientConnectorCertificateError) else exc
         reason = getattr(cause, "verify_message", "") or type(cause).__name__
         raise Refused(f"the certificate of {where} is not trusted: {reason}") from exc
+    except (ClientConnectorSSLError, ssl.SSLError) as exc:
+        raise Unavailable(f"{where} {_tls_trouble(exc)}") from exc
     except ClientConnectorDNSError as exc:
         raise Unavailable(f"{where}: no address is known for this name") from exc
     except ClientConnectorError as exc:

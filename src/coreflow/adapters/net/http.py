@@ -11,7 +11,7 @@ from coreflow.domain.errors import Unavailable
 
 from .bridge import in_asyncio
 from .errors import Denied, Failing, is_passing, translated
-from .outbound import DIRECT, Outbound, Target, new_session, target_of, trust
+from .outbound import DIRECT, Outbound, Target, destination, new_session, target_of, trust
 from .transport import Idle, TooLong, read_body
 
 MAX_ANSWER = 16 * 1024 * 1024
@@ -66,23 +66,24 @@ async def _request(
     if data is not None:
         wanted["Content-Type"] = "application/json"
 
-    async def ask() -> tuple[int, bytes]:
+    async def ask() -> tuple[int, bytes, str]:
         async with (
             asyncio.timeout(seconds) as limit,
             new_session(tls) as session,
             session.request(method, target.url, data=data, headers=wanted, allow_redirects=False) as answer,
         ):
-            return answer.status, await read_body(answer.content, max_answer, Idle(limit, seconds))
+            body = await read_body(answer.content, max_answer, Idle(limit, seconds))
+            return answer.status, body, destination(target.url, answer.headers.get("Location"))
 
     with translated(target.where, seconds):
         try:
-            status, text = await in_asyncio(ask)
+            status, text, location = await in_asyncio(ask)
         except TooLong as exc:
             raise Unavailable(f"{target.where} answered with more than {max_answer} bytes") from exc
-    return judged(target, status, text)
+    return judged(target, status, text, location)
 
 
-def judged(target: Target, status: int, text: bytes) -> HttpAnswer:
+def judged(target: Target, status: int, text: bytes, location: str = "") -> HttpAnswer:
     """An answer that is fine. Raises Failing or Denied for others, Unavailable for one that is not JSON."""
     fine = 200 <= status < 300
     try:
@@ -94,5 +95,5 @@ def judged(target: Target, status: int, text: bytes) -> HttpAnswer:
     if is_passing(status):
         raise Failing(target.where, status, body)
     if not fine:
-        raise Denied(target.where, status, body)
+        raise Denied(target.where, status, body, location if 300 <= status < 400 else "")
     return HttpAnswer(status, body)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 import aiohttp
 import outcome
@@ -17,7 +17,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from attrs import frozen
 
 from coreflow.domain.errors import Refused
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN
 
+from .errors import Denied
 from .transport import abort
 from .trust import trusting
 
@@ -49,6 +51,8 @@ def target_of(url: str, scheme: str) -> Target:
         host = None
     if not host or parts.scheme not in ("http", "https", "ws", "wss"):
         raise Refused("not an address of the form http(s)://host or ws(s)://host")
+    if port == 0:
+        raise Refused("port 0 is no address: it leads nowhere")
     secure = parts.scheme in ("https", "wss")
     name = f"[{host}]" if ":" in host else host
     where = f"{name}:{port or (443 if secure else 80)}"
@@ -97,8 +101,27 @@ class _DaemonResolver(AbstractResolver):
         """Nothing is held."""
 
 
-async def _refuse_redirect(*_: object) -> None:
-    raise Refused("the far side redirects to another address")
+def destination(url: str, location: str | None) -> str:
+    """Where a redirect leads, without what may be secret: no user, no query. Empty when it leads nowhere."""
+    try:
+        parts = urlsplit(urljoin(url, location or ""))
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    if not location or not host:
+        return ""
+    name = f"[{host}]" if ":" in host else host
+    told = urlunsplit((parts.scheme, name if port is None else f"{name}:{port}", parts.path, "", ""))
+    return NOTHING_KNOWN.redact(told, 200)
+
+
+async def _refuse_redirect(_: object, __: object, told: aiohttp.TraceRequestRedirectParams) -> None:
+    url = str(told.url)
+    raise Denied(
+        target_of(url, "http").where,
+        told.response.status,
+        location=destination(url, told.response.headers.get("Location")) or "nowhere",
+    )
 
 
 class Connector(aiohttp.TCPConnector):

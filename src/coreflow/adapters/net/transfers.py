@@ -14,7 +14,7 @@ from coreflow.domain.errors import Refused, Unavailable
 from .bridge import in_asyncio
 from .errors import translated
 from .http import MAX_ANSWER, HttpAnswer, judged
-from .outbound import DIRECT, Connector, Outbound, Target, new_session, target_of, trust
+from .outbound import DIRECT, Connector, Outbound, Target, destination, new_session, target_of, trust
 from .transport import TooLong, read_body, seen
 
 STALL_SECONDS = 60.0
@@ -101,7 +101,8 @@ async def http_download(
         except TooLong as exc:
             raise Unavailable(f"{target.where} answered with more than {max_answer} bytes") from exc
     try:
-        judged(target, answer.status, denial)
+        location = destination(target.url, answer.headers.get("Location"))
+        judged(target, answer.status, denial, location)
         yield Download(target.where, answer, stall)
     finally:
         with trio.CancelScope(shield=True):

@@ -63,6 +63,12 @@ def copy_of(obj: ArchiveObject) -> Copy:
     return Copy(name=f"{obj.path}@{obj.sha256}", size=obj.size, sha256=obj.sha256)
 
 
+def digest_in(name: str) -> str | None:
+    """The digest in the name of a copy, if it is one of our making."""
+    match = _COPY_NAME.fullmatch(name)
+    return None if match is None else match[2]
+
+
 def object_of(copy: Copy) -> ArchiveObject:
     """The archive object that a copy is of. A name of somebody else's making is taken for the path."""
     match = _COPY_NAME.fullmatch(copy.name)

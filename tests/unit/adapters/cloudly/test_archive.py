@@ -98,6 +98,17 @@ async def test_a_copy_that_is_not_described_in_full(
     assert await port.copies() == (other,)
 
 
+async def test_a_copy_with_its_digest_in_its_name_only(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """What arrives is compared with it; one that is told and cannot be read is no digest all the same."""
+    name = f"packs/a@{DIGEST}"
+    _, port = await connected(nursery, {LIST: {"objects": [entry(objectId=name, sha256=None)]}})
+    assert await port.copies() == (Copy(name=name, size=10, sha256=DIGEST),)
+    _, port = await connected(nursery, {LIST: {"objects": [entry(objectId=name, sha256="ab")]}})
+    assert await port.copies() == ()
+
+
 async def test_what_is_listed_twice(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """The first one counts."""
     _, port = await connected(nursery, {LIST: {"objects": [entry(), entry(), entry(sizeBytes=11)]}})

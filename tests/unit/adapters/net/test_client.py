@@ -23,7 +23,15 @@ from tests.unit.adapters.net.peers import (
     read_head,
 )
 
-from coreflow.adapters.net import ABNORMAL, Closed, Outbound, SocketOptions, WebSocket, connect_websocket
+from coreflow.adapters.net import (
+    ABNORMAL,
+    Closed,
+    Outbound,
+    SocketOptions,
+    WebSocket,
+    connect_websocket,
+    http_get,
+)
 from coreflow.domain.errors import PortError, Refused, Unavailable
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
@@ -90,6 +98,7 @@ async def test_a_binary_message_is_read_as_text(start_tcp: StartTcp) -> None:
         ("http://[::1", Refused, "address of the form"),
         ("http://127.0.0.1:99999", Refused, "address of the form"),
         ("cloudly.example.com", Refused, "address of the form"),
+        ("http://127.0.0.1:0", Refused, "port 0 is no address"),
         ("http://127.0.0.1:9", Unavailable, "127.0.0.1:9 cannot be reached"),
         ("http://cloudly.invalid", Unavailable, "cloudly.invalid:80: no address is known"),
     ],
@@ -110,10 +119,16 @@ async def test_an_address_that_leads_nowhere(address: str, error: type[PortError
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", Unavailable, "HTTP status 502"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Refused, "does not speak WebSocket"),
         (
-            b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 301 Moved\r\nLocation: http://u:secret@127.0.0.1:9/x?secret\r\nContent-Length: 0\r\n\r\n",
             Refused,
-            "redirects",
+            r"127\.0\.0\.1:\d+ redirects to http://127\.0\.0\.1:9/x, which is not followed",
         ),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
+            Refused,
+            r"127\.0\.0\.1:(\d+) redirects to ws://127\.0\.0\.1:\1/login, which",
+        ),
+        (b"\x15\x03\x01\x00\x02\x02\x16", Unavailable, "speaks TLS: the address needs https"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", Unavailable, "does not speak HTTP"),
         (b"", Unavailable, "ServerDisconnected"),
     ],
@@ -349,6 +364,20 @@ async def test_a_message_that_is_arriving_is_noticed(serve: Serve, start_tcp: St
         assert connection.arriving == 0
     assert 0 in seen
     assert len(seen) >= 4
+
+
+async def test_https_to_a_plain_port(serve: Serve) -> None:
+    """The error says which end speaks what."""
+    server = await serve()
+    address, text = (
+        f"https://127.0.0.1:{server.port}/",
+        rf"127\.0\.0\.1:{server.port} does not speak TLS, though",
+    )
+    with pytest.raises(Unavailable, match=text):
+        await http_get(address)
+    with pytest.raises(Unavailable, match=text):
+        async with connect_websocket(address):
+            pass
 
 
 async def test_too_much_for_a_server_that_does_not_read(start_tcp: StartTcp) -> None:

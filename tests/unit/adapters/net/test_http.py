@@ -91,6 +91,21 @@ async def test_a_server_that_is_too_slow(start_tcp: StartTcp) -> None:
         await http_get(f"http://127.0.0.1:{port}/", timeout=0.2)
 
 
+async def test_a_redirect_names_both_ends(start_tcp: StartTcp) -> None:
+    """Without a query, which may be secret."""
+
+    async def redirect(stream: trio.SocketStream) -> None:
+        async with stream:
+            await read_head(stream)
+            await stream.send_all(
+                b"HTTP/1.1 307 Moved\r\nLocation: https://h.example/a?secret\r\nContent-Length: 0\r\n\r\n"
+            )
+
+    port = await start_tcp(redirect)
+    with pytest.raises(Denied, match=rf"127\.0\.0\.1:{port} redirects to https://h\.example/a, which is not"):
+        await http_get(f"http://127.0.0.1:{port}/?secret")
+
+
 async def test_a_long_answer_over_a_slow_line(start_tcp: StartTcp) -> None:
     """The limit is about silence; an answer that goes on arriving may take longer."""
 
