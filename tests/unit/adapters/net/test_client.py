@@ -498,7 +498,7 @@ async def test_a_file_of_authorities_as_people_write_them(
 async def test_tls_where_none_is_spoken(serve: Serve) -> None:
     """A server without TLS behind an https address is unavailable: somebody may turn TLS on."""
     server = await serve()
-    with pytest.raises(Unavailable, match="cannot be reached"):
+    with pytest.raises(Unavailable, match="does not speak TLS, though its address says so"):
         async with connect_websocket(f"https://localhost:{server.port}"):
             pass
 
