@@ -56,6 +56,7 @@ from .telling import redacting
 
 if TYPE_CHECKING:
     from coreflow.adapters.cloudly import NetworkCloudly
+    from coreflow.adapters.net import Proxies
 
 log = structlog.get_logger()
 
@@ -97,7 +98,7 @@ class Ports:
 
 def new_confidential(settings: Settings) -> Confidential:
     """What a process with these settings must not tell, as long as it knows no records."""
-    return Confidential((settings.jumpcode, settings.corestore_api_token))
+    return Confidential((settings.jumpcode, settings.corestore_api_token, *settings.proxy_secrets))
 
 
 @asynccontextmanager
@@ -135,6 +136,13 @@ async def open_cloudly(
         yield FileCloudly.from_url(settings.cloudly_url or "", learn=known.learn)
 
 
+def proxies_of(settings: Settings) -> "Proxies":
+    """The proxies that the settings name."""
+    from coreflow.adapters.net import Proxies
+
+    return Proxies(https=settings.https_proxy, http=settings.http_proxy, bypass=settings.no_proxy)
+
+
 def _network_cloudly(settings: Settings, known: Confidential) -> "NetworkCloudly":
     from coreflow.adapters.cloudly import ImageLimits, NetworkCloudly
     from coreflow.adapters.net import Outbound, SocketOptions, connect_websocket
@@ -145,7 +153,7 @@ def _network_cloudly(settings: Settings, known: Confidential) -> "NetworkCloudly
         connect_websocket,
         settings.cloudly_url or "",
         SocketOptions(max_message=limits.message_bytes),
-        via=Outbound(ca_file=settings.cloudly_ca_file),
+        via=Outbound(ca_file=settings.cloudly_ca_file, proxies=proxies_of(settings)),
     )
     return NetworkCloudly(
         dial,
@@ -176,10 +184,12 @@ async def open_ports(
         cloudly = await stack.enter_async_context(open_cloudly(settings, known, records))
         docker = await stack.enter_async_context(open_docker(settings, known))
         from coreflow.adapters.corestore import Corestore
+        from coreflow.adapters.net import DIRECT, Outbound
 
         is_chosen = "CORESTORE_CONTROL_URL" in settings.sources
+        via = Outbound(proxies=proxies_of(settings)) if is_chosen else DIRECT  # else it is in the cluster
         corestores = Corestores(
-            lambda url: Corestore(url, settings.corestore_api_token, redact=known.redact),
+            lambda url: Corestore(url, settings.corestore_api_token, redact=known.redact, via=via),
             settings.corestore_control_url if is_chosen else None,
             is_ours=CORESTORE in settings.render_options.base.services,
         )
@@ -249,7 +259,9 @@ async def running(
             coretraffic = await stack.enter_async_context(_serving(settings, gate, known))
             opened = await stack.enter_async_context(open_ports(settings, known=known))
             ports = evolve(
-                opened, coretraffic=coretraffic, make_gateway=partial(make_dcrouter, redact=known.redact)
+                opened,
+                coretraffic=coretraffic,
+                make_gateway=partial(make_dcrouter, redact=known.redact, settings=settings),
             )
             gate.docker = ports.docker
             engine = await stack.enter_async_context(
@@ -494,14 +506,21 @@ class Routing:
 
 
 def make_dcrouter(
-    record: GatewayRecord, cluster: ClusterId, *, redact: Redact = NOTHING_KNOWN.redact
+    record: GatewayRecord,
+    cluster: ClusterId,
+    *,
+    redact: Redact = NOTHING_KNOWN.redact,
+    settings: Settings | None = None,
 ) -> GatewayPort:
-    """The port of the gateway that a record describes."""
+    """The port of the gateway that a record describes, reached through the proxies of the settings, if there are any."""
     from coreflow.adapters.dcrouter import Dcrouter
+    from coreflow.adapters.net import DIRECT, Outbound
+
+    via = DIRECT if settings is None else Outbound(proxies=proxies_of(settings))
 
     if travels_in_the_clear(record.url):
         log.warning("gateway", reason="its url is not encrypted: the token and all keys travel in the clear")
-    return Dcrouter(record.url, record.api_token or "", cluster, redact=redact)
+    return Dcrouter(record.url, record.api_token or "", cluster, redact=redact, via=via)
 
 
 async def run_daemon(settings: Settings) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import yaml
 from attrs import Factory, field, frozen
@@ -99,6 +99,9 @@ class Settings:
     """None only where the caller of `load_settings` does not need it."""
     jumpcode: str | None = field(repr=False)
     cloudly_ca_file: Path | None
+    https_proxy: str | None = field(repr=False)
+    http_proxy: str | None = field(repr=False)
+    no_proxy: str
     corestore_api_token: str | None = field(repr=False)
     corestore_control_url: str
     docker_host: str
@@ -135,6 +138,15 @@ class Settings:
     """What an operator should know, one sentence each."""
     sources: Mapping[str, str] = Factory(dict)
     """Setting name -> where its value came from; defaults are not listed."""
+
+    @property
+    def proxy_secrets(self) -> tuple[str, ...]:
+        """Passwords of proxies, as they are and as they stand in a URL."""
+        found = []
+        for url in filter(None, (self.https_proxy, self.http_proxy)):
+            if password := urlsplit(url).password:
+                found += [password, unquote(password)]
+        return tuple(dict.fromkeys(found))
 
     @property
     def needs_network(self) -> bool:
@@ -317,6 +329,21 @@ def _web_url(text: str) -> str:
     return parts.geturl()
 
 
+def _proxy(text: str) -> str:
+    """The URL of a proxy; `host:port` means `http://host:port`."""
+    text = text.strip()
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        port = parts.port
+    except ValueError:
+        raise _Wrong("is not a URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable():
+        raise _Wrong("must be the URL of an HTTP proxy, such as http://proxy.example.com:3128")
+    if port == 0 or parts.path not in ("", "/") or parts.query:
+        raise _Wrong("must be the URL of an HTTP proxy without anything behind the port")
+    return parts.geturl()
+
+
 def _cloudly_url(text: str) -> str:
     parts = _url(text, "https", "http", "wss", "ws", "file")
     if parts.scheme != "file":
@@ -427,6 +454,26 @@ SETTINGS: tuple[Setting, ...] = (
         parse=_file,
         meaning="Certificates (PEM) by which the control plane is trusted, instead of the system's: for an authority of "
         "your own.",
+    ),
+    Setting(
+        name="HTTPS_PROXY",
+        parse=_proxy,
+        secret=True,
+        meaning="A proxy through which control plane, gateway and a Corestore of `CORESTORE_CONTROL_URL` are reached by "
+        "`https` and `wss`: `http://host:port`, with `user:password@` where it wants one. Also as `https_proxy`.",
+    ),
+    Setting(
+        name="HTTP_PROXY",
+        parse=_proxy,
+        secret=True,
+        meaning="The same for `http` and `ws`. Also as `http_proxy`.",
+    ),
+    Setting(
+        name="NO_PROXY",
+        default="",
+        parse=_line,
+        meaning="Hosts that are reached without a proxy, by comma: names, which cover all names below them, and "
+        "addresses; `*` is all. Also as `no_proxy`. Loopback, the engine and services of the cluster never have one.",
     ),
     Setting(
         name="CORESTORE_API_TOKEN",
@@ -632,6 +679,10 @@ class _Found:
     problem: str | None = None
 
 
+_ALSO_LOWER = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+"""Settings of no project in particular, which many write in lower case."""
+
+
 class _Loading:
     """What has been found so far. Sources are added in order of precedence."""
 
@@ -663,6 +714,8 @@ class _Loading:
     def add_environment(self, environ: Mapping[str, str]) -> None:
         self._warn_of_unknown(environ, "environment")
         self._add(environ.items(), "environment")
+        lower = {name: environ[name.lower()] for name in _ALSO_LOWER if name.lower() in environ}
+        self._add([(name, text) for name, text in lower.items() if name not in self.found], "environment")
 
     def add_overlay(self, folder: Path) -> None:
         """Read the first overlay file there is."""

@@ -741,3 +741,37 @@ def test_the_document_has_no_other_settings() -> None:
     assert {word for word in words if word.startswith(("COREFLOW_", "CORESTORE_", "CLOUDLY_"))} - {
         "COREFLOW_"
     } <= set(NAMES)
+
+
+def test_proxies(tmp_path: Path) -> None:
+    """In upper or lower case, upper first; as `host:port`, too. They are secrets, since they may hold a password."""
+    environ = {
+        **FILE,
+        "https_proxy": "http://lower:1",
+        "HTTPS_PROXY": "http://user:p%40ss@proxy:3128",
+        "http_proxy": "proxy:3128",
+        "no_proxy": "a.example.com, 10.0.0.1",
+    }
+    settings = load_settings(environ, directory=tmp_path, secrets=tmp_path)
+    assert (settings.https_proxy, settings.http_proxy) == (environ["HTTPS_PROXY"], "http://proxy:3128")
+    assert settings.no_proxy == "a.example.com, 10.0.0.1"
+    assert settings.proxy_secrets == ("p%40ss", "p@ss")
+    assert "p%40ss" not in str(settings.describe()) + repr(settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "socks5://proxy:1080",
+        "http://",
+        "http://proxy:0",
+        "http://proxy/path",
+        "http://proxy:x",
+        "http://[::1",
+    ],
+)
+def test_what_is_no_proxy(tmp_path: Path, text: str) -> None:
+    """Said where it stands, without the value."""
+    (problem,) = problems_of(tmp_path, {**FILE, "HTTPS_PROXY": text})
+    assert problem.startswith("HTTPS_PROXY (environment)")
+    assert text not in problem

@@ -21,10 +21,12 @@ import trio
 
 from coreflow.adapters.archive import Source, is_path, verified
 from coreflow.adapters.net import (
+    DIRECT,
     Denied,
     Download,
     Failing,
     HttpAnswer,
+    Outbound,
     http_download,
     http_get,
     http_post,
@@ -95,8 +97,9 @@ class Corestore:
         stall: float = m.STALL_SECONDS,
         unhealthy_seconds: float = UNHEALTHY_SECONDS,
         redact: Redact = NOTHING_KNOWN.redact,
+        via: Outbound = DIRECT,
     ) -> None:
-        self._redact = redact
+        self._redact, self._via = redact, via
         self._url = url.strip().rstrip("/")
         self._token = (token or "").strip()
         self._api = api
@@ -275,6 +278,7 @@ class Corestore:
                 headers=self._headers(),
                 timeout=self._seconds(endpoint),
                 stall=self._stall,
+                via=self._via,
             )
             failure: PortError | None = None
             try:
@@ -302,6 +306,7 @@ class Corestore:
                 method=endpoint.verb,
                 headers={**self._headers(), m.DIGEST.name: obj.sha256},
                 stall=self._stall,
+                via=self._via,
             )
         except (PortError, ValueError) as exc:
             if exc is source.error:
@@ -398,9 +403,11 @@ class Corestore:
     async def _send(self, endpoint: m.Endpoint, content: Mapping[str, object]) -> HttpAnswer:
         url, headers, seconds = self._url + endpoint.path, self._headers(), self._seconds(endpoint)
         if endpoint.verb == "POST":
-            return await http_post(url, content, headers=headers, timeout=seconds)
+            return await http_post(url, content, headers=headers, timeout=seconds, via=self._via)
         query = f"?{urlencode(content, quote_via=quote)}" if content else ""
-        return await http_get(url + query, headers=headers, timeout=seconds, max_answer=m.LIST_BYTES)
+        return await http_get(
+            url + query, headers=headers, timeout=seconds, via=self._via, max_answer=m.LIST_BYTES
+        )
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}

@@ -10,14 +10,13 @@ What the far side says is redacted, and so are the keys that it gave us.
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from secrets import token_hex
 from typing import Any, NoReturn
 
 import structlog
 import trio
 
-from coreflow.adapters.net import Outbound, http_post
+from coreflow.adapters.net import DIRECT, Outbound, http_post
 from coreflow.domain.errors import InvalidRecord, PortError, Refused, Unavailable
 from coreflow.domain.ids import ClusterId
 from coreflow.domain.records.models import CertificateRecord
@@ -62,7 +61,7 @@ class Dcrouter:
         token: str,
         cluster: ClusterId,
         *,
-        ca_file: Path | None = None,
+        via: Outbound = DIRECT,
         timeout: float = TIMEOUT_SECONDS,
         unhealthy_seconds: float = UNHEALTHY_SECONDS,
         redact: Redact = NOTHING_KNOWN.redact,
@@ -72,7 +71,7 @@ class Dcrouter:
         self._url = url.strip().rstrip("/").removesuffix(m.PATH) + m.PATH
         self._token = token.strip()
         self._cluster = cluster
-        self._ca_file = ca_file
+        self._via = via
         self._timeout = timeout
         self._unhealthy_seconds = unhealthy_seconds
         self._unhealthy_until = -float("inf")
@@ -203,7 +202,7 @@ class Dcrouter:
                 self._url,
                 envelope,
                 headers={"Authorization": f"Bearer {token}"} if token else {},
-                via=Outbound(ca_file=self._ca_file),
+                via=self._via,
                 timeout=self._timeout,
             )
         except Refused as exc:

@@ -9,6 +9,7 @@ from .bridge import in_asyncio, in_trio, is_hosted, run
 from .errors import Closed, Denied, Failing, Interrupted, NotHosted
 from .http import MAX_ANSWER, HttpAnswer, http_get, http_post
 from .outbound import DIRECT, Outbound
+from .proxies import Proxies
 from .server import Listening, Page, PostAnswer, Posted, ServerOptions, serve_websockets
 from .transfers import PIECE_BYTES, STALL_SECONDS, Download, http_download, http_upload
 from .websocket import (
@@ -44,6 +45,7 @@ __all__ = [
     "Page",
     "PostAnswer",
     "Posted",
+    "Proxies",
     "Room",
     "ServerOptions",
     "SocketOptions",

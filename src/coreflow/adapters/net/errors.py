@@ -11,6 +11,8 @@ from aiohttp.client_exceptions import (
     ClientConnectorDNSError,
     ClientConnectorError,
     ClientConnectorSSLError,
+    ClientHttpProxyError,
+    ClientProxyConnectionError,
     ClientResponseError,
     WSServerHandshakeError,
 )
@@ -104,6 +106,8 @@ def translated(where: str, seconds: float) -> Iterator[None]:
         if exc.status < 300:
             raise Refused(f"{where} does not speak WebSocket") from exc
         raise Denied(where, exc.status) from exc
+    except ClientHttpProxyError as exc:
+        raise Unavailable(f"the proxy on the way to {where} answered with HTTP status {exc.status}") from exc
     except ClientResponseError as exc:
         hint = " (it speaks TLS: the address needs https)" if _TLS_ALERT in exc.message else ""
         raise Unavailable(f"{where} does not speak HTTP{hint}") from exc
@@ -115,6 +119,11 @@ def translated(where: str, seconds: float) -> Iterator[None]:
         raise Refused(f"the certificate of {where} is not trusted: {reason}") from exc
     except (ClientConnectorSSLError, ssl.SSLError) as exc:
         raise Unavailable(f"{where} {_tls_trouble(exc)}") from exc
+    except ClientProxyConnectionError as exc:
+        reason = os.strerror(exc.os_error.errno) if exc.os_error.errno else type(exc.os_error).__name__
+        raise Unavailable(
+            f"the proxy {exc.host}:{exc.port} on the way to {where} cannot be reached: {reason}"
+        ) from exc
     except ClientConnectorDNSError as exc:
         raise Unavailable(f"{where}: no address is known for this name") from exc
     except ClientConnectorError as exc:

@@ -70,7 +70,14 @@ async def _request(
         async with (
             asyncio.timeout(seconds) as limit,
             new_session(tls) as session,
-            session.request(method, target.url, data=data, headers=wanted, allow_redirects=False) as answer,
+            session.request(
+                method,
+                target.url,
+                data=data,
+                headers=wanted,
+                allow_redirects=False,
+                **via.proxies.options(target.url),
+            ) as answer,
         ):
             body = await read_body(answer.content, max_answer, Idle(limit, seconds))
             return answer.status, body, destination(target.url, answer.headers.get("Location"))

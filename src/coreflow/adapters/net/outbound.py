@@ -20,8 +20,11 @@ from coreflow.domain.errors import Refused
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN
 
 from .errors import Denied
+from .proxies import Proxies
 from .transport import abort
 from .trust import trusting
+
+_NO_PROXIES = Proxies()
 
 
 @frozen(kw_only=True)
@@ -30,6 +33,7 @@ class Outbound:
 
     ca_file: Path | None = None
     """Certificates that are trusted instead of those that the system trusts."""
+    proxies: Proxies = _NO_PROXIES
 
 
 DIRECT = Outbound()

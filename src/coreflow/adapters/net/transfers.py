@@ -88,7 +88,9 @@ async def http_download(
         exchange = _Exchange(tls)
         try:
             async with asyncio.timeout(timeout):
-                answer = await exchange.request(method, target.url, headers=wanted)
+                answer = await exchange.request(
+                    method, target.url, headers=wanted, **via.proxies.options(target.url)
+                )
                 fine = 200 <= answer.status < 300
                 return exchange, answer, b"" if fine else await read_body(answer.content, max_answer)
         except BaseException:
@@ -135,6 +137,7 @@ async def http_upload(
         "Content-Length": str(size),
     }
     upload = _Upload(target, tls, method, wanted, stall, max_answer)
+    upload.way = via.proxies.options(target.url)
     total, waiting = 0, bytearray()
     over = False
     try:
@@ -210,6 +213,8 @@ class _Upload:
         self._feed = _Feed()
         self._exchange: _Exchange | None = None
         self._task: asyncio.Task[tuple[int, bytes]] | None = None
+        self.way: Mapping[str, Any] = {}
+        """What leads the request through a proxy, if anything."""
         self.sent = 0
         """Bytes of the body that had been sent when the answer came."""
 
@@ -246,7 +251,7 @@ class _Upload:
 
     async def _send(self, exchange: _Exchange) -> tuple[int, bytes]:
         answer = await exchange.request(
-            self._method, self._target.url, data=self._feed, headers=self._headers
+            self._method, self._target.url, data=self._feed, headers=self._headers, **self.way
         )
         self.sent = self._feed.moved
         return answer.status, await read_body(answer.content, self._max_answer)

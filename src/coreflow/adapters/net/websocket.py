@@ -247,6 +247,7 @@ async def connect_websocket(
                     + 1,  # aiohttp's limit is the first size that is too long
                     compress=15 if options.compress else 0,
                     timeout=ClientWSTimeout(ws_close=CLOSE_SECONDS),
+                    **via.proxies.options(target.url),
                 )
         except BaseException:
             await session.close()

@@ -46,7 +46,13 @@ async def test_what_is_asked(start_tcp: StartTcp) -> None:
     [
         ("200 OK", b"<html>", "", Unavailable, "did not answer in JSON"),
         ("200 OK", b"1" * 101, "", Unavailable, "more than 100 bytes"),
-        ("301 Moved", b"", "Location: http://127.0.0.1:9/\r\n", Refused, r"redirects to http://127\.0\.0\.1:9/, which"),
+        (
+            "301 Moved",
+            b"",
+            "Location: http://127.0.0.1:9/\r\n",
+            Refused,
+            r"redirects to http://127\.0\.0\.1:9/, which",
+        ),
         ("403 Forbidden", b"<html>", "", Denied, "HTTP status 403"),
         ("404 Not Found", b'{"error":"x"}', "", Denied, "HTTP status 404"),
         ("429 Too Many Requests", b"", "", Unavailable, "HTTP status 429"),

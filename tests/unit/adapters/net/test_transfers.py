@@ -139,7 +139,12 @@ async def test_a_download_is_not_unpacked(start_tcp: StartTcp) -> None:
     [
         ("404 Not Found\r\nContent-Length: 4", b"true", Denied, "HTTP status 404"),
         ("404 Not Found\r\nContent-Length: 4", b"<htm", Denied, "HTTP status 404"),
-        ("302 Found\r\nContent-Length: 0\r\nLocation: http://127.0.0.1:9/", b"", Denied, "HTTP status 302"),
+        (
+            "302 Found\r\nContent-Length: 0\r\nLocation: http://127.0.0.1:9/",
+            b"",
+            Denied,
+            r"redirects to http://127\.0\.0\.1:9/, which is not followed",
+        ),
         ("503 Away\r\nContent-Length: 4", b"true", Failing, "HTTP status 503"),
         ("400 Bad\r\nContent-Length: 101", b"1" * 101, Unavailable, "more than 100 bytes"),
         ("nonsense", b"", Unavailable, "does not speak HTTP"),
