@@ -15,7 +15,7 @@ import orjson
 
 from benchmarks.clusterfile import as_bytes, changed, cluster_document
 from benchmarks.table import Row
-from coreflow.adapters.swarm import wire
+from coreflow.adapters.swarm import to_engine
 from coreflow.domain.deploy.desired import Desired, RenderOptions
 from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.render import Renderer
@@ -60,7 +60,7 @@ def deployed(desired: Desired) -> Observed:
             id=f"id-{name}",
             name=name,
             version=number,
-            labels=wire.service_labels(spec),
+            labels=to_engine.service_labels(spec),
             body=spec.body,
             fingerprints=spec.fingerprints,
         )
@@ -68,7 +68,7 @@ def deployed(desired: Desired) -> Observed:
     )
     secrets = tuple(
         ObservedSecret(
-            id=f"id-{secret.name}", name=secret.name, labels=wire.secret_document(secret)["Labels"]
+            id=f"id-{secret.name}", name=secret.name, labels=to_engine.secret_document(secret)["Labels"]
         )
         for secret in desired.secrets.values()
     )

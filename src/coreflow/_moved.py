@@ -54,6 +54,7 @@ _ADAPTERS = {
     "memory.swarm": ("engine.memory",),
     "peer": ("net.peer",),
     "swarm.engine": ("engine.protocol",),
+    "swarm.wire": ("swarm.to_engine", "swarm.from_engine"),
     "typedsocket": ("net.typedsocket",),
     "web": ("net",),
 }

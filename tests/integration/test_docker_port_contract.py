@@ -20,7 +20,7 @@ from tests.integration.engine_bench import (
     pieces,
 )
 
-from coreflow.adapters.swarm import wire
+from coreflow.adapters.swarm import from_engine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.domain.errors import LostRace, Refused, Unavailable
 from coreflow.domain.ids import ClusterId, Owner
@@ -369,7 +369,7 @@ async def test_a_network_without_addresses_is_new_for_a_while_only(port: Port) -
     assert (await port.seen_network("m")).is_new
     (document,) = [n for n in await port.bench.engine.list_networks() if n["Name"] == port.bench.name("m")]
     # from when it was made: a clock in whole seconds may say less than that
-    later = wire.observed_network(document, seconds_of(document["Created"]) + wire.NEW_SECONDS)
+    later = from_engine.observed_network(document, seconds_of(document["Created"]) + from_engine.NEW_SECONDS)
     assert (later.is_new, later.driver, later.subnets) == (False, "", ())
 
 

@@ -13,7 +13,7 @@ from tests.integration.engine_bench import GOOD, NEWER, NOWHERE, PASSWORD, SECON
 from tests.unit import references
 
 from coreflow.adapters.engine.protocol import Document, EngineError
-from coreflow.adapters.swarm.wire import registry_auth
+from coreflow.adapters.swarm.to_engine import registry_auth
 from coreflow.domain.records.models import RegistryLogin
 
 MEBIBYTE = 1024 * 1024

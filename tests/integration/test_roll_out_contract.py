@@ -8,7 +8,7 @@ import pytest
 from tests.integration.engine_bench import EXITS, GOOD, NEWER, NOWHERE, SECOND, WEB, Bench, Json
 
 from coreflow.adapters.memory import Behaviour
-from coreflow.adapters.swarm.wire import registry_auth
+from coreflow.adapters.swarm.to_engine import registry_auth
 from coreflow.domain.records.models import RegistryLogin
 from coreflow.domain.swarm.observed import seconds_of
 

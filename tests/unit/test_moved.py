@@ -13,6 +13,7 @@ EXAMPLES = {
     "coreflow.adapters.memory.swarm": ("MemoryEngine", "coreflow.adapters.engine.memory"),
     "coreflow.adapters.peer": ("Peer", "coreflow.adapters.net.peer"),
     "coreflow.adapters.swarm.engine": ("EngineError", "coreflow.adapters.engine.protocol"),
+    "coreflow.adapters.swarm.wire": ("service_document", "coreflow.adapters.swarm.to_engine"),
     "coreflow.adapters.typedsocket": ("Connection", "coreflow.adapters.net.typedsocket"),
     "coreflow.adapters.web": ("run", "coreflow.adapters.net"),
     "coreflow.domain.backup": ("BackupRequest", "coreflow.domain.backup.requests"),

@@ -4,7 +4,7 @@ from typing import Any
 
 from attrs import evolve
 
-from coreflow.adapters.swarm.wire import service_labels
+from coreflow.adapters.swarm.to_engine import service_labels
 from coreflow.domain.deploy.desired import Desired
 from coreflow.domain.ids import BASE, ClusterId, NodeId, Owner
 from coreflow.domain.swarm import naming

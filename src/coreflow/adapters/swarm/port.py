@@ -33,7 +33,7 @@ from coreflow.domain.swarm.images import (
 from coreflow.domain.swarm.observed import Observed, ObservedSecret, ObservedService, ObservedTask
 from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec, Spec
 
-from . import wire
+from . import from_engine, to_engine
 from .discreet import Discreet
 from .errors import NotAManager, is_conflict, translated, why_no_manager
 from .events import subject_of_event
@@ -99,13 +99,13 @@ class SwarmPort:
         except NotAManager as exc:
             raise Unavailable(f"listing what runs: {await self._why_no_manager()}") from exc
         observed_networks = read_each(
-            "networks", networks, lambda n: wire.observed_network(n, self._engine.clock())
+            "networks", networks, lambda n: from_engine.observed_network(n, self._engine.clock())
         )
         names = {network.id: network.name for network in observed_networks}
         if names != self._network_names:  # then services were read without knowing what these ids stand for
             self._network_names, self._services = names, {}
-        observed_nodes = read_each("nodes", nodes, wire.observed_node)
-        observed_secrets = read_each("secrets", secrets, wire.observed_secret)
+        observed_nodes = read_each("nodes", nodes, from_engine.observed_node)
+        observed_secrets = read_each("secrets", secrets, from_engine.observed_secret)
         self._secret_ids = {secret.name: secret.id for secret in observed_secrets}
         self._own_secrets = frozenset(s.id for s in observed_secrets if naming.CLUSTER in s.labels)
         if len(observed_nodes) > 1 and self._own_node is None:
@@ -147,7 +147,9 @@ class SwarmPort:
         """Those that are meant to run: one read."""
         with _translated("listing tasks"):
             documents = await self._engine.list_running_tasks()
-        return read_each("tasks", documents, lambda document: wire.observed_task(document, templates={}))
+        return read_each(
+            "tasks", documents, lambda document: from_engine.observed_task(document, templates={})
+        )
 
     async def _together(self, *calls: Callable[[], Awaitable[T]]) -> list[T]:
         """Make several calls at once; the first that fails decides."""
@@ -176,7 +178,7 @@ class SwarmPort:
             identity, version = document["ID"], document["Version"]["Index"]
             known = before.get(identity)
             if known is None or known[0] != version:
-                known = (version, wire.observed_service(document, self._network_names))
+                known = (version, from_engine.observed_service(document, self._network_names))
             now[identity] = known
 
         read_each("services", documents, read)
@@ -186,10 +188,10 @@ class SwarmPort:
     def _read_tasks(
         self, documents: Any, service_documents: Any, services: tuple[ObservedService, ...]
     ) -> tuple[ObservedTask, ...]:
-        templates = dict.fromkeys(wire.rolled_back(services), self._network_names)
+        templates = dict.fromkeys(from_engine.rolled_back(services), self._network_names)
         current = {d["ID"]: d["Spec"].get("TaskTemplate") or {} for d in service_documents}
         return read_each(
-            "tasks", documents, lambda d: wire.observed_task(d, templates=templates, current=current)
+            "tasks", documents, lambda d: from_engine.observed_task(d, templates=templates, current=current)
         )
 
     async def resolve(self, request: ImageRequest) -> ResolvedImage:
@@ -200,7 +202,7 @@ class SwarmPort:
         what = f"image {request.reference}"
         try:
             answer = await self._engine.inspect_distribution(
-                request.reference, wire.registry_auth(request.login)
+                request.reference, to_engine.registry_auth(request.login)
             )
         except EngineTimeout as exc:  # it waits for the registry
             raise Unavailable(f"{what}: {registry_host(request.reference)} does not answer in time") from exc
@@ -209,7 +211,7 @@ class SwarmPort:
         except EngineError as exc:
             raise registry_error(exc, request) from exc
         with readable(f"$ ({what})"):
-            return ResolvedImage(answer["Descriptor"]["digest"], wire.image_platforms(answer))
+            return ResolvedImage(answer["Descriptor"]["digest"], from_engine.image_platforms(answer))
 
     async def _is_local(self, reference: str, name: str) -> bool:
         """Whether the engine has this image and no registry is known to have it."""
@@ -244,7 +246,7 @@ class SwarmPort:
         with _translated("listing images"):
             images = await self._engine.list_images()
             containers = await self._engine.list_containers()
-        return tuple(wire.loaded_images(images, containers))
+        return tuple(from_engine.loaded_images(images, containers))
 
     async def remove_image(self, reference: str) -> None:
         """Take a name from an image, never by force."""
@@ -312,10 +314,10 @@ class SwarmPort:
         match spec:
             case NetworkSpec():
                 with self._creating("network", spec.name):
-                    await self._engine.create_network(wire.network_document(spec))
+                    await self._engine.create_network(to_engine.network_document(spec))
             case SecretSpec():
                 with self._creating("secret", spec.name):
-                    document = wire.secret_document(spec)
+                    document = to_engine.secret_document(spec)
                     self._secret_ids[spec.name] = await self._engine.create_secret(document)
             case ServiceSpec():
                 await self._create(spec)
@@ -327,22 +329,22 @@ class SwarmPort:
     async def _create(self, spec: ServiceSpec, old: ObservedService | None = None) -> None:
         await self._wake_volume_plugins(spec)
         with self._creating("service", spec.name):
-            document = wire.service_document(
+            document = to_engine.service_document(
                 spec,
                 secret_ids=self._ids_of(spec),
                 foreign_labels=self._more_labels(old.labels if old is not None else {}),
             )
-            await self._engine.create_service(document, wire.registry_auth(spec.login))
+            await self._engine.create_service(document, to_engine.registry_auth(spec.login))
 
     async def _update(self, spec: ServiceSpec, target: ObservedService) -> None:
         await self._wake_volume_plugins(spec)
-        document = wire.service_document(
+        document = to_engine.service_document(
             spec,
             secret_ids=self._ids_of(spec),
             force_update=target.force_update,
             foreign_labels=self._more_labels(target.labels),
         )
-        auth = wire.registry_auth(spec.login)
+        auth = to_engine.registry_auth(spec.login)
         await self._write(spec.name, target.id, target.version, document, auth)
 
     def _more_labels(self, live: Mapping[str, str]) -> dict[str, str]:

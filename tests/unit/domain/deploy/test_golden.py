@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coreflow.adapters.swarm.wire import network_document, secret_document, service_document
+from coreflow.adapters.swarm.to_engine import network_document, secret_document, service_document
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import Desired, RenderOptions
 from coreflow.domain.deploy.render import Renderer

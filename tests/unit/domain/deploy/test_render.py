@@ -12,7 +12,7 @@ from tests.unit.domain.examples import CLUSTER, foreign, live, network, node, sp
 from tests.unit.domain.examples import task as example_task
 from tests.unit.strategies import SECRET, cluster_documents
 
-from coreflow.adapters.swarm.wire import service_labels
+from coreflow.adapters.swarm.to_engine import service_labels
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import Desired, Note, Rejection, RenderOptions
 from coreflow.domain.deploy.plan import make_plan

@@ -12,18 +12,20 @@ from tests.unit import references
 
 from coreflow.adapters.engine.memory.containers import Context, expanded
 from coreflow.adapters.engine.memory.echo import stored_service
-from coreflow.adapters.swarm.wire import (
+from coreflow.adapters.swarm.from_engine import (
     image_platforms,
-    network_document,
     observed_network,
     observed_node,
     observed_secret,
     observed_service,
     observed_task,
-    registry_auth,
     rolled_back,
-    secret_document,
     service_body,
+)
+from coreflow.adapters.swarm.to_engine import (
+    network_document,
+    registry_auth,
+    secret_document,
     service_document,
 )
 from coreflow.domain.ids import BASE, ClusterId, Owner
