@@ -16,31 +16,14 @@ class AddressRoom:
     """
 
     def __init__(self, desired: Desired, observed: Observed, changed: list[ServiceSpec]) -> None:
+        self._nodes = max(len(observed.nodes), 1)
         self.left: dict[str, int] = {}
-        if not changed:
-            return
-        subnets: dict[str, tuple[str, ...]] = {s.name: (s.subnet,) for s in desired.networks if s.subnet}
-        subnets |= {
-            n.name: n.subnets
-            for n in observed.networks
-            if n.driver == "overlay" and n.scope == "swarm" and not n.is_remnant
-        }
-        for name, ranges in subnets.items():
-            networks = [ipaddress.ip_network(subnet, strict=False) for subnet in ranges]
-            sizes = [network.num_addresses for network in networks if network.version == 4]
-            if sizes:
-                # without the network's own, broadcast, gateway, and one per node for its end of the network
-                self.left[name] = sum(size - 3 for size in sizes) - max(len(observed.nodes), 1)
-        nodes = max(len(observed.nodes), 1)
-        left = self.left
-        for service in observed.services:
-            body = service.body
-            tasks = nodes if body.replicas is None else body.replicas
-            need = tasks + 1 if body.endpoint_mode == "vip" else tasks
-            for attachment in body.networks:
-                if attachment.network in left:
-                    left[attachment.network] -= need
-        self._nodes = nodes
+        if changed:
+            self.left = _sizes(desired, observed, self._nodes)
+            for service in observed.services:
+                for network, need in _needs(service.body, self._nodes).items():
+                    if network in self.left:
+                        self.left[network] -= need
 
     def shortage(self, spec: ServiceSpec, live: ObservedService | None) -> str | None:
         """Reserve what the spec needs beyond what it has; says so where a network lacks it."""
@@ -68,6 +51,24 @@ class AddressRoom:
         for network in networks:
             self.left[network] -= 1
         return False
+
+
+def _sizes(desired: Desired, observed: Observed, nodes: int) -> dict[str, int]:
+    """How many addresses each overlay network has for tasks and virtual addresses."""
+    subnets: dict[str, tuple[str, ...]] = {s.name: (s.subnet,) for s in desired.networks if s.subnet}
+    subnets |= {
+        n.name: n.subnets
+        for n in observed.networks
+        if n.driver == "overlay" and n.scope == "swarm" and not n.is_remnant
+    }
+    found: dict[str, int] = {}
+    for name, ranges in subnets.items():
+        networks = [ipaddress.ip_network(subnet, strict=False) for subnet in ranges]
+        sizes = [network.num_addresses for network in networks if network.version == 4]
+        if sizes:
+            # without the network's own, broadcast, gateway, and one per node for its end of the network
+            found[name] = sum(size - 3 for size in sizes) - nodes
+    return found
 
 
 def _needs(body: ServiceBody, nodes: int) -> dict[str, int]:

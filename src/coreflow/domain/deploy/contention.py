@@ -75,23 +75,28 @@ class WriteLog:
     ) -> "WriteLog":
         """The log after one more look. `left_alone` are names of services about which nothing is said now."""
         live = {s.name: s for s in observed.services if s.cluster == cluster}
-        entries = {
-            name: entry
-            for name, entry in self.entries.items()
-            if name in live or name in wanted or observed.time - max(entry.at, entry.undone_at) < CALM_SECONDS
-        }
+        entries = self._remembered(wanted, live, observed.time)
         for name, spec in wanted.items():
             if name not in left_alone:
                 entry = _look(self.entries.get(name), spec, live.get(name), observed.time)
                 if entry is not None:
                     entries[name] = entry
-        for name, service in live.items():
-            if name not in wanted and name not in left_alone:
-                entry = self.entries.get(name)
-                if entry is not None and entry.intent == ABSENT and entry.stands:
-                    entries[name] = _undone(entry, observed.time, _author(service, "makes it again"))
+        for name in live.keys() - wanted.keys() - set(left_alone):
+            entry = self.entries.get(name)
+            if entry is not None and entry.intent == ABSENT and entry.stands:
+                entries[name] = _undone(entry, observed.time, _author(live[name], "makes it again"))
         named = self.mounted.union(*(service.named_secrets for service in live.values()))
         return WriteLog(entries=entries, mounted=named & {secret.name for secret in observed.secrets})
+
+    def _remembered(
+        self, wanted: Mapping[str, ServiceSpec], live: Mapping[str, ObservedService], now: float
+    ) -> dict[str, Written]:
+        """The entries of what is there or wanted, or was not long ago."""
+        return {
+            name: entry
+            for name, entry in self.entries.items()
+            if name in live or name in wanted or now - max(entry.at, entry.undone_at) < CALM_SECONDS
+        }
 
     def wrote(self, spec: ServiceSpec, now: float, version: int = 0) -> "WriteLog":
         """The log with a write of this spec over that version in it."""

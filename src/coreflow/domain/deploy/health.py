@@ -74,6 +74,10 @@ def _command_problems(command: tuple[str, ...]) -> Iterator[str]:
         yield "healthCheck.command names no program to run"
     elif kind == SHELL:
         yield from _shell_problems(words)
+    yield from _word_problems(words)
+
+
+def _word_problems(words: tuple[str, ...]) -> Iterator[str]:
     for word in words:
         if "\0" in word:
             yield "healthCheck.command contains a null character"

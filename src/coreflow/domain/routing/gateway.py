@@ -5,7 +5,7 @@ touched, and none is removed unless everything that is wanted is known.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from attrs import frozen
@@ -106,35 +106,62 @@ def plan_gateway(
     else is looked at, except that no second route is made with a name that somebody else's has, or for a host that a
     route with our mark and another name leads here: a gateway that changes names would get one more in every pass.
     """
-    ours: dict[str, list[ObservedRoute]] = {}
-    foreign: set[str] = set()
-    led_here: set[str] = set()
-    found_once = set(live)
-    uses = Counter(found.id for found in found_once)
-    for found in found_once:
-        marked = found.cluster == cluster
-        if marked and found.id and uses[found.id] == 1 and found.name.startswith(route_name(cluster, "")):
-            ours.setdefault(found.name, []).append(found)
-        else:
-            foreign.add(found.name)
-            if marked and found.route is not None:
-                led_here.add(found.route.host)
+    seen = _Seen.of(cluster, live)
+    ours = dict(seen.ours)
     made: list[GatewayAction] = []
     changed: list[GatewayAction] = []
     gone: list[GatewayAction] = []
     for route in _one_per_name(wanted):
         same = sorted(ours.pop(route.name, ()), key=lambda found: (found.route != route, found.id))
-        if not same and route.name not in foreign and route.host not in led_here:
+        if not same and seen.leaves_room_for(route):
             made.append(CreateRoute(route, "not there yet"))
         elif same and same[0].route != route:
             changed.append(UpdateRoute(same[0].id, route, _difference(same[0].route, route)))
         gone += [DeleteRoute(extra.id, route.host, "there twice") for extra in same[1:]]
     for name, extras in sorted(ours.items()):
         host = name.removeprefix(route_name(cluster, ""))
-        gone += [
-            DeleteRoute(extra, host, "no longer wanted") for extra in sorted(found.id for found in extras)
-        ]
+        gone += [DeleteRoute(extra, host, "no longer wanted") for extra in sorted(e.id for e in extras)]
     return (*made, *changed, *(gone if complete else ()))
+
+
+@frozen(kw_only=True)
+class _Seen:
+    """The routes that are there, sorted."""
+
+    ours: Mapping[str, list[ObservedRoute]]
+    """By name."""
+    foreign: frozenset[str]
+    """Names of others' routes."""
+    led_here: frozenset[str]
+    """Hosts of routes with our mark, and with a name or an id that is not ours."""
+
+    @classmethod
+    def of(cls, cluster: ClusterId, live: Iterable[ObservedRoute]) -> "_Seen":
+        once = set(live)
+        uses = Counter(found.id for found in once)
+        prefix = route_name(cluster, "")
+        ours: dict[str, list[ObservedRoute]] = {}
+        others: list[ObservedRoute] = []
+        for found in once:
+            if (
+                found.cluster == cluster
+                and found.id
+                and uses[found.id] == 1
+                and found.name.startswith(prefix)
+            ):
+                ours.setdefault(found.name, []).append(found)
+            else:
+                others.append(found)
+        marked = (found for found in others if found.cluster == cluster)
+        return cls(
+            ours=ours,
+            foreign=frozenset(found.name for found in others),
+            led_here=frozenset(found.route.host for found in marked if found.route is not None),
+        )
+
+    def leaves_room_for(self, route: GatewayRoute) -> bool:
+        """Whether a new route would be the only one of its name and for its host."""
+        return route.name not in self.foreign and route.host not in self.led_here
 
 
 def _one_per_name(routes: Iterable[GatewayRoute]) -> list[GatewayRoute]:

@@ -247,6 +247,10 @@ class Verdict:
         return self.crashes > 0
 
 
+_STUCK = frozenset({"rollback_paused", "paused"})
+"""States in which Swarm does nothing more by itself."""
+
+
 def judge(
     service: ObservedService,
     tasks: Iterable[ObservedTask],
@@ -262,38 +266,45 @@ def judge(
     present = [task for task in tasks if task.is_current]
     running = [task for task in present if task.state == _READY and task.desired_state == _READY]
     settled = sum(
-        1 for task in running if settling.age(task) >= settling.needed(settling.history.ends(_slot(task)))
+        settling.age(task) >= settling.needed(settling.history.ends(_slot(task))) for task in running
     )
-    state = service.update_state
-    stuck = state in {"rollback_paused", "paused"}
-    done = settled >= wanted and not service.in_roll_out and not stuck
-    loop = () if done else _crash_loop(present, settling)
-    error = detail = ""
-    if stuck or state == "rollback_completed":
-        error = f"{state.replace('_', ' ')}: {_last_error(tasks) or service.update_message}"
-    elif loop:
-        error = next((end.reason for end in reversed(loop) if end.reason), NO_RECORD)
-        error += maybe_unhealthy(service.body, has_exited=error == _EXITED)
-        detail = _told(loop, error)
-    elif not done:
-        error = _last_error(present)
-        detail = (
-            error
-            or _stuck(present)
-            or ("settling" if len(running) >= wanted and not service.in_roll_out else "")
-        )
+    is_stuck = service.update_state in _STUCK
+    is_done = settled >= wanted and not service.in_roll_out and not is_stuck
+    loop = () if is_done else _crash_loop(present, settling)
+    error, detail = _obstacle(service, tasks, loop, is_done=is_done)
+    is_complete = len(running) >= wanted
+    if not (is_done or error or detail) and is_complete and not service.in_roll_out:
+        detail = "settling"
     return Verdict(
         service=service.name,
         running=min(len(running), wanted),
         wanted=wanted,
-        done=done,
-        failed=stuck or (len(loop) >= HOPELESS and len(running) < wanted and not service.in_roll_out),
+        done=is_done,
+        failed=is_stuck or (len(loop) >= HOPELESS and not is_complete and not service.in_roll_out),
         detail=detail or error,
         has_error=bool(error),
         crashes=len(loop),
         crashing_since=loop[0].at if loop else 0.0,
         error=error,
     )
+
+
+def _obstacle(
+    service: ObservedService, tasks: list[ObservedTask], loop: tuple[End, ...], *, is_done: bool
+) -> tuple[str, str]:
+    """What is wrong, and what to tell of it, if it is more or something else."""
+    state = service.update_state
+    if state in _STUCK or state == "rollback_completed":
+        return f"{state.replace('_', ' ')}: {_last_error(tasks) or service.update_message}", ""
+    if loop:
+        error = next((end.reason for end in reversed(loop) if end.reason), NO_RECORD)
+        error += maybe_unhealthy(service.body, has_exited=error == _EXITED)
+        return error, _told(loop, error)
+    if is_done:
+        return "", ""
+    present = [task for task in tasks if task.is_current]
+    error = _last_error(present)
+    return error, "" if error else _stuck(present)
 
 
 def _crash_loop(tasks: Iterable[ObservedTask], settling: Settling) -> tuple[End, ...]:
