@@ -337,15 +337,15 @@ async def test_what_is_not_there(side: Side) -> None:
     with pytest.raises(Refused, match=r"snapshot volume v1: .*no such volume"):
         await side.port.snapshot_volume("v1", {})
     snapshot = await filled(side)
-    with pytest.raises(Refused, match=r"restore volume v2: .*no such volume"):
+    with pytest.raises(Untouched, match=r"restore volume v2: .*no such volume"):
         await side.port.restore_volume("v2", snapshot.id)
-    with pytest.raises(Refused, match=r"restore volume v1: .*no snapshot other"):
+    with pytest.raises(Untouched, match=r"restore volume v1: .*no snapshot other"):
         await side.port.restore_volume("v1", "other")
     await side.port.provision(binding("database"))
     taken = await side.port.snapshot_resource(S1, "database", TAGS)
-    with pytest.raises(Refused, match="is one of database"):
+    with pytest.raises(Untouched, match="is one of database"):
         await side.port.restore_volume("v1", taken.id)
-    with pytest.raises(Refused, match="is one of volume"):
+    with pytest.raises(Untouched, match="is one of volume"):
         await side.port.restore_resource(S1, "database", snapshot.id)
     assert side.files("v1") == FILES
 
@@ -367,7 +367,7 @@ async def test_resources_that_are_not_there(side: Side) -> None:
     """Not provisioned, or nothing that can be: refused."""
     with pytest.raises(Refused, match="snapshot s1 database"):
         await side.port.snapshot_resource(S1, "database", {})
-    with pytest.raises(Refused, match="restore s1 database"):
+    with pytest.raises(Untouched, match="restore s1 database"):
         await side.port.restore_resource(S1, "database", "x")
     with pytest.raises(Refused, match="snapshot s1 queue"):
         await side.port.snapshot_resource(S1, "queue", {})

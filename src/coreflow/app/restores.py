@@ -87,7 +87,7 @@ async def _until_granted(
     tools: Tools, live: ObservedService, holder: str, wants: str
 ) -> tuple[ObservedService, Claim] | None:
     """Wait until the lease on a stopped service can be had; the service then, or None: its restore has ended."""
-    tools.step(waiting_for(read_note(live.restore_note), tools.pace.lease))
+    tools.step(waiting_for(read_note(live.restore_note), tools.pace.lease, wants))
     since = trio.current_time()
     while live.is_stopped:
         seconds = trio.current_time() - since
@@ -105,10 +105,10 @@ async def _until_granted(
     return None
 
 
-def waiting_for(note: RestoreNote | None, lease: float) -> str:
+def waiting_for(note: RestoreNote | None, lease: float, wants: str) -> str:
     """Say what a restore waits for, and what would not have to wait."""
     text = f"waiting for another restore of it to end, or for {lease:g} s without a sign of life of it"
-    if note is None or note.holder == NOBODY:
+    if note is None or note.holder == NOBODY or wants == undo_id(note.id):
         return text
     return f"{text} (it is one of backup {note.backup_id}; --backup {undo_id(note.id)} would end it at once)"
 

@@ -200,7 +200,8 @@ class CorestorePort(Protocol):
     async def restore_volume(self, name: str, snapshot_id: str) -> None:
         """Make a volume what it was at a snapshot, and nothing else. May be repeated.
 
-        Raises Refused when there is no such volume or snapshot, or when the archive lacks something of it.
+        Raises Untouched when there is no such volume or snapshot, Unreached when nobody listens, and Refused when it may be
+        half overwritten, for instance because the archive lacks something of it.
         """
         ...
 

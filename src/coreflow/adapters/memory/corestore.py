@@ -27,7 +27,7 @@ from coreflow.domain.backup.snapshots import (
     StoredVolume,
     VolumeSpec,
 )
-from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.errors import PortError, Refused, Unavailable, Untouched
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.platform.bindings import CAPABILITIES, BindingSpec, Endpoint, Provisioned
 
@@ -140,7 +140,7 @@ class MemoryCorestore:
 
     def _volume(self, what: str, name: str) -> Files:
         if name not in self.volume_data:
-            raise Refused(f"corestore: {what}: no such volume")
+            raise Untouched(f"corestore: {what}: no such volume")
         return self.volume_data[name]
 
     # --- databases and object storage
@@ -170,7 +170,7 @@ class MemoryCorestore:
             case "database" | "objectstorage" if (service_id, capability) in self.held:
                 return capability, self.resource_data.setdefault((service_id, capability), {})
         known = "it has none" if capability in CAPABILITIES else "no such capability"
-        raise Refused(f"corestore: {what}: {known}")
+        raise Untouched(f"corestore: {what}: {known}")
 
     # --- snapshots
 
@@ -224,13 +224,13 @@ class MemoryCorestore:
         for manifest in self._manifests():
             if manifest["id"] == snapshot_id:
                 return manifest
-        raise Refused(f"corestore: {what}: no snapshot {snapshot_id}")
+        raise Untouched(f"corestore: {what}: no snapshot {snapshot_id}")
 
     def _contents(self, what: str, kind: SnapshotKind, snapshot_id: str) -> Files:
         """The files of a snapshot. Raises Refused when the archive has not all of them as they were."""
         manifest = self._manifest(what, snapshot_id)
         if manifest["kind"] != kind:
-            raise Refused(f"corestore: {what}: snapshot {snapshot_id} is one of {manifest['kind']}")
+            raise Untouched(f"corestore: {what}: snapshot {snapshot_id} is one of {manifest['kind']}")
         files = manifest["files"]
         self._whole(what, _index_path(manifest["index"]), manifest["index"])
         return {

@@ -26,7 +26,7 @@ def against_snapshot(
         return f"Corestore says that it took snapshot {taken.id}, which it does not list"
     if found.belongs_to not in (None, service_id):
         return FOREIGN
-    if not part.is_in(found) and (part.kind != VOLUME or found.name):
+    if found.kind != part.kind or (part.kind == VOLUME and found.name not in ("", part.name)):
         return f"Corestore lists snapshot {taken.id} as one of something else"
     name, value = tag
     if found.tags.get(name) != value:

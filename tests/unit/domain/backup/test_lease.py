@@ -1,0 +1,61 @@
+"""Who may have the lease of a stopped service, and the commands that help where nobody has it."""
+
+import shlex
+
+import pytest
+from attrs import evolve
+
+from coreflow.domain.backup.lease import DAEMON, Claim, RestoreNote, claim, help_for, read_note
+from coreflow.domain.swarm.stopped import NOBODY, undo_id
+
+NOTE = RestoreNote(id="0123456789abcdef", backup_id="b1", holder="command-1")
+UNDO = undo_id(NOTE.id)
+DAEMONS = (f"{DAEMON}-a", f"{DAEMON}-b")
+
+
+@pytest.mark.parametrize(
+    ("holder", "owner", "unchanged_for", "wants", "granted"),
+    [
+        ("command-1", "command-1", 0, "b1", Claim.MINE),
+        (NOBODY, "command-2", 0, "b1", Claim.FREE),
+        (NOBODY, DAEMONS[0], 0, None, Claim.FREE),
+        ("command-1", "command-2", 59, "b1", Claim.TAKEN),
+        ("command-1", "command-2", 60, "b1", Claim.FREE),
+        ("command-1", "command-2", 0, UNDO, Claim.OUTRANKED),
+        ("command-1", DAEMONS[0], 0, UNDO, Claim.OUTRANKED),
+        ("command-1", DAEMONS[0], 0, None, Claim.TAKEN),
+        (DAEMONS[0], DAEMONS[1], 0, None, Claim.FREE),
+        (DAEMONS[0], "command-1", 0, "b2", Claim.OUTRANKED),
+        (DAEMONS[0], "command-1", 0, None, Claim.TAKEN),
+        (DAEMONS[0], "command-1", 60, None, Claim.FREE),
+    ],
+)
+def test_claims(holder: str, owner: str, unchanged_for: float, wants: str | None, granted: Claim) -> None:
+    """By who has it, who wants it and what for, and for how long it was not renewed."""
+    note = evolve(NOTE, holder=holder)
+    assert claim(note, owner, unchanged_for, seconds=60, wants=wants) is granted
+    assert granted.is_granted is (granted is not Claim.TAKEN)
+
+
+def test_a_rival_is_no_predecessor() -> None:
+    """Two daemons that took leases from each other would never end."""
+    note = evolve(NOTE, holder=DAEMONS[0])
+    assert claim(note, DAEMONS[1], 0, seconds=60, rivals={DAEMONS[0]}) is Claim.TAKEN
+
+
+@pytest.mark.parametrize(("unchanged_for", "granted"), [(0, Claim.TAKEN), (60, Claim.FREE)])
+def test_a_note_that_cannot_be_read_is_waited_for(unchanged_for: float, granted: Claim) -> None:
+    """A newer version may be at it."""
+    assert read_note("nonsense") is None
+    assert claim(None, "command-1", unchanged_for, seconds=60, wants=UNDO) is granted
+
+
+@pytest.mark.parametrize("backup_id", ["b1", "a b", "`id`", "it's; rm -rf /"])
+def test_commands_can_be_pasted(backup_id: str) -> None:
+    """Whatever a backup is called."""
+    text = help_for("shop", evolve(NOTE, backup_id=backup_id, has_begun=True), 3)
+    assert f"`coreflow restore shop --backup {UNDO}`" in text
+    again = text.split("; `")[1].rpartition("` tries")[0] if "rm" not in backup_id else ""
+    assert not again or shlex.split(again)[-1] == backup_id
+    assert f"--backup {shlex.quote(backup_id)}` tries it again" in text
+    assert "--replicas 3 shop` starts it as it is" in text
