@@ -22,15 +22,22 @@ class Confidential:
         self._of_records = NOTHING_KNOWN
         self._values: dict[str, Mapping[str, str]] = {}
         self._known = self._own
-        self._redacted: dict[tuple[str, int], str] = {}
+        self._redacted: dict[tuple[str, int, bool], str] = {}
 
     def redact(self, text: str, limit: int = TEXT_LIMIT, /) -> str:
         """What may be told of a text. See `Redactor.redact`."""
-        found = self._redacted.get((text, limit))
+        return self._remembered(text, limit, ours=False)
+
+    def redact_ours(self, text: str, limit: int = TEXT_LIMIT, /) -> str:
+        """The same for a text of our own, in which those of peers are redacted already."""
+        return self._remembered(text, limit, ours=True)
+
+    def _remembered(self, text: str, limit: int, *, ours: bool) -> str:
+        found = self._redacted.get((text, limit, ours))
         if found is None:
             if len(self._redacted) >= _KEPT:
                 self._redacted.clear()
-            found = self._redacted[text, limit] = self._known.redact(text, limit)
+            found = self._redacted[text, limit, ours] = self._known.redact(text, limit, ours=ours)
         return found
 
     def learn(self, records: Records) -> None:

@@ -180,7 +180,7 @@ async def open_ports(
     """Open every far side. What `known` holds is told nowhere meanwhile."""
     known = known or new_confidential(settings)
     async with AsyncExitStack() as stack:
-        stack.enter_context(redacting(known.redact))
+        stack.enter_context(redacting(known.redact_ours))
         cloudly = await stack.enter_async_context(open_cloudly(settings, known, records))
         docker = await stack.enter_async_context(open_docker(settings, known))
         from coreflow.adapters.corestore import Corestore

@@ -176,7 +176,7 @@ async def outputs(engine: Any, log_format: str) -> list[str]:
     known = Confidential([CANARIES["own"]])
     sink: list[str] = []
     console = Console(file=io.StringIO(), width=10_000)
-    with logged(log_format, sink), redacting(known.redact):
+    with logged(log_format, sink), redacting(known.redact_ours):
         for listener in (ActionLog(), Lines(console)):
             reconciler = Reconciler(
                 world.cloudly,
@@ -269,7 +269,7 @@ def test_the_last_line() -> None:
     """A text that nobody redacted is redacted on its way into the log, wherever in an event it stands."""
     sink: list[str] = []
     known = Confidential([CANARIES["own"]])
-    with logged("json", sink), redacting(known.redact):
+    with logged("json", sink), redacting(known.redact_ours):
         log = structlog.get_logger()
         log.warning(
             "held", reason=CANARIES["own"], more=[CANARIES["own"]], deep={"a": {"b": CANARIES["own"]}}

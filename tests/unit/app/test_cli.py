@@ -20,9 +20,10 @@ from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.memory import Fault, MemoryCloudly, MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import streams
-from coreflow.app.cli import check, deploy, images, main, present, progress, running
+from coreflow.app.cli import check, deploy, images, main, present, progress, routes, running
 from coreflow.app.cli.running import Format
 from coreflow.domain.deploy.steps import Wait
+from coreflow.domain.routing.routes import HostClaim, RouteTable
 from coreflow.domain.swarm.convergence import Verdict
 
 
@@ -231,6 +232,33 @@ def test_check_reports_unreadable_records_and_looks_at_the_engine_all_the_same()
         ("API", True),
         ("manager", True),
     ]
+
+
+def test_hosts_of_rejected_services_are_listed_with_the_reason() -> None:
+    """`coreflow routes` shows what is missing, also where the record is at fault, and once."""
+
+    async def scene() -> None:
+        world = World()
+        hosts: dict[str, Any] = {"domains": [{"name": "a.example.com"}], "ports": {"web": 80}}
+        bad = service("b", volumes=[{"mountPath": "/proc", "driver": "local"}], **hosts)
+        world.cloudly.set(cluster(service("a"), bad))
+        situation = await world.reconciler().look()
+        (missing,) = routes._rejected(situation, RouteTable())
+        assert (missing.host, missing.service) == ("a.example.com", "b")
+        assert missing.reason.startswith("its record is rejected: volumes[0].mountPath belongs to the kernel")
+        shown = io.StringIO()
+        routes.View(table=RouteTable(missing=(missing,))).print(Console(file=shown, width=200))
+        assert "0 of 1 host routed." in shown.getvalue()
+        assert (
+            list(
+                routes._rejected(
+                    situation, RouteTable(claims=(HostClaim(host="a.example.com", service="b", port=80),))
+                )
+            )
+            == []
+        )
+
+    play(scene)
 
 
 # how a command ends

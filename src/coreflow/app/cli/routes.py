@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from rich.console import Console
 from rich.text import Text
 
@@ -22,11 +22,12 @@ from coreflow.app.routing import claims_of
 from coreflow.app.settings import Settings
 from coreflow.app.situation import Situation
 from coreflow.app.streams import console_for
+from coreflow.domain.deploy.services import host_ports
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.ports import CloudlyPort, GatewayPort
 from coreflow.domain.routing.certificates import Certificate
 from coreflow.domain.routing.gateway import CreateRoute, UpdateRoute, plan_gateway
-from coreflow.domain.routing.routes import NoCertificate, Route, RouteTable, locate, make_table
+from coreflow.domain.routing.routes import Missing, NoCertificate, Route, RouteTable, locate, make_table
 
 Json = dict[str, Any]
 _now = time.time  # noqa: TID251 - the edge
@@ -102,7 +103,7 @@ class View:
             row = present.Row(mark=present.PROBLEM, kind="gateway", name="", reason=self.gateway_problem)
             blocks.append(present.Block("gateway", (row,)))
         present.print_blocks(console, blocks)
-        total = len(self.table.claims)
+        total = len(self.table.routes) + len(self.table.missing)
         text = Text(f"{len(self.table.routes)} of {total} host{'' if total == 1 else 's'} routed", "bold")
         present.print_line(console, text.append("."))
 
@@ -149,8 +150,26 @@ async def _look(settings: Settings, records: Path | None) -> View:
             _now(),
         )
         changes, problem = await _gateway(situation, table, gateway)
+        table = evolve(table, missing=(*table.missing, *_rejected(situation, table)))
     nodes: dict[str, str] = {node.id: node.hostname for node in situation.observed.nodes}
     return View(table=table, nodes=nodes, gateway=changes, gateway_problem=problem)
+
+
+def _rejected(situation: Situation, table: RouteTable) -> Iterator[Missing]:
+    """Hosts that records ask for which are rejected or held, unless somebody has them all the same."""
+    claimed = {claim.host for claim in table.claims}
+    reasons = {rejection.unit: rejection for rejection in situation.plan.rejections}
+    salvaged = (r.salvaged.record for r in situation.records.rejected if r.salvaged is not None)
+    for record in (*situation.records.services, *salvaged):
+        rejection = reasons.get(record.id)
+        if rejection is None:
+            continue
+        word = "held" if rejection.held else "rejected"
+        for host, _ in host_ports(record):
+            if host not in claimed:
+                claimed.add(host)
+                reason = f"its record is {word}: {'; '.join(rejection.reasons)}"
+                yield Missing(host=host, service=record.name, reason=reason)
 
 
 async def _certificates(

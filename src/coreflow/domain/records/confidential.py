@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from coreflow.domain.redaction.redactor import Redactor
+from coreflow.domain.redaction.redactor import Redactor, is_word
 
 from .models import Records, ServiceRecord
 
@@ -12,7 +12,7 @@ def known_in(records: Records) -> Redactor:
 
     Ids, names, references and addresses of the records are public: every plan shows them.
     """
-    return Redactor(_secrets(records), _values(records), _public(records))
+    return Redactor(_secrets(records), _values(records), _public(records), words=_words(records))
 
 
 def texts(raw: object, name: str = "") -> Iterator[tuple[str, str]]:
@@ -40,14 +40,29 @@ def _secrets(records: Records) -> Iterator[str]:
 
 
 def _values(records: Records) -> Iterator[tuple[str, str]]:
+    yield from _open_values(records)
+    yield from _group_values(records)
+
+
+def _words(records: Records) -> frozenset[str]:
+    """Values that are no more than words. What a secret group holds is a secret, whatever it looks like."""
+    secret = {value for _, value in _group_values(records)}
+    guarded = {value for name, value in _open_values(records) if not is_word(name, value)}
+    return frozenset(value for _, value in _open_values(records)) - secret - guarded
+
+
+def _group_values(records: Records) -> Iterator[tuple[str, str]]:
+    for group in records.secret_groups.values():
+        yield from ((group.key, value.value) for value in group.environments.values())
+
+
+def _open_values(records: Records) -> Iterator[tuple[str, str]]:
     for service in records.services:
         yield from service.environment.items()
         for volume in service.volumes:
             yield from volume.options.items()
         if service.health_check is not None:
             yield from (("", word) for word in service.health_check.command[1:])
-    for group in records.secret_groups.values():
-        yield from ((group.key, value.value) for value in group.environments.values())
     for binding in records.platform.bindings if records.platform is not None else ():
         yield from texts(binding.config)
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from attrs import field, frozen
 
-from .spellings import CUT, Span, View, encoded, views
+from .spellings import CUT, Span, View, composed, encoded, views
 
 TEXT_LIMIT = 500
 """Characters of a peer's text that are passed on."""
@@ -46,7 +46,8 @@ class Redactor:
     """Everything that must not be told. Made in no time: what it takes to search for it is made with the first text.
 
     `secrets` are passwords, tokens, keys. `values` are pairs of a name and what it stands for, such as variables: these
-    may be as harmless as `NAME=true`, and are left alone where they are also among the `public` names.
+    may be as harmless as `NAME=true`, and are left alone where they are also among the `public` names. `words` are those
+    values that are no more than a word (see `is_word`): they are taken out of what peers say, where they stand alone.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Redactor:
         values: Iterable[tuple[str, str]] = (),
         public: Iterable[str] = (),
         *,
+        words: Iterable[str] = (),
         others: Iterable["Redactor"] = (),
     ) -> None:
-        own = _Known(tuple(secrets), tuple(values), tuple(public))
+        own = _Known(tuple(secrets), tuple(values), tuple(public), frozenset(words))
         inherited = [known for other in others for known in other.known]
         self.known: tuple[_Known, ...] = tuple(dict.fromkeys([own, *inherited])) if own else (*inherited,)
 
@@ -68,8 +70,12 @@ class Redactor:
         """One that knows what both know."""
         return Redactor(others=(self, other))
 
-    def redact(self, text: object, limit: int = TEXT_LIMIT) -> str:
-        """What may be told of a text, on one line of at most `limit` characters. What is no text is empty."""
+    def redact(self, text: object, limit: int = TEXT_LIMIT, *, ours: bool = False) -> str:
+        """What may be told of a text, on one line of at most `limit` characters. What is no text is empty.
+
+        A text that is `ours`, in which peers' texts are redacted already, keeps its words: a variable whose value is
+        `service` is no reason to hide what happened to a service.
+        """
         if not isinstance(text, str):
             return ""
         text = text[:_READ_LIMIT]
@@ -79,7 +85,11 @@ class Redactor:
                 found.update(view.origin(*span) for span in _shapes(view))
             if self.known:
                 plain = _Plain.of(view)
-                found.update(plain.origin(*span) for known in self.known for span in known.places(plain.text))
+                found.update(
+                    plain.origin(*span)
+                    for known in self.known
+                    for span in known.places(plain.text, ours=ours)
+                )
         return _one_line(_without(text, found), limit)
 
 
@@ -196,7 +206,8 @@ class _Texts:
 
     @classmethod
     def of(cls, texts: Iterable[str], *, shortest: int, beginning: int) -> "_Texts":
-        forms = {_plain(form) for text in texts for form in _forms(text)}
+        spellings = {form for text in texts for form in _forms(text)}
+        forms = {_plain(form) for form in spellings} | {_plain(composed(form)) for form in spellings}
         kept = sorted(form for form in forms if len(form) >= shortest)
         return cls(tuple(kept), frozenset(kept), frozenset(form[:_CUT_BEGINNING] for form in kept), beginning)
 
@@ -238,6 +249,16 @@ def _is_cut(text: str, at: int) -> bool:
 _NAMED = re.compile(r"([\w.-]+)(?:=|[\"']?:) ?[\"']?")
 """A name and whatever leads to its value: `NAME=`, `"NAME": "`."""
 _WORD = re.compile(r"\w")
+_LONE = re.compile(r"(?<![^\W_])[a-z]+(?![^\W_])")
+
+
+_PLAIN_WORD = re.compile(r"(?=.*[aeiouy])(?!.*[^aeiouy]{4})[a-z]{1,10}")
+_TELLING_NAME = re.compile(r"pass|pwd|secret|token|cred|key|jwt|auth|salt|pin\b", re.IGNORECASE)
+
+
+def is_word(name: str, value: str) -> bool:
+    """Whether the value of a name is no more than a word: short, in lower case, to be pronounced, of a harmless name."""
+    return bool(_PLAIN_WORD.fullmatch(value)) and not _TELLING_NAME.search(name)
 
 
 @frozen(eq=False)
@@ -247,13 +268,14 @@ class _Known:
     secrets: tuple[str, ...] = field(repr=False)
     values: tuple[tuple[str, str], ...] = field(repr=False)
     public: tuple[str, ...] = field(repr=False)
+    words: frozenset[str] = field(repr=False)
 
     def __bool__(self) -> bool:
         return bool(self.secrets or self.values)
 
     @cached_property
     def _texts(self) -> tuple[_Texts, ...]:
-        values = {value for _, value in self.values} - set(self.public)
+        values = {value for _, value in self.values} - set(self.public) - self.words
         common = {value for value in values if _COMMON.match(value)}
         secrets = (*self.secrets, *map(_password, common))
         return (
@@ -270,8 +292,14 @@ class _Known:
                 found.setdefault(_plain(name), set()).add(_plain(value))
         return {name: tuple(sorted(values)) for name, values in found.items()}
 
-    def places(self, text: str) -> Iterator[Span]:
+    @cached_property
+    def _lone(self) -> frozenset[str]:
+        return frozenset(word for word in self.words - set(self.public) if len(word) >= SHORTEST_VALUE)
+
+    def places(self, text: str, *, ours: bool = False) -> Iterator[Span]:
         """Where in a plain text they are."""
+        if self._lone and not ours:
+            yield from (found.span() for found in _LONE.finditer(text) if found[0] in self._lone)
         for texts in self._texts:
             yield from texts.places(text)
         for match in _NAMED.finditer(text):
@@ -334,4 +362,4 @@ def _shapes(view: View) -> Iterator[Span]:
 NOTHING_KNOWN = Redactor()
 """Takes out what looks like a credential."""
 
-__all__ = ["NOTHING_KNOWN", "TEXT_LIMIT", "Redact", "Redactor"]
+__all__ = ["NOTHING_KNOWN", "TEXT_LIMIT", "Redact", "Redactor", "is_word"]

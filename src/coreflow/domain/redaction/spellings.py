@@ -9,6 +9,7 @@ import binascii
 import html
 import re
 from collections.abc import Callable, Iterator
+from unicodedata import normalize
 from urllib.parse import unquote
 
 from attrs import evolve, field, frozen
@@ -82,12 +83,14 @@ def _decoded(view: View, pattern: re.Pattern[str], decode: Callable[[str], str |
 
 # --- escapes
 
-_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\U[0-9a-fA-F]{8}|(?:\\x[0-9a-fA-F]{2})+|\\[abfnrtv\"'\\/]")
-"""As JSON, Go (`%q`) and Python quote."""
+_ESCAPES = re.compile(
+    r"(?:\\u[0-9a-fA-F]{4})+|\\U[0-9a-fA-F]{8}|(?:\\x[0-9a-fA-F]{2})+|(?:\\[0-3][0-7]{2})+|\\[abfnrtv\"'\\/]"
+)
+"""As JSON, Go (`%q`), Python and C (octal, also in Go's text protocol buffers) quote."""
 _LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
 _ENTITIES = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|quot|amp|lt|gt|apos|nbsp);")
-_HALF = re.compile(r"(?:\\(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?|%[0-9a-fA-F]?)\Z")
+_HALF = re.compile(r"(?:\\(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?|[0-3][0-7]?)?|%[0-9a-fA-F]?)\Z")
 """The beginning of an escape or a percent sequence whose rest was cut."""
 
 
@@ -100,8 +103,23 @@ def _unescaped(text: str) -> str:
             return chr(min(int(digits, 16), 0x10FFFF))
         case "x":
             return bytes.fromhex(digits).decode(errors="replace")
+        case "0" | "1" | "2" | "3":
+            return bytes(int(digits, 8) for digits in text[1:].split("\\")).decode(errors="replace")
         case letter:
             return _LETTERS.get(letter, letter)
+
+
+# --- composed characters
+
+_DECOMPOSED = re.compile(
+    r"\w[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\u3099\u309a]+|[\u1100-\u11ff]{2,}"
+)
+"""A letter with its marks behind it, or a Korean syllable in its parts: as file systems and some languages spell them."""
+
+
+def composed(text: str) -> str:
+    """The text with each letter in one character where there is one (Unicode's form C)."""
+    return text if text.isascii() else normalize("NFC", text)
 
 
 # --- base64 and hex
@@ -152,6 +170,7 @@ def _noise(run: str) -> str:
 _DECODERS: tuple[Callable[[View], View], ...] = (
     lambda view: _decoded(view, _HALF, lambda _: ""),
     lambda view: _decoded(view, _ESCAPES, _unescaped),
+    lambda view: view if view.text.isascii() else _decoded(view, _DECOMPOSED, composed),
     lambda view: _decoded(view, _PERCENT, lambda run: unquote(run, errors="replace")),
     lambda view: _decoded(view, _ENTITIES, html.unescape),
     lambda view: _decoded(view, _BASE64, lambda run: _readable(_base64, run)),

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import unicodedata
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redactor
+from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redactor, is_word
 
 SECRET = 'cAnary-pä/ss+w "ord%41'
 TOKEN = "canary0123456789abcdef"
@@ -234,3 +235,55 @@ def test_twice_is_once() -> None:
 def test_a_redactor_shows_nothing() -> None:
     """Not by its own description either."""
     assert "anary" not in repr(Redactor([TOKEN], [("A", TOKEN)]).known) + repr(Redactor([TOKEN]))
+
+
+def test_a_word_is_taken_out_where_it_stands_alone_and_only_of_what_peers_say() -> None:
+    """`A: service` hides neither `$.services[1]` of a peer nor anything that we say ourselves."""
+    redactor = Redactor(values=[("A", "service")], words={"service"})
+    assert redactor.redact("no service here: service_x, $.services[1], Service") == (
+        "no … here: …_x, $.services[1], …"
+    )
+    assert redactor.redact("creating service web: A=service", ours=True) == "creating service web: A=…"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("A", "service", True),
+        ("MODE", "production", True),
+        ("A", "Service", False),
+        ("A", "service1", False),
+        ("A", "xkqjzvbw", False),
+        ("A", "correcthorse", False),
+        ("DB_PASSWORD", "service", False),
+        ("apiKey", "service", False),
+    ],
+)
+def test_what_is_no_more_than_a_word(name: str, value: str, expected: bool) -> None:
+    """Nothing that could be a secret: longer, mixed, not to be pronounced, or of a name that tells."""
+    assert is_word(name, value) is expected
+
+
+def test_other_values_are_taken_out_of_our_own_texts_too() -> None:
+    """Only words stay there."""
+    redactor = Redactor(["hunter"], [("B", "s3rvice-canary")], words={"service"})
+    assert redactor.redact("xs3rvice-canaryx hunters", ours=True) == "x…x …s"
+
+
+@pytest.mark.parametrize(
+    "secret", ["canary-Jos\u00e9-1", "canary-Jose\u0301-1", "\u1112\u1161\u11ab-canary-\ud55c"]
+)
+def test_composed_or_not_a_secret_is_the_same(secret: str) -> None:
+    """A file system or a peer may spell `é` in two characters."""
+    for form in ("NFC", "NFD"):
+        text = f"cannot read {unicodedata.normalize(form, secret)} here"
+        assert Redactor([secret]).redact(text) == "cannot read … here"
+
+
+def test_octal_escapes_are_read() -> None:
+    """C, git and text protocol buffers write `\\101` for `A`."""
+    secret = "canary-é-4711"
+    octal = "".join(f"\\{byte:03o}" for byte in secret.encode())
+    mixed = "canary-\\303\\251-4711"
+    for spelt in (octal, mixed):
+        assert Redactor([secret]).redact(f'open "{spelt}": failed') == 'open "…": failed'
