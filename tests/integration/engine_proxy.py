@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,7 @@ class EngineProxy:
     answer: Callable[[str, bytes], str | None] | None = None
     """Takes a request's target, and its head with its body: a text that is an error in place of the engine's answer."""
     _lock: threading.Lock = field(factory=threading.Lock)
+    _open: set[socket.socket] = field(factory=set)
 
     @property
     def url(self) -> str:
@@ -74,6 +75,7 @@ class EngineProxy:
     def serve(self, client: socket.socket) -> None:
         """One connection of a client, until either side hangs up."""
         engine = socket.socket(socket.AF_UNIX)
+        self._open.add(client)
         sprung: list[Trap] = []
         with client, engine:
             try:
@@ -84,6 +86,14 @@ class EngineProxy:
                         pass
             except OSError:
                 pass
+            finally:
+                self._open.discard(client)
+
+    def hang_up(self) -> None:
+        """End every connection, as an engine that stops does."""
+        for client in list(self._open):
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def _forward(
         self, stream: BufferedReader, engine: socket.socket, sprung: list[Trap], client: socket.socket
@@ -193,3 +203,4 @@ def engine_proxy(upstream: str, folder: Path) -> Iterator[EngineProxy]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         path.unlink()
+        proxy.hang_up()

@@ -391,7 +391,7 @@ async def _serving(
         nursery.cancel_scope.cancel()
 
 
-ENGINE_SECONDS = 1.0
+ENGINE_SECONDS = 0.5
 """How often an engine that is away is asked whether it is back: a connect costs next to nothing."""
 
 

@@ -48,7 +48,7 @@ async def supervise(
                 log.error("unexpected error", job=name, error=kinds, traceback=where)  # noqa: TRY400 - see the docstring
         up_for = trio.current_time() - started
         said = text
-        delay = next_delay(delay, up_for=up_for, longest=longest)
+        delay = min(next_delay(delay, up_for=up_for, longest=longest), longest)
         soonest = trio.current_time() + min(delay, SHORTEST_SECONDS)
         with trio.move_on_after(delay):
             await _first_of(wakes)

@@ -27,7 +27,15 @@ from coreflow.adapters.net.typedsocket import (
     StreamRef,
     Timing,
 )
-from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Problem, Refused, Unavailable
+from coreflow.domain.errors import (
+    CoreflowError,
+    InvalidRecord,
+    PortError,
+    Problem,
+    Refused,
+    Unavailable,
+    Unreached,
+)
 from coreflow.domain.pacing import next_delay
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
 
@@ -60,6 +68,8 @@ class Pace:
     first: float = 1.0
     longest: float = 60.0
     """Back-off of connecting: from `first`, doubling up to `longest`, each time shortened by up to a quarter."""
+    unreached: float = 0.8
+    """The longest where nobody listens: a connect costs nobody anything, and the first that succeeds is the return."""
     refused_first: float = 15.0
     refused_longest: float = 300.0
     """The same after a refused token."""
@@ -180,7 +190,7 @@ class Link:
                     first=self._pace.first,
                     longest=self._pace.longest,
                 )
-                pause = delay
+                pause = min(delay, self._pace.unreached) if isinstance(exc, Unreached) else delay
             except BaseException as exc:
                 self._live = None
                 self._failure = Unavailable(f"connecting failed: {type(exc).__name__}")

@@ -17,7 +17,7 @@ from aiohttp.client_exceptions import (
     WSServerHandshakeError,
 )
 
-from coreflow.domain.errors import CoreflowError, Refused, Unavailable
+from coreflow.domain.errors import CoreflowError, Refused, Unavailable, Unreached
 
 
 class Interrupted(Unavailable):
@@ -129,7 +129,7 @@ def translated(where: str, seconds: float) -> Iterator[None]:
     except ClientConnectorError as exc:
         number = exc.os_error.errno  # asyncio's own text names the address once more
         reason = os.strerror(number) if number else type(exc.os_error).__name__
-        raise Unavailable(f"{where} cannot be reached: {reason}") from exc
+        raise Unreached(f"{where} cannot be reached: {reason}") from exc
     except UnicodeError as exc:
         raise Refused(f"{where}: not a host name that can be used") from exc
     except (aiohttp.ClientError, OSError) as exc:

@@ -22,7 +22,7 @@ from trio.testing import MockClock
 from coreflow.adapters.cloudly.link import Link, NotOffered, TokenRefused
 from coreflow.adapters.cloudly.methods import COLLECTIONS, GATEWAY, LOG, LOGIN, PLATFORM, SERVICES, STATUS
 from coreflow.adapters.net.typedsocket import SET_TAG, NoResult
-from coreflow.domain.errors import CoreflowError, InvalidRecord, Refused, Unavailable
+from coreflow.domain.errors import CoreflowError, InvalidRecord, Refused, Unavailable, Unreached
 
 UP, LOST, WAITING = "connected to Cloudly", "connection to Cloudly lost", "waiting for Cloudly"
 REFUSES = "Cloudly refuses the token"
@@ -431,6 +431,24 @@ async def test_the_back_off_doubles(autojump_clock: MockClock, nursery: trio.Nur
     assert len(found) >= 10
     assert is_spread(found, DOUBLING + [60.0] * len(found))
     assert len({round(gap / wanted, 3) for gap, wanted in zip(found, DOUBLING, strict=False)}) > 3
+
+
+@pytest.mark.parametrize("away", [5.0, 30.0, 300.0])
+async def test_the_return_of_cloudly_is_noticed_within_a_second(
+    autojump_clock: MockClock, away: float, nursery: trio.Nursery
+) -> None:
+    """Where nobody listened, however long that was, and whenever it ends."""
+    far = FarCloudly()
+    link_to(far, nursery)
+    for number in range(8):
+        await far.came_up()
+        far.away = Unreached("far.example.com cannot be reached: Connection refused")
+        far.hang_up()
+        await trio.sleep(away + 0.37 * number)
+        back = trio.current_time()
+        far.away = None
+        await far.came_up()
+        assert trio.current_time() - back <= 1
 
 
 @pytest.mark.parametrize(
