@@ -45,10 +45,11 @@ from coreflow.domain.swarm.specs import ServiceSpec
 from coreflow.quiet import LARGE_CLUSTER, quiet
 
 from .applying import Applier
-from .beside import Background
+from .beside import Background, Job
 from .bindings import Bindings
 from .confidential import Confidential
 from .corestores import Corestores
+from .fetching import Fetching
 from .lookups import LookUps
 from .situation import Situation
 
@@ -206,7 +207,9 @@ class Reconciler:
         self._settle_seconds, self._jitter = settle_seconds, jitter
         self._history: TaskHistory = NO_HISTORY
         self._log = NOTHING_WRITTEN
-        self._records: Records | None = None
+        self._records = Fetching(cloudly, self._background)
+        self._reporter: Job[None] | None = None
+        self._to_report: Situation | None = None
         self.engine_has_hung = False
         """Whether the engine did not answer the last look at all, rather than refuse to."""
         self._awaited: frozenset[ImageRequest] = frozenset()
@@ -254,7 +257,7 @@ class Reconciler:
         return await self._look(refresh=refresh, retry_failed=retry_failed)
 
     async def _look(self, *, refresh: bool, retry_failed: bool, fetch: bool = True) -> Situation:
-        records, observed = await self._fetch(None if fetch else self._records)
+        records, observed = await self._fetch(fetch=fetch)
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
             late: frozenset[ImageRequest] = frozenset()
@@ -294,8 +297,8 @@ class Reconciler:
     def _settling(self, now: float) -> Settling:
         return Settling(history=self._history, now=now, seconds=self._settle_seconds)
 
-    async def _fetch(self, known: Records | None) -> tuple[Records, Observed]:
-        """Records, unless they are known, and observation, at the same time.
+    async def _fetch(self, *, fetch: bool) -> tuple[Records, Observed]:
+        """Records and observation, at the same time.
 
         Where both fail, what is wrong with the records is the news.
         """
@@ -305,7 +308,7 @@ class Reconciler:
 
         async def fetch_records() -> None:
             try:
-                records.append(known if known is not None else await self._cloudly.records())
+                records.append(await self._records.records(fetch=fetch))
             except CoreflowError as exc:
                 errors["records"] = exc
                 nursery.cancel_scope.cancel()
@@ -323,7 +326,6 @@ class Reconciler:
             nursery.start_soon(observe)
         if errors:
             raise errors.get("records") or errors["observed"]
-        self._records = records[0]
         self._known.learn(records[0])
         return records[0], self._known.observed(observed[0])
 
@@ -371,7 +373,7 @@ class Reconciler:
             if overtaken:
                 await trio.sleep(self._jitter(*OVERTAKEN_SECONDS))
         self._late = self._awaited if refresh else self._late & self._awaited
-        await self.bindings.report(situation)
+        await self._report(situation)
         return Settlement(last=situation, reports=tuple(reports), verdicts=situation.verdicts)
 
     async def deploy(
@@ -382,7 +384,24 @@ class Reconciler:
         The deadline ends the waiting, never a write. What is not due before it is not waited for.
         """
         async with self.background():
-            return await self._deploy(trio.current_time() + timeout, refresh, retry_failed)
+            settlement = await self._deploy(trio.current_time() + timeout, refresh, retry_failed)
+            if self._reporter is not None:
+                await self._reporter.ended.wait()
+            return settlement
+
+    async def _report(self, situation: Situation) -> None:
+        """Tell the control plane how far bindings are, beside passes where that is possible."""
+        self._to_report = situation
+        if not self._background.is_open:
+            await self._report_all()
+        elif self._reporter is None or self._reporter.ended.is_set():
+            self._reporter = self._background.start(self._report_all)
+
+    async def _report_all(self) -> None:
+        """Until nothing newer has come meanwhile."""
+        while (situation := self._to_report) is not None:
+            self._to_report = None
+            await self.bindings.report(situation)
 
     async def _deploy(self, deadline: float, refresh: bool, retry_failed: bool) -> Settlement:
         reports: tuple[Report, ...] = ()

@@ -18,6 +18,7 @@ from coreflow.app.beside import Background
 from coreflow.app.lookups import LONGEST_WAIT_SECONDS, SLOTS, LookUps
 from coreflow.app.main import Ports, running
 from coreflow.app.settings import Settings, load_settings
+from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.images import ImageRequest, ResolvedImage
 
 SLOW, QUICK = "slow.example.com", "quick.example.com"
@@ -242,6 +243,43 @@ def test_an_apply_waits_for_loads_until_its_time_is_up(timeout: float, took: flo
         if not settlement.is_settled:
             assert [outcome.status for outcome in settlement.under_way] == ["under way"] * 2
             assert not settlement.troubles
+
+    play(scene)
+
+
+class SlowCloudly(MemoryCloudly):
+    """Answers what it had when it was asked, after a while."""
+
+    seconds = 0.0
+
+    async def records(self) -> Records:
+        """What is wanted, a while ago."""
+        found = await super().records()
+        await trio.sleep(self.seconds)
+        return found
+
+
+def test_a_slow_control_plane_keeps_nobody_from_repairing(settings: Settings) -> None:
+    """While its answer takes minutes, what changes in the engine is put right; changes meanwhile are asked for, too."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly = cloudly = SlowCloudly(cluster(service("a")))
+        async with running(settings, _ports(world)):
+            await trio.sleep(10)
+            cloudly.seconds = 100
+            cloudly.set(cluster(service("a"), service("b")))
+            await trio.sleep(10)
+            cloudly.set(cluster(service("a"), service("b"), service("c")))
+            await trio.sleep(10)
+            await world.change("a", lambda spec: spec.update(Mode={"Replicated": {"Replicas": 4}}))
+            await trio.sleep(3)
+            assert (await world.live("a"))["Spec"]["Mode"]["Replicated"]["Replicas"] == 1
+            assert await world.names() == ["a"]
+            await trio.sleep(80)
+            assert await world.names() == ["a", "b"]
+            await trio.sleep(100)
+            assert await world.names() == ["a", "b", "c"]
 
     play(scene)
 

@@ -180,6 +180,8 @@ class DockerEngine:
         self._client: docker.APIClient | None = None
         self._opening = trio.Lock()
         self._calls = trio.CapacityLimiter(CALLS)
+        self._writes = trio.CapacityLimiter(CALLS)
+        """Of their own: a write that waits for a volume plugin must not keep others from reading."""
         self._look_ups = trio.CapacityLimiter(LOOK_UPS)
         """Of their own: a registry that takes its time must not keep others from the engine."""
         self._loads = trio.CapacityLimiter(CALLS)
@@ -242,7 +244,8 @@ class DockerEngine:
                 return answer.json() if answer.content else None
 
         is_read = method == "GET"
-        return await trio.to_thread.run_sync(call, limiter=limiter or self._calls, abandon_on_cancel=is_read)
+        slots = limiter or (self._calls if is_read else self._writes)
+        return await trio.to_thread.run_sync(call, limiter=slots, abandon_on_cancel=is_read)
 
     async def _document(self, path: str, **options: Any) -> Document:
         answer = await self._read(path, **options)
@@ -397,7 +400,8 @@ class DockerEngine:
 
     async def list_volumes(self) -> Sequence[Document]:
         """`GET /volumes`."""
-        volumes = (await self._document("/volumes")).get("Volumes")
+        # it waits for plugins, as writes do
+        volumes = (await self._document("/volumes", limiter=self._writes)).get("Volumes")
         return () if volumes is None else _list_in(volumes, "/volumes")
 
     @asynccontextmanager

@@ -1,0 +1,61 @@
+"""Fetching the records, beside passes: a control plane that is slow keeps nobody from what the engine needs."""
+
+import trio
+
+from coreflow.domain.errors import CoreflowError
+from coreflow.domain.ports import CloudlyPort
+from coreflow.domain.records.models import Records
+
+from .beside import Background, Job
+
+PATIENCE_SECONDS = 2.0
+"""How long a pass waits for records that may have changed, before it goes on with the last ones."""
+
+
+class Fetching:
+    """The records, as of the last answer that has arrived."""
+
+    def __init__(self, cloudly: CloudlyPort, background: Background) -> None:
+        self._cloudly, self._background = cloudly, background
+        self._known: Records | None = None
+        self._job: Job[Records] | None = None
+        self._is_due = False
+        """Whether to ask again after what is under way."""
+
+    async def records(self, *, fetch: bool) -> Records:
+        """The records; with `fetch`, asked for anew, and waited for a moment. Raises what asking raised.
+
+        An answer that arrives later is what the pass finds that it starts. The first one is waited for to its end.
+        """
+        if self._known is None or not self._background.is_open:
+            if fetch or self._known is None:
+                self._known, self._job = await self._cloudly.records(), None
+            return self._known
+        if self._job is not None and self._job.ended.is_set():
+            self._known = self._taken(self._job)
+        if self._job is not None:
+            self._is_due = self._is_due or fetch  # what is under way may have begun before the change
+        elif fetch or self._is_due:
+            self._is_due = False
+            self._job = self._background.start(self._cloudly.records)
+        if fetch and self._job is not None:
+            with trio.move_on_after(PATIENCE_SECONDS):
+                await self._job.ended.wait()
+            if self._job.ended.is_set():
+                self._known = self._taken(self._job)
+        if self._job is not None:
+            self._job.is_late = True
+        return self._known
+
+    def _taken(self, job: Job[Records]) -> Records:
+        """The answer. Raises what asking raised, and has it asked again."""
+        self._job = None
+        try:
+            return job.outcome() or self._last()
+        except CoreflowError:
+            self._is_due = True
+            raise
+
+    def _last(self) -> Records:
+        assert self._known is not None  # noqa: S101 - the first answer is waited for
+        return self._known
