@@ -139,6 +139,8 @@ class World:
 
     data: tuple[Data, ...]
     saved: tuple[bool, ...] = (False, False)
+    silent: tuple[bool, ...] = (False, False)
+    """Whether an overwriting of the part had no answer: it may still go on."""
     is_stopped: bool = False
     has_begun: bool = False
     holder: str = ""
@@ -176,6 +178,7 @@ def moves(restore: Restore, step: machine.Step, world: World) -> Iterator[Move]:
             )
             yield from _overwrites(index, "old" if undoes else "new", world)
         case machine.Look(index):
+            assert not world.silent[index]  # what can be seen now would be no proof
             if world.data[index] == "old":
                 yield Outcome(OK), world
             yield from ((failure, world) for failure in failures)
@@ -210,11 +213,12 @@ def _overwrites(index: int, becomes: Data, world: World) -> Iterator[Move]:
     yield Outcome(OK), there(becomes)
     for answer in (NOTHING, AWAY):
         yield Outcome(answer, "x"), world
-    for answer in (NO, SILENT, Answer.ENDED):
-        for data in {world.data[index], "half"}:
-            yield Outcome(answer, "x"), there(data)
+    for data in {world.data[index], "half"}:
+        yield Outcome(NO, "x"), there(data)
     for answer in (SILENT, Answer.ENDED):
-        yield Outcome(answer, "x"), there(becomes)
+        for data in {world.data[index], "half", becomes}:
+            silent = (*world.silent[:index], True, *world.silent[index + 1 :])
+            yield Outcome(answer, "x"), evolve(there(data), silent=silent)
 
 
 def _is_fine(restore: Restore, index: int, data: Data) -> bool:
@@ -283,15 +287,15 @@ class Explorer:
         return total
 
     def _others(self, restore: Restore, world: World) -> Iterator[tuple[Restore, World]]:
-        """Killed here, or overtaken: somebody else goes on from the lease, if there is one."""
+        """Killed here, or overtaken: somebody else goes on from the lease, if there is one; snapshots may be pruned by then."""
         if not world.is_stopped or restore.phase is Phase.DONE:
             return
         note = evolve(restore.note, holder=f"other-{world.lives}", has_begun=world.has_begun)
-        for is_found in (True, False):
-            yield (
-                begin(SHOP, note, TARGETS[: len(restore.parts)], is_found=is_found),
-                evolve(world, lives=world.lives - 1),
-            )
+        parts = len(restore.parts)
+        left = evolve(world, lives=world.lives - 1, silent=(world.has_begun,) * parts)
+        pruned = evolve(left, saved=(False,) * parts)
+        for is_found, there in product((True, False), {left, pruned}):
+            yield begin(SHOP, note, TARGETS[:parts], is_found=is_found), there
 
 
 @pytest.mark.parametrize(("parts", "lives"), [(1, 2), (2, 1)])
@@ -299,7 +303,7 @@ def test_every_path_ends_well(parts: int, lives: int) -> None:
     """Whole, or stopped with a lease that says how to go on; there is no other end, and no circle."""
     explorer = Explorer()
     old: Data = "old"
-    world = World(data=(old,) * parts, saved=(False,) * parts, lives=lives)
+    world = World(data=(old,) * parts, saved=(False,) * parts, silent=(False,) * parts, lives=lives)
     paths = explorer.count(begin(SHOP, NOTE, TARGETS[:parts]), world)
     assert paths > 100_000
     ends = {restore.phase for restore, _ in explorer.paths if restore.phase.is_over}
