@@ -439,8 +439,9 @@ async def test_strangers_are_said_once_and_not_read_at_length(nursery: trio.Nurs
         await node.connect()
         for _ in range(5):
             await node.request("__typedsocket_setTag", {"name": "coretraffic"})
-        await node.ask("send", text=json.dumps({"x": "y" * 2_000_000}))
         assert await node.request("__typedsocket_setTag", {"name": "other"}) == {"success": True}
+        await node.ask("send", text=json.dumps({"x": "y" * 2_000_000}))
+        assert (await node.event("close"))["code"] == 1009
     assert len([line for line in lines if line["event"] == "tag refused"]) == 1
     assert not [line for line in lines if line["event"] == "tagged" and line["log_level"] == "info"]
     nursery.cancel_scope.cancel()

@@ -41,6 +41,10 @@ PER_ADDRESS = 16
 RESERVED_SHARE = 8
 """One place in so many is kept for addresses that may have the tag of a proxy."""
 _REFUSALS_KEPT = 1000
+_ADMITTED_SECONDS = 1.0
+"""From the question about an address to the upgrade of its connection, about."""
+_DECIDE_SECONDS = 0.05
+"""How long an upgrade waits for the answer; it may take longer where many ask."""
 
 
 def _refuse(method: str, _: Mapping[str, object]) -> Response:
@@ -77,6 +81,7 @@ class InternalServer:
         self._tag = tag
         self._refusals: set[tuple[str, str]] = set()
         self._tagged: dict[str, list[Peer]] = {}
+        self._admitted: dict[str, tuple[Callable[[str], bool], float]] = {}
 
     def tagged(self, name: str) -> tuple[Peer, ...]:
         """The connections that hold a tag now; who got it last comes last."""
@@ -100,6 +105,7 @@ class InternalServer:
                             reserved=self._max_connections // RESERVED_SHARE,
                         ),
                         is_expected=self._may_be_proxy,
+                        message_limit=self._message_limit,
                         max_message=self._limits.message_bytes,
                         heartbeat=self._heartbeat,
                     ),
@@ -109,10 +115,27 @@ class InternalServer:
             task_status.started(listening.port)
 
     async def _may_be_proxy(self, address: str) -> bool:
-        return (await self._admit(address))(self._tag)
+        return (await self._admission(address))(self._tag)
+
+    async def _message_limit(self, address: str) -> int:
+        """Hold no long message of a stranger, not even until it is complete."""
+        limit = min(STRANGERS.message_bytes, self._limits.message_bytes)
+        with trio.move_on_after(_DECIDE_SECONDS):
+            if await self._may_be_proxy(address):
+                limit = self._limits.message_bytes
+        return limit
+
+    async def _admission(self, address: str) -> Callable[[str], bool]:
+        """What an address may have, asked for once for all that is decided about one connection."""
+        now = trio.current_time()
+        for old in [name for name, (_, at) in self._admitted.items() if now - at > _ADMITTED_SECONDS]:
+            del self._admitted[old]
+        if address not in self._admitted:
+            self._admitted[address] = await self._admit(address), trio.current_time()
+        return self._admitted[address][0]
 
     async def _serve(self, socket: WebSocket) -> None:
-        may_have = await self._admit(socket.peer.rpartition(":")[0])
+        may_have = await self._admission(socket.peer.rpartition(":")[0])
         trusted = may_have(self._tag)
         peer = Peer(
             socket,

@@ -225,8 +225,10 @@ class Peer:
 
     async def _receive(self, nursery: trio.Nursery) -> None:
         while True:
-            text = await self._socket.receive()
-            self._dispatch(self._connection.receive(text, trio.current_time()), nursery)
+            # nothing here may go on holding a message, which may be large, while the next one is awaited
+            self._dispatch(
+                self._connection.receive(await self._socket.receive(), trio.current_time()), nursery
+            )
             self._rearm()
             await self._outbox.wait_for_room()
 

@@ -86,6 +86,8 @@ class ServerOptions(SocketOptions):
     grace: float = CLOSE_SECONDS
     """Seconds that a handler has to notice that its peer has gone."""
     tls: ssl.SSLContext | None = None
+    message_limit: Callable[[str], Awaitable[int]] | None = None
+    """Bytes of the longest message that an address may send, where it is not `max_message` for all."""
 
 
 _DEFAULTS = ServerOptions()
@@ -282,9 +284,12 @@ class _Site:
 
     async def _converse(self, request: web.BaseRequest) -> web.StreamResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol")
+        limit = self.options.max_message
+        if self.options.message_limit is not None:
+            limit = await in_trio(self._nursery, self.options.message_limit, request.remote or "")
         raw = ServerSocket(
             heartbeat=self.options.heartbeat,
-            max_msg_size=self.options.max_message + 1,  # aiohttp's limit is the first size that is too long
+            max_msg_size=limit + 1,  # aiohttp's limit is the first size that is too long
             compress=self.options.compress,
             timeout=CLOSE_SECONDS,
             protocols=(offered.split(",")[0].strip(),) if offered else (),  # some clients insist on one

@@ -191,6 +191,19 @@ def test_an_answer_that_cannot_be_used_is_said_at_once(response: Callable[[str],
     me.cancel(other)
 
 
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_message_of_very_many_values_is_not_read(as_bytes: bool) -> None:
+    """Reading it would cost a multiple of its size, and hold up everything."""
+    me = connection(limits=Limits(message_values=70_000))
+    request_id, frame = asked(me)
+    text = answer(frame, {"b": [[]] * 40_000})
+    failed = only(me.receive(text.encode() if as_bytes else text, 1), Failed)
+    assert failed.request_id == request_id
+    assert "values is over the limit of 70000" in str(failed.error)
+    _, frame = asked(me)
+    assert only(me.receive(answer(frame, {"b": [[]] * 30_000}), 1), Answered).streams == ()
+
+
 def test_a_late_answer_is_dropped() -> None:
     """After its time limit a request is over."""
     me = connection()

@@ -121,7 +121,7 @@ class Connection:
         """Take a message, text or binary."""
         out: list[Event] = []
         if self._closed is None:
-            match parse(data, self.limits.message_bytes):
+            match parse(data, self.limits.message_bytes, self.limits.message_values):
                 case Unusable(reason):
                     self._calls.unreadable(data, reason, out)
                     out.append(Ignored(reason))

@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 from attrs import field, frozen
 
+from coreflow.quiet import LARGE_DOCUMENT, quiet
+
 from .errors import NotJson, TooLarge
 from .packets import chunk_to_json
 
@@ -23,6 +25,8 @@ _OMITTED = {
     "reason": "path is under .request: obmitted for deduplication reasons in response cycle.",
 }
 _STREAM_ID_LIMIT = 256
+_ECHO_LIMIT = 1024 * 1024
+"""Bytes of the longest question that is echoed: writing one of 100 MB costs four times that."""
 _DEPTH_LIMIT = 100
 """Levels below which no stream is looked for."""
 
@@ -86,13 +90,21 @@ def _name(value: object) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= NAME_LIMIT else None
 
 
-def parse(data: str | bytes | bytearray | memoryview, limit: int) -> Envelope | Unusable:
-    """Read a message. Text and binary are the same to us, as they are to SmartServe (captured)."""
+def parse(
+    data: str | bytes | bytearray | memoryview, limit: int, most_values: int = 2_000_000
+) -> Envelope | Unusable:
+    """Read a message. Text and binary are the same to us, as they are to SmartServe (captured).
+
+    How many values it has is estimated, from above: a comma in a text counts, too.
+    """
     size = _size(data)
     if size > limit:
         return Unusable(f"a message of {size} bytes is over the limit of {limit}")
+    if size > most_values and (count := _count_values(data)) > most_values:
+        return Unusable(f"a message of {count} values is over the limit of {most_values}")
     try:
-        raw = orjson.loads(data)
+        with quiet(enabled=size >= LARGE_DOCUMENT):
+            raw = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
         nests = "limit" in exc.msg  # "depth limit exceeded", formerly "recursion limit reached"
         return Unusable("a message nests too deep" if nests else "a message is not JSON")
@@ -100,6 +112,13 @@ def parse(data: str | bytes | bytearray | memoryview, limit: int) -> Envelope | 
         return Unusable("a message is not a JSON object")
     may_hold = _STREAM_MARK in data if isinstance(data, str) else _STREAM_MARK.encode() in bytes(data)
     return Envelope(raw=raw, size=size, may_hold_streams=may_hold)
+
+
+def _count_values(data: str | bytes | bytearray | memoryview) -> int:
+    if isinstance(data, str):
+        return data.count(",") + data.count("[") + data.count("{")
+    text = bytes(data)
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _size(data: str | bytes | bytearray | memoryview) -> int:
@@ -155,13 +174,13 @@ def answer_text(question: Envelope, members: Mapping[str, object], limit: int, *
 
     Members we do not know survive, also inside `correlation`, as they do with real peers (captured); the newer
     generation relies on it for `requestInstanceId`. `localData` is the answering side's own business and is left out.
-    Without `echo`, `request` is `null`, as real peers have it in answers to chunks. An echo that cannot be sent (too
-    large together with the answer, or nested too deep) is left out as well: whoever asked does not need it.
+    Without `echo`, `request` is `null`, as real peers have it in answers to chunks. An echo that is large, or cannot be
+    sent (nested too deep), is left out as well: whoever asked does not need it.
     """
     envelope = {key: value for key, value in question.raw.items() if key not in _NOT_ECHOED}
     if isinstance(correlation := envelope.get("correlation"), dict):
         envelope["correlation"] = {**correlation, "phase": "response"}
-    if not echo:
+    if not echo or question.size > _ECHO_LIMIT:
         envelope["request"] = None
     elif question.may_hold_streams:
         envelope["request"] = _without_streams(question.request)
