@@ -58,6 +58,22 @@ _ADAPTERS = {
     "typedsocket": ("net.typedsocket",),
     "web": ("net",),
 }
+_TYPEDSOCKET = (
+    "answering",
+    "asking",
+    "asks",
+    "calls",
+    "connection",
+    "envelope",
+    "errors",
+    "events",
+    "limits",
+    "packets",
+    "queues",
+    "streams",
+    "tags",
+)
+_ADAPTERS |= {f"typedsocket.{module}": (f"net.typedsocket.{module}",) for module in _TYPEDSOCKET}
 MOVED: Mapping[str, tuple[str, ...]] = {
     f"coreflow.{package}.{old}": tuple(f"coreflow.{package}.{module}" for module in new)
     for package, table in (("domain", _DOMAIN), ("adapters", _ADAPTERS))

@@ -747,6 +747,27 @@ async def test_events_follow_writes(bench: Bench) -> None:
         await wait_for("network", "remove", network)
 
 
+async def test_a_network_stays_while_a_task_on_it_is_meant_to_run(bench: Bench) -> None:
+    """A roll-out that waits leaves tasks on a network that no spec names any more; those of a removed service do not count."""
+    network = await bench.engine.create_network({"Name": bench.name("n"), "Driver": "overlay"})
+    spec = bench.spec()
+    spec["Mode"] = {"Replicated": {"Replicas": 2}}
+    spec["TaskTemplate"]["Networks"] = [{"Target": network}]
+    identity = await bench.start(spec)
+
+    def leave(spec: Json) -> None:
+        del spec["TaskTemplate"]["Networks"]
+        spec["TaskTemplate"]["Placement"] = {"Constraints": [NOWHERE]}
+
+    await bench.update(identity, leave)
+    await bench.eventually(lambda: bench.runs(identity, 1))
+    with pytest.raises(EngineError, match=f"network {network} is in use by task") as refusal:
+        await bench.remove_network(network)
+    assert refusal.value.status == 400
+    await bench.engine.remove_service(identity)
+    await bench.remove_network(network)
+
+
 async def test_a_task_that_starts_sends_an_event(bench: Bench) -> None:
     """Containers of this node send events, too."""
     with trio.fail_after(20):

@@ -93,9 +93,6 @@ def _node_platform(told: Json | None) -> Platform | None:
     return Platform(told["OS"], _ARCHITECTURES.get(architecture, architecture))
 
 
-# JSON -> what was observed
-
-
 def observed_service(document: Json, network_names: Mapping[str, str]) -> ObservedService:
     """Read a service. `network_names` maps network ids to names."""
     spec = document.get("Spec") or {}

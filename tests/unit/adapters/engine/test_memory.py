@@ -206,6 +206,21 @@ async def test_nothing_runs_until_time_passes(engine: MemoryEngine) -> None:
     assert twin.running_tasks("web") == [task]
 
 
+async def test_lists_show_what_happened_until_they_are_asked_for() -> None:
+    """What is due when a list is asked for comes before its answer."""
+    now = 0.0
+    engine = MemoryEngine(clock=lambda: now)
+    engine.add_image(BAD, Behaviour(exits=1))
+    await engine.create_service(spec(image=BAD))
+    seen: set[str] = set()
+    for _ in range(20):
+        now += 0.7
+        listed = {task["ID"] for task in await engine.list_running_tasks()}
+        assert listed == {t["ID"] for t in await engine.list_tasks() if t["DesiredState"] == "running"}
+        seen |= listed
+    assert len(seen) > 1
+
+
 async def test_settle_waits_for_roll_outs(engine: MemoryEngine) -> None:
     """After `settle` a roll-out is over, however it ends."""
     await engine.create_service(spec())

@@ -166,9 +166,10 @@ class MemoryEngine(Conditions):
 
     async def list_running_tasks(self) -> Sequence[Document]:
         """`GET /tasks` with the filter `desired-state=running`."""
-        documents = [task.document for task in self.store.tasks.values()]
+        tasks = self.store.tasks
         return await self._calls.listed(
-            "list_running_tasks", lambda: [d for d in documents if d["DesiredState"] == "running"]
+            "list_running_tasks",
+            lambda: [t.document for t in tasks.values() if t.document["DesiredState"] == "running"],
         )
 
     async def list_tasks(self) -> Sequence[Document]:

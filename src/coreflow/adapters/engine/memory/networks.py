@@ -133,6 +133,12 @@ class Networks:
                     400,
                     f"rpc error: code = FailedPrecondition desc = network {network} is in use by service {document['ID']}",
                 )
+        task = next((t for t in self._store.tasks.values() if network in t.networks and t.is_active), None)
+        if task is not None:
+            raise EngineError(
+                400,
+                f"rpc error: code = FailedPrecondition desc = network {network} is in use by task {task.id}",
+            )
         self._going[network] = self._store.networks.pop(network)
         self._world.emit("network", "remove", network, self._going[network]["Name"])
 
