@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from sys import intern
 from typing import Any, NoReturn
 
 import orjson
@@ -195,8 +196,6 @@ def _meaning(text: str) -> object:
 
     Such a number is octal in YAML 1.1 and decimal in 1.2, and its author may have meant text.
     """
-    if text[:1] not in _STARTS:
-        return text
     if text in _WORDS:
         return _WORDS[text]
     match = _NUMBER.fullmatch(text)
@@ -276,8 +275,9 @@ class _YamlReader:
     def _mapping(self, depth: int) -> dict[str, object]:
         values: dict[str, object] = {}
         merged: list[dict[str, object]] = []
-        while type(event := self._next()) is not yaml.MappingEndEvent:
-            key = self._scalar(event) if type(event) is yaml.ScalarEvent else None
+        take, scalar = self._next, self._scalar
+        while type(event := take()) is not yaml.MappingEndEvent:
+            key = scalar(event) if type(event) is yaml.ScalarEvent else None
             if key is _MERGE:
                 merged += self._merged(depth)
             elif type(key) is not str:
@@ -285,7 +285,7 @@ class _YamlReader:
             elif key in values:
                 self._wrong(event, "this key occurs twice in its mapping")
             else:
-                values[key] = self._value(self._next(), depth)
+                values[intern(key)] = self._value(take(), depth)
         for other in merged:
             values = {**other, **values}
         return values
@@ -299,19 +299,22 @@ class _YamlReader:
             self._wrong(event, "<< takes a mapping, or a list of mappings")
         return mappings
 
-    def _scalar(self, event: yaml.ScalarEvent) -> object:
-        value = self._plain(event)
-        size = 1 + len(event.value)
+    def _scalar(self, event: Any) -> object:
+        text: str = event.value
+        value: object = text
+        if event.tag is not None:
+            value = self._tagged(event)
+        elif event.implicit[0] and text[:1] in _STARTS:  # in quotes it is text
+            value = _meaning(text)
+        size = 1 + len(text)
         self._size += size
         if event.anchor is not None:
             self._anchors[event.anchor] = value, size
         return value
 
-    def _plain(self, event: Any) -> object:
+    def _tagged(self, event: Any) -> object:
         text: str = event.value
         tag = event.tag
-        if tag is None:
-            return _meaning(text) if event.implicit[0] else text  # in quotes it is text
         if tag in _TEXT:
             return text
         fits = _FITS.get(tag)

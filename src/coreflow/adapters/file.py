@@ -156,7 +156,7 @@ class FileCloudly:
     def _decode(self, data: bytes) -> Records:
         document, lines = parse(self.path, data)
         try:
-            records = self._decoder.decode(document)
+            records = self._decoder.decode(document, consume=True)
         except InvalidRecord as exc:
             known = lines()
             problems = (Problem(_with_line(problem.path, known), problem.text) for problem in exc.problems)

@@ -26,7 +26,7 @@ _PLAIN = {"✓": "+", "✗": "x", "·": ".", "…": "..."}
 
 def clean(text: str) -> str:
     """`text` on one line, without anything that a terminal would obey, or that shows it in another order."""
-    return "".join(map(_harmless, text)).strip()
+    return (text if text.isprintable() else "".join(map(_harmless, text))).strip()
 
 
 def json_text(document: object, *, indent: int | None = None) -> str:

@@ -21,6 +21,7 @@ from coreflow.app.settings import Settings
 from coreflow.app.situation import Situation
 from coreflow.app.streams import console_for, json_text
 from coreflow.domain.deploy.steps import PlanOptions
+from coreflow.quiet import LARGE_CLUSTER, quiet
 
 GOES_ON = "The time is up. Swarm goes on with what is unfinished; apply again to see how it ends."
 
@@ -61,8 +62,9 @@ def plan(
         options = attrs.evolve(settings.plan_options, retry_failed=retry_failed)
         async with open_ports(settings, records) as ports:
             situation = await _reconciler(ports, settings, options).look(refresh=refresh)
-            show_plan(situation, format, confirm=_apply_command(records))
-        return plan_status(situation, detailed=detailed_exitcode)
+            with quiet(enabled=len(situation.desired.services) >= LARGE_CLUSTER):
+                show_plan(situation, format, confirm=_apply_command(records))
+                return plan_status(situation, detailed=detailed_exitcode)
 
     return run(command, format)
 

@@ -367,12 +367,24 @@ def print_blocks(console: Console, blocks: Iterable[Block], *, indent: int = _IN
     blocks = tuple(blocks)
     rows = [row for block in blocks for row in block.rows]
     layout = Layout.of(rows, width_of(console), indent=indent + _INDENT)
+    if layout.width is None and console.color_system is None and not console.record:
+        console.file.writelines(_plain(blocks, layout, indent))
+        return
     for block in blocks:
         print_line(console, Text(" " * indent).append(block.heading, style="bold"))
         for row in block.rows:
             for line in layout.lines(row, console):
                 print_line(console, line)
         console.print()
+
+
+def _plain(blocks: Iterable[Block], layout: "Layout", indent: int) -> Iterator[str]:
+    """The lines of blocks for a file or a pipe: rich would take as long for twenty thousand of them as all the rest."""
+    for block in blocks:
+        yield f"{' ' * indent}{block.heading}".rstrip() + "\n"
+        for row in block.rows:
+            yield layout.line(row).rstrip() + "\n"
+        yield "\n"
 
 
 def print_line(console: Console, text: Text) -> None:
@@ -407,6 +419,15 @@ class Layout:
             room = max(width - indent - mark - 1 - kind - 2 * len(_GAP) - _LEAST_REASON, _LEAST_NAME)
             name = max((length for length in names if length <= room), default=0)
         return cls(indent=indent, mark=mark, kind=kind, name=name, width=width)
+
+    def line(self, row: Row) -> str:
+        """The one line of a row where nothing wraps and nothing has a colour."""
+        part = _part(row)
+        mark = f"{row.mark[0].rjust(self.mark)}{' ' if self.mark else ''}"
+        kind = f"{row.kind.ljust(self.kind - part)}{_GAP}" if self.kind else ""
+        name = clean(row.name) if self.name else ""
+        padded = f"{name}{' ' * (self.name - cell_len(name))}{_GAP}" if self.name else ""
+        return f"{' ' * (self.indent + part)}{mark}{kind}{padded}{clean(told(row.reason))}"
 
     def lines(self, row: Row, console: Console) -> Iterator[Text]:
         """The lines of one row: one, unless the reason is long or the name is."""

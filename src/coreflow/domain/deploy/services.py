@@ -6,6 +6,7 @@ the result while all ingredients are the same objects.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -109,6 +110,12 @@ class Rendered:
     notes: tuple[str, ...] = ()
 
 
+SIZES_KEPT = 1000
+"""Different sets of limits that are remembered; thousands of services share a few."""
+_UPDATES = {order: RollPolicy(on_failure="rollback", order=order) for order in ("stop-first", "start-first")}
+_ROLLBACKS = {order: RollPolicy(on_failure="pause", order=order) for order in _UPDATES}
+
+
 def render_workload(given: Ingredients) -> Rendered:
     """Render one workload.
 
@@ -131,8 +138,8 @@ def render_workload(given: Ingredients) -> Rendered:
         constraints=(f"{ON_NODE}{node}",) if (node := given.pin_to or given.home) else (),
         max_per_node=1 if record.anti_affinity else 0,
         health_check=health_check(record),
-        update=RollPolicy(on_failure="rollback", order=order),
-        rollback=RollPolicy(on_failure="pause", order=order),
+        update=_UPDATES[order],
+        rollback=_ROLLBACKS[order],
     )
     login = given.source.request.login if isinstance(given.source, RegistryImage) else None
     return Rendered(
@@ -276,6 +283,7 @@ def _units(amount: float, size: int) -> int:
     return round(max(min(amount * size, float(BEYOND)), -1.0))
 
 
+@lru_cache(SIZES_KEPT)
 def limits(resources: Resources | None) -> Limits:
     """Memory limit (`memorySizeLimitMB`, its old name, else 1000 MB) and CPU limit (none if absent)."""
     if resources is None:
@@ -289,6 +297,7 @@ def limits(resources: Resources | None) -> Limits:
     )
 
 
+@lru_cache(SIZES_KEPT)
 def reservations(resources: Resources | None) -> Limits:
     """What the scheduler sets aside; nothing if absent."""
     if resources is None:
@@ -367,7 +376,12 @@ def _port_problems(record: ServiceRecord) -> Iterator[str]:
             yield f"ports.custom.{name} is not a port (1 to 65535)"
 
 
-def _resource_problems(resources: Resources | None) -> Iterator[str]:
+@lru_cache(SIZES_KEPT)
+def _resource_problems(resources: Resources | None) -> tuple[str, ...]:
+    return tuple(_resource_problems_of(resources))
+
+
+def _resource_problems_of(resources: Resources | None) -> Iterator[str]:
     """Limits with which no container starts, and reservations that Swarm refuses."""
     limit, reserved = limits(resources), reservations(resources)
     if resources is None:

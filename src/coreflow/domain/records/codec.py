@@ -12,7 +12,9 @@ alone: it becomes a `RejectedRecord`, and everything else is decoded.
 same object, so that the steps behind it can recognise unchanged records by identity.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -57,9 +59,9 @@ R = TypeVar("R", bound=_HasId)
 
 
 def _raw_form(raw: object) -> bytes | None:
-    """The bytes of a raw record: other than the objects, they tell 1 from true. None for what is not JSON."""
+    """What identifies a raw record: other than the objects, it tells 1 from true. None for what is not JSON."""
     try:
-        return orjson.dumps(raw, option=PLAIN_JSON | orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(orjson.dumps(raw, option=PLAIN_JSON | orjson.OPT_SORT_KEYS)).digest()
     except TypeError:
         return None
 
@@ -101,14 +103,18 @@ class RecordDecoder:
         self._bundles = _Memo(SecretBundleRecord, "secret bundle")
         self._groups = _Memo(SecretGroupRecord, "secret group")
 
-    def decode(self, document: object) -> Records:
+    def decode(self, document: object, *, consume: bool = False) -> Records:
         """Decode a cluster document: the answers of Cloudly's methods side by side.
+
+        With `consume` the document is the caller's no more: its parts are let go as they are decoded, so that a large one
+        is not in memory twice.
 
         `configData` and `services` are required; `images`, `externalRegistries`, `secretBundles`, `secretGroups`,
         `platform`, `externalGatewayConfig` and `certificates` are optional. Raises InvalidRecord when the document as
         a whole cannot be used; a single bad record is listed in `Records.rejected` instead.
         """
-        document, cluster = _frame(document)
+        framed, cluster = _frame(document)
+        document = _consumed(framed) if consume else framed
         rejected: list[RejectedRecord] = []
         platform, unreadable = _platform(_state(document.get("platform")), rejected)
         return Records(
@@ -129,7 +135,7 @@ class RecordDecoder:
         self, memo: _Memo[R], document: Mapping[str, Any], key: str, rejected: list[RejectedRecord]
     ) -> list[R]:
         decoded: list[R] = []
-        for index, raw in enumerate(document.get(key) or ()):
+        for index, raw in enumerate(_each(document, key)):
             try:
                 decoded.append(memo.decode(raw))
             except Exception as exc:  # noqa: BLE001 - cattrs may raise anything for a hostile document
@@ -156,6 +162,27 @@ class RecordDecoder:
             reason = f"id {identity} occurs {count[identity]} times @ $.{key}"
             rejected.append(RejectedRecord(kind=memo.label, id=identity, name=None, reasons=(reason,)))
         return found
+
+
+class _Consumed(dict[str, Any]):
+    """A document whose lists are given out once, record by record."""
+
+
+def _consumed(document: Mapping[str, Any]) -> _Consumed:
+    found = _Consumed(document)
+    if isinstance(document, dict):
+        document.clear()
+    return found
+
+
+def _each(document: Mapping[str, Any], key: str) -> Iterator[object]:
+    """The records of a list; those of a consumed document are forgotten one by one."""
+    if not isinstance(document, _Consumed):
+        yield from document.get(key) or ()
+        return
+    rest = deque(document.pop(key, None) or ())
+    while rest:
+        yield rest.popleft()
 
 
 def decode_records(document: object) -> Records:
