@@ -1,4 +1,4 @@
-"""`python -m benchmarks [core] [swarm] [push] [routes] [archive]`: all by default. Exit status 1 where a limit is missed."""
+"""`python -m benchmarks [core] [swarm] [push] [routes] [archive] [files]`: all by default. Exit status 1 where a limit is missed."""
 
 import sys
 
@@ -46,6 +46,12 @@ def main(chosen: list[str]) -> int:
             f"An archive with an object of {archive.LARGE_BYTES >> 20} MiB, in units of a plain copy of it"
         )
         print("\n".join(table.lines(title, rows)), flush=True)
+    if not chosen or "files" in chosen:
+        from benchmarks import files
+
+        rows = files.run()
+        missed |= any(row.is_missed for row in rows)
+        print("\n".join(table.lines("A cluster file, in units of parsing alone", rows)), flush=True)
     return 1 if missed else 0
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -566,6 +567,48 @@ async def test_the_null_device_is_an_empty_file() -> None:
     """It is what people put in the place of a file that shall not be there."""
     with pytest.raises(InvalidRecord, match="the file is empty"):
         await FileCloudly("/dev/null").records()
+
+
+class Counting(FileCloudly):
+    """Counts how often the file is read."""
+
+    reads = 0
+
+    def _use(self, *args: Any) -> Any:
+        self.reads += 1
+        return super()._use(*args)
+
+
+async def test_many_certificates_are_one_reading(tmp_path: Path) -> None:
+    """Asked for one by one or at once, a thousand hosts cost one reading of the file, and a change one more."""
+    path = tmp_path / "c.yaml"
+    hosts = [f"h{number}.example.com" for number in range(1000)]
+    certificates = {host: {"domainName": host, "privateKey": "k", "publicKey": "p"} for host in hosts}
+    path.write_text(json.dumps({**DOCUMENT, "certificates": certificates}))
+    cloudly = Counting(path)
+    for _ in range(2):
+        for host in hosts[:100]:
+            await cloudly.certificate(host)
+        async with trio.open_nursery() as nursery:
+            for host in hosts:
+                nursery.start_soon(cloudly.certificate, host)
+    assert cloudly.reads == 1
+    path.write_text(json.dumps({**DOCUMENT, "certificates": certificates}) + "\n")
+    async with trio.open_nursery() as nursery:
+        for host in hosts:
+            nursery.start_soon(cloudly.certificate, host)
+    assert cloudly.reads == 2
+
+
+async def test_lists_that_are_one_by_an_alias_are_all_read(tmp_path: Path) -> None:
+    """A document is let go while it is decoded; what two names stand for is there for both."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "configData: {id: c1}\nservices: &all []\nimages: &i [{id: a, location: {internal: true}}]\nsecretGroups: *i\n"
+    )
+    records = await FileCloudly(path).records()
+    assert list(records.images) == ["a"]
+    assert [(one.kind, one.id) for one in records.rejected] == [("secret group", "a")]
 
 
 async def test_certificates_are_read_with_the_file_and_not_again(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from coreflow.domain.ports import CloudlyPort, GatewayPort
 from coreflow.domain.routing.certificates import Certificate
 from coreflow.domain.routing.gateway import CreateRoute, UpdateRoute, plan_gateway
 from coreflow.domain.routing.routes import Missing, NoCertificate, Route, RouteTable, locate, make_table
+from coreflow.quiet import LARGE_CLUSTER, quiet
 
 Json = dict[str, Any]
 _now = time.time  # noqa: TID251 - the edge
@@ -175,19 +176,21 @@ def _rejected(situation: Situation, table: RouteTable) -> Iterator[Missing]:
 async def _certificates(
     situation: Situation, cloudly: CloudlyPort, gateway: GatewayPort | None
 ) -> Mapping[str, Certificate | NoCertificate]:
-    limiter = trio.CapacityLimiter(LOOKUPS)
     found: dict[str, Certificate | NoCertificate] = {}
+    hosts = [claim.host for claim in claims_of(situation)]
+    rest = iter(hosts)
 
-    async def one(host: str) -> None:
-        async with limiter:
+    async def some() -> None:
+        for host in rest:
             try:
                 found[host] = await find_certificate(host, cloudly, gateway, _now)
             except CoreflowError as exc:
                 found[host] = NoCertificate(reason=str(exc))
 
-    async with trio.open_nursery() as nursery:
-        for claim in claims_of(situation):
-            nursery.start_soon(one, claim.host)
+    with quiet(enabled=len(hosts) >= LARGE_CLUSTER):
+        async with trio.open_nursery() as nursery:
+            for _ in range(LOOKUPS):
+                nursery.start_soon(some)
     return found
 
 

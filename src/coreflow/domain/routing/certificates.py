@@ -8,7 +8,7 @@ so that a certificate that its TLS library refuses would cost everybody else the
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -82,7 +82,7 @@ def read_certificate(
     ):
         return known
     try:
-        return evolve(_read(record, host, now, margin), digest=digest)
+        return _read(record, host, now, margin, digest)
     except InvalidRecord:
         raise
     except _Unusable as exc:
@@ -101,7 +101,7 @@ class _Unusable(Exception):
     """A part that nothing can be made of."""
 
 
-def _read(record: CertificateRecord, host: str, now: float, margin: float) -> Certificate:
+def _read(record: CertificateRecord, host: str, now: float, margin: float, digest: bytes) -> Certificate:
     certificates = _certificates(record.public_key)
     if not certificates:
         raise _Unusable("publicKey holds no PEM certificate")
@@ -119,6 +119,7 @@ def _read(record: CertificateRecord, host: str, now: float, margin: float) -> Ce
         not_before=max(one.begin for one in needed),
         not_after=min(one.end for one in needed),
         remarks=tuple(_remarks(certificates, own, chain, found)),
+        digest=digest,
     )
     problems = [] if own else ["privateKey and publicKey do not belong together"]
     problems += [] if certificate.covers(host) else ["it does not cover this host name"]

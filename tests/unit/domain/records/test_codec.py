@@ -585,6 +585,16 @@ def test_doubled_ids(key: str) -> None:
     assert [set(table) for table in tables].count({"other"}) == 1
 
 
+def test_a_consumed_document_gives_the_same_records() -> None:
+    """What is let go while it is decoded is decoded all the same, unchanged records are found again, and nothing is left."""
+    decoder = RecordDecoder()
+    kept, consumed = decoder.decode(good()), good()
+    again = decoder.decode(consumed, consume=True)
+    assert again == kept
+    assert all(one is other for one, other in zip(again.services, kept.services, strict=True))
+    assert consumed == {}
+
+
 def test_doubled_services_stay() -> None:
     """Service records with one id are all kept: rendering rejects them by name."""
     document = good()
