@@ -4,12 +4,15 @@ This module is the pure core: decode records, render them, plan. It imports neit
 Names are imported when they are first asked for: `coreflow --help` needs none of them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from coreflow._moved import install
+from importlib import import_module
+
+from coreflow._moved import TYPE_CHECKING, install
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from coreflow.domain.deploy.base import BaseOptions
     from coreflow.domain.deploy.desired import Desired, RenderOptions
     from coreflow.domain.deploy.plan import make_plan

@@ -1,13 +1,21 @@
-"""Old import paths: they work for one release, with a `DeprecationWarning` that names the new one."""
+"""Old import paths: they work for one release, with a `DeprecationWarning` that names the new one.
+
+Imports little: until the command has been imported, a SIGTERM ends the process before it can be asked how.
+"""
+
+from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False
+"""Instead of the one in `typing`, which takes longer to import than everything else here."""
+if TYPE_CHECKING:
+    from typing import Any
 
 _DOMAIN = {
     "backup": ("backup.requests", "backup.parts", "backup.lease"),
@@ -104,7 +112,7 @@ def forward(old: str) -> Callable[[str], Any]:
     return look_up
 
 
-class _Finder(MetaPathFinder, Loader):
+class _Finder:
     """Finds the modules of old."""
 
     def find_spec(
@@ -115,7 +123,11 @@ class _Finder(MetaPathFinder, Loader):
         real = PathFinder.find_spec(fullname, path)
         if real is not None and real.origin is not None:  # a folder that was left behind has none
             return None
-        return ModuleSpec(fullname, self, is_package=any(old.startswith(f"{fullname}.") for old in MOVED))
+        is_package = any(old.startswith(f"{fullname}.") for old in MOVED)
+        return ModuleSpec(fullname, self, is_package=is_package)  # type: ignore[arg-type]  # none of its old methods
+
+    def create_module(self, _: ModuleSpec) -> None:
+        """A plain one."""
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__getattr__"] = forward(module.__name__)

@@ -1,9 +1,13 @@
 """Old import paths work for a release, and say where things are now."""
 
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+import coreflow
 from coreflow._moved import MOVED
 
 EXAMPLES = {
@@ -40,3 +44,11 @@ def test_a_moved_name_is_the_same_object_and_warns(old: str, name: str, new: str
     with pytest.warns(DeprecationWarning, match=f"import it from {new}"):
         found = getattr(import_module(old), name)
     assert found is getattr(import_module(new), name)
+
+
+def test_the_entry_point_imports_little() -> None:
+    """What is imported before signals are taken care of costs hardly more than Python itself."""
+    source = Path(coreflow.__file__).parents[1]
+    code = f"import sys; sys.path.insert(0, {str(source)!r}); import coreflow.__main__; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert not {"typing", "tempfile", "importlib.abc", "attrs", "trio"} & set(done.stdout.split())
