@@ -11,11 +11,12 @@ unless a rule says otherwise.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from attrs import field, frozen
 
-from coreflow.adapters.engine.protocol import EngineError
+from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 
 NOT_A_MANAGER = "this engine is not a Swarm manager"
@@ -172,3 +173,14 @@ def why_no_manager(swarm: Mapping[str, object]) -> str:
         else f"{NOT_A_MANAGER}, its state is {state or 'not told'}"
     )
     return f"{advice} ({said(error)})" if error else advice
+
+
+@contextmanager
+def translating(what: str) -> Iterator[None]:
+    """Turn an engine's errors into the port's. `what` names the call for a person."""
+    try:
+        yield
+    except EngineUnreachable as exc:
+        raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
+    except EngineError as exc:
+        raise translated(exc, what) from exc

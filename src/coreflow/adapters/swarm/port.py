@@ -1,13 +1,21 @@
 """The Docker port over any engine: lists in, one write per action out, the engine's errors translated at the door."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar, assert_never
 
 import trio
 
-from coreflow.adapters.engine.protocol import Document, Engine, EngineError, EngineTimeout, EngineUnreachable
-from coreflow.domain.deploy.leftovers import LoadedImage
+from coreflow.adapters.engine.protocol import Document, Engine, EngineError, EngineUnreachable
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import NodeId
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
@@ -23,22 +31,23 @@ from coreflow.domain.swarm.actions import (
     Update,
 )
 from coreflow.domain.swarm.images import (
-    ImageRequest,
-    ResolvedImage,
-    familiar_name,
     pinned,
-    registry_host,
-    split_reference,
 )
-from coreflow.domain.swarm.observed import Observed, ObservedSecret, ObservedService, ObservedTask
+from coreflow.domain.swarm.observed import (
+    Observed,
+    ObservedNetwork,
+    ObservedSecret,
+    ObservedService,
+    ObservedTask,
+)
 from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec, Spec
 
 from . import from_engine, to_engine
 from .discreet import Discreet
-from .errors import NotAManager, is_conflict, translated, why_no_manager
+from .errors import NotAManager, is_conflict, translating, why_no_manager
 from .events import subject_of_event
+from .images import ImagePort
 from .names import Kind, Names
-from .registries import registry_error
 from .shapes import read_each, readable
 
 T = TypeVar("T")
@@ -47,18 +56,47 @@ _REASON_LIMIT = 200
 """Characters of an error that a label keeps."""
 
 
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turn an engine's errors into the port's. `what` names the call for a person."""
-    try:
-        yield
-    except EngineUnreachable as exc:
-        raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
-    except EngineError as exc:
-        raise translated(exc, what) from exc
+async def _together(*calls: Callable[[], Awaitable[T]]) -> list[T]:
+    """Make several calls at once; the first that fails decides."""
+    results: dict[int, T] = {}
+    errors: list[PortError] = []
+
+    async def one(index: int, call: Callable[[], Awaitable[T]]) -> None:
+        try:
+            with translating("listing what runs"):
+                results[index] = await call()
+        except PortError as exc:
+            errors.append(exc)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for index, call in enumerate(calls):
+            nursery.start_soon(one, index, call)
+    if errors:
+        raise errors[0]
+    return [results[index] for index in range(len(calls))]
 
 
-class SwarmPort:
+async def _why_no_manager(engine: Engine) -> str:
+    with translating("asking for the state of the Swarm"):
+        info = await engine.info()
+    return why_no_manager(info.get("Swarm") or {})
+
+
+def _read_tasks(
+    documents: Any,
+    service_documents: Any,
+    services: tuple[ObservedService, ...],
+    network_names: Mapping[str, str],
+) -> tuple[ObservedTask, ...]:
+    templates = dict.fromkeys(from_engine.rolled_back(services), network_names)
+    current = {d["ID"]: d["Spec"].get("TaskTemplate") or {} for d in service_documents}
+    return read_each(
+        "tasks", documents, lambda d: from_engine.observed_task(d, templates=templates, current=current)
+    )
+
+
+class SwarmPort(ImagePort):
     """`DockerPort` on any engine.
 
     Keeps what it read of a service for as long as the service's version stays the same, so that a pass over an
@@ -67,7 +105,8 @@ class SwarmPort:
 
     def __init__(self, engine: Engine, *, writer: str = "", redact: Redact = NOTHING_KNOWN.redact) -> None:
         """`writer` names this process on the services that it writes, for people who find two at work."""
-        self._engine, self._writer = Discreet(engine, redact), writer
+        super().__init__(Discreet(engine, redact))
+        self._writer = writer
         self._services: dict[str, tuple[int, ObservedService]] = {}
         self._network_names: dict[str, str] = {}
         self._secret_ids: dict[str, str] = {}
@@ -82,14 +121,14 @@ class SwarmPort:
 
     async def version(self) -> tuple[str, str]:
         """The engine's version, and that of its API."""
-        with _translated("asking for the version"):
+        with translating("asking for the version"):
             answer = await self._engine.version()
         return str(answer.get("Version", "?")), str(answer.get("ApiVersion", "0"))
 
     async def observe(self) -> Observed:
         """List services, tasks, secrets, networks and nodes: five reads, whatever the number of objects."""
         try:
-            services, tasks, secrets, networks, nodes = await self._together(
+            services, tasks, secrets, networks, nodes = await _together(
                 self._engine.list_services,
                 self._engine.list_tasks,
                 self._engine.list_secrets,
@@ -97,7 +136,7 @@ class SwarmPort:
                 self._engine.list_nodes,
             )
         except NotAManager as exc:
-            raise Unavailable(f"listing what runs: {await self._why_no_manager()}") from exc
+            raise Unavailable(f"listing what runs: {await _why_no_manager(self._engine)}") from exc
         observed_networks = read_each(
             "networks", networks, lambda n: from_engine.observed_network(n, self._engine.clock())
         )
@@ -109,22 +148,16 @@ class SwarmPort:
         self._secret_ids = {secret.name: secret.id for secret in observed_secrets}
         self._own_secrets = frozenset(s.id for s in observed_secrets if naming.CLUSTER in s.labels)
         if len(observed_nodes) > 1 and self._own_node is None:
-            with _translated("asking for the node id"):
+            with translating("asking for the node id"):
                 info = await self._engine.info()
             with readable("$"):
                 self._own_node = NodeId(info["Swarm"]["NodeID"])
         self._plugins = frozenset().union(*(node.volume_plugins for node in observed_nodes))
         observed = self._read_services(services)
-        self._names.saw("service", (service.name for service in observed))
-        self._names.saw("secret", self._secret_ids)
-        self._names.saw(
-            "network",
-            [network.name for network in observed_networks if not network.is_remnant],
-            going=[network.name for network in observed_networks if network.is_remnant],
-        )
+        self._note_names(observed, observed_networks)
         return Observed(
             services=observed,
-            tasks=self._read_tasks(tasks, services, observed),
+            tasks=_read_tasks(tasks, services, observed, self._network_names),
             secrets=observed_secrets,
             networks=observed_networks,
             nodes=observed_nodes,
@@ -132,44 +165,28 @@ class SwarmPort:
             own_node=self._own_node if len(observed_nodes) > 1 else None,
         )
 
-    async def _why_no_manager(self) -> str:
-        with _translated("asking for the state of the Swarm"):
-            info = await self._engine.info()
-        return why_no_manager(info.get("Swarm") or {})
+    def _note_names(self, services: Iterable[ObservedService], networks: Collection[ObservedNetwork]) -> None:
+        self._names.saw("service", (service.name for service in services))
+        self._names.saw("secret", self._secret_ids)
+        self._names.saw(
+            "network",
+            [network.name for network in networks if not network.is_remnant],
+            going=[network.name for network in networks if network.is_remnant],
+        )
 
     async def progress(self) -> tuple[tuple[ObservedService, ...], tuple[ObservedTask, ...]]:
         """Services and tasks: two reads."""
-        services, tasks = await self._together(self._engine.list_services, self._engine.list_tasks)
+        services, tasks = await _together(self._engine.list_services, self._engine.list_tasks)
         observed = self._read_services(services)
-        return observed, self._read_tasks(tasks, services, observed)
+        return observed, _read_tasks(tasks, services, observed, self._network_names)
 
     async def running_tasks(self) -> tuple[ObservedTask, ...]:
         """Those that are meant to run: one read."""
-        with _translated("listing tasks"):
+        with translating("listing tasks"):
             documents = await self._engine.list_running_tasks()
         return read_each(
             "tasks", documents, lambda document: from_engine.observed_task(document, templates={})
         )
-
-    async def _together(self, *calls: Callable[[], Awaitable[T]]) -> list[T]:
-        """Make several calls at once; the first that fails decides."""
-        results: dict[int, T] = {}
-        errors: list[PortError] = []
-
-        async def one(index: int, call: Callable[[], Awaitable[T]]) -> None:
-            try:
-                with _translated("listing what runs"):
-                    results[index] = await call()
-            except PortError as exc:
-                errors.append(exc)
-                nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for index, call in enumerate(calls):
-                nursery.start_soon(one, index, call)
-        if errors:
-            raise errors[0]
-        return [results[index] for index in range(len(calls))]
 
     def _read_services(self, documents: Any) -> tuple[ObservedService, ...]:
         before, now = self._services, {}
@@ -184,94 +201,6 @@ class SwarmPort:
         read_each("services", documents, read)
         self._services = now
         return tuple(service for _, service in now.values())
-
-    def _read_tasks(
-        self, documents: Any, service_documents: Any, services: tuple[ObservedService, ...]
-    ) -> tuple[ObservedTask, ...]:
-        templates = dict.fromkeys(from_engine.rolled_back(services), self._network_names)
-        current = {d["ID"]: d["Spec"].get("TaskTemplate") or {} for d in service_documents}
-        return read_each(
-            "tasks", documents, lambda d: from_engine.observed_task(d, templates=templates, current=current)
-        )
-
-    async def resolve(self, request: ImageRequest) -> ResolvedImage:
-        """Ask the engine first (an image that only it has needs no registry), then the registry."""
-        name, _, digest = split_reference(request.reference)
-        if not digest and await self._is_local(request.reference, name):
-            return ResolvedImage(None)
-        what = f"image {request.reference}"
-        try:
-            answer = await self._engine.inspect_distribution(
-                request.reference, to_engine.registry_auth(request.login)
-            )
-        except EngineTimeout as exc:  # it waits for the registry
-            raise Unavailable(f"{what}: {registry_host(request.reference)} does not answer in time") from exc
-        except EngineUnreachable as exc:
-            raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
-        except EngineError as exc:
-            raise registry_error(exc, request) from exc
-        with readable(f"$ ({what})"):
-            return ResolvedImage(answer["Descriptor"]["digest"], from_engine.image_platforms(answer))
-
-    async def _is_local(self, reference: str, name: str) -> bool:
-        """Whether the engine has this image and no registry is known to have it."""
-        try:
-            image = await self._engine.inspect_image(reference)
-        except EngineError as exc:
-            if exc.status == 404:
-                return False
-            raise translated(exc, f"image {reference}") from exc
-        except EngineUnreachable as exc:
-            raise Unavailable(f"image {reference}: the engine does not answer ({exc})") from exc
-        familiar = familiar_name(name)
-        return not any(known.partition("@")[0] == familiar for known in image.get("RepoDigests") or ())
-
-    async def load(self, spec: ImageSpec, archive: AbstractAsyncContextManager[AsyncIterator[bytes]]) -> None:
-        """Load an archive that holds one image, and tag that image, unless the engine has it already."""
-        if await self.has_image(spec.reference):
-            return
-        what = f"image {spec.reference}"
-        async with archive as chunks:
-            with _translated(f"loading {what}"):
-                loaded = await self._engine.load_image(chunks)
-        if len(loaded) != 1:
-            raise Refused(f"{what}: its archive holds {len(loaded)} images, expected one")
-        if loaded[0] != spec.reference:
-            name, tag, _ = split_reference(spec.reference)
-            with _translated(f"tagging {what}"):
-                await self._engine.tag_image(loaded[0], name, tag)
-
-    async def images(self) -> tuple[LoadedImage, ...]:
-        """Every image on the engine's own node: two reads."""
-        with _translated("listing images"):
-            images = await self._engine.list_images()
-            containers = await self._engine.list_containers()
-        return tuple(from_engine.loaded_images(images, containers))
-
-    async def remove_image(self, reference: str) -> None:
-        """Take a name from an image, never by force."""
-        what = f"removing image {reference}"
-        try:
-            await self._engine.remove_image(reference)
-        except EngineError as exc:
-            if exc.status == 409:
-                raise Refused(f"{what}: a container is made from it") from exc
-            if exc.status != 404:
-                raise translated(exc, what) from exc
-        except EngineUnreachable as exc:
-            raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
-
-    async def has_image(self, reference: str) -> bool:
-        """Whether the engine has an image by this name."""
-        try:
-            await self._engine.inspect_image(reference)
-        except EngineError as exc:
-            if exc.status == 404:
-                return False
-            raise translated(exc, f"image {reference}") from exc
-        except EngineUnreachable as exc:
-            raise Unavailable(f"image {reference}: the engine does not answer ({exc})") from exc
-        return True
 
     async def apply(self, action: SwarmAction) -> None:
         """Carry out one action with one write (two for `Recreate`, and a read before `MarkFailed`)."""
@@ -301,7 +230,7 @@ class SwarmPort:
     def _creating(self, kind: Kind, name: str) -> Iterator[None]:
         """Translate errors, and find out what a name that is taken means."""
         what = f"creating {kind} {name}"
-        with _translated(what):
+        with translating(what):
             try:
                 yield
             except EngineError as exc:
@@ -354,7 +283,7 @@ class SwarmPort:
     async def _write(
         self, name: str, identity: str, version: int, document: Document, auth: str | None
     ) -> None:
-        with _translated(f"updating service {name}"):
+        with translating(f"updating service {name}"):
             try:
                 await self._engine.update_service(identity, version, document, auth)
             except EngineError as exc:
@@ -379,7 +308,7 @@ class SwarmPort:
 
     async def _live(self, target: ObservedService, doing: str) -> Document:
         """What the engine has now."""
-        with _translated(f"{doing} service {target.name}"):
+        with translating(f"{doing} service {target.name}"):
             try:
                 return await self._engine.inspect_service(target.id)
             except EngineError as exc:
@@ -419,7 +348,7 @@ class SwarmPort:
             live = await self._engine.inspect_service(target.id)
             if naming.STOPPED in (live["Spec"].get("Labels") or {}):
                 raise LostRace(f"removing service {target.name}: it is being restored")
-        with _translated(f"removing service {target.name}"):
+        with translating(f"removing service {target.name}"):
             try:
                 await self._engine.remove_service(target.id)
             except EngineError as exc:
@@ -428,7 +357,7 @@ class SwarmPort:
         self._names.removed("service", target.name)
 
     async def _remove_secret(self, target: ObservedSecret) -> None:
-        with _translated(f"removing secret {target.name}"):
+        with translating(f"removing secret {target.name}"):
             try:
                 await self._engine.remove_secret(target.id)
             except EngineError as exc:
@@ -448,14 +377,14 @@ class SwarmPort:
         """A legacy volume plugin counts as present only once somebody asked for it; Swarm places no task before."""
         drivers = {m.driver for m in spec.body.mounts if m.type == "volume"} - {"", "local"} - self._plugins
         if drivers:
-            with _translated("listing volumes"):
+            with translating("listing volumes"):
                 await self._engine.list_volumes()
             self._plugins |= drivers
 
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[str]]:
         """Yields what an event of the engine is about, unless it is nothing to us: see `subject_of_event`."""
-        with _translated("following events"):
+        with translating("following events"):
             async with self._engine.events() as events:
 
                 async def subjects() -> AsyncGenerator[str, None]:
