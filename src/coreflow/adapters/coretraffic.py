@@ -26,7 +26,8 @@ METHOD = "updateRouting"
 """Request `{reverseConfigs}`, answer `{status, errorText}` (read in loint 2.0.85 and interfaces 5.0.4)."""
 ANSWER_SECONDS = 30.0
 """The answer comes only after the proxy was updated, which can take seconds (read in coretraffic 1.0.135)."""
-FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
+FIRST_DELAY, LONGEST_DELAY, LONGEST_REFUSED_DELAY = 1.0, 30.0, 300.0
+"""Between two attempts; a new table, or a proxy that sets its tag again, ends the wait."""
 
 
 @define(eq=False)
@@ -137,7 +138,8 @@ class CoretrafficRoutes:
                         delay = 0.0
                     except CoreflowError as exc:
                         self._failed(proxy, exc)
-                        delay = next_delay(delay, first=self._first_delay, longest=LONGEST_DELAY)
+                        longest = LONGEST_REFUSED_DELAY if isinstance(exc, Refused) else LONGEST_DELAY
+                        delay = next_delay(delay, first=self._first_delay, longest=longest)
                         with trio.move_on_after(delay):
                             await self._news.wait()
                             await trio.sleep(self._first_delay)

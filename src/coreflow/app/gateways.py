@@ -86,10 +86,11 @@ class Gateways:
             self._say("", "the gateway's record has no targetHost: its routes are left alone")
             self._wanted = None
             return
+        before = self._wanted
         self._wanted = _Wanted(
             record=record, cluster=situation.desired.cluster, hosts=hosts, complete=situation.knows_all_hosts
         )
-        if self._wanted != self._done:
+        if self._wanted not in (before, self._done):  # what failed is tried again in its own time
             self._news.set()
 
     def _make_port(self, record: GatewayRecord, cluster: ClusterId) -> GatewayPort | None:

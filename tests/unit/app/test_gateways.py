@@ -129,6 +129,23 @@ def test_a_failure_is_said_once_and_tried_again() -> None:
     scene_with(body)
 
 
+def test_a_lasting_failure_backs_off_whatever_passes_say() -> None:
+    """A pass that wants the same as before is no reason to try again; one that wants something else is."""
+
+    async def body(bench: Bench) -> None:
+        bench.gateway.faults.extend([Unavailable("away")] * 100)
+        for _ in range(60):
+            await bench.settle(web("a", HOST))
+            await trio.sleep(5)
+        tried = 100 - len(bench.gateway.faults)
+        assert 4 <= tried <= 8
+        await bench.settle(web("a", HOST), web("b", OTHER))
+        await trio.sleep(1)
+        assert 100 - len(bench.gateway.faults) == tried + 1
+
+    scene_with(body)
+
+
 def test_a_url_that_cannot_be_used_leaves_every_gateway_alone() -> None:
     """Above all the last one, which must not get what was meant for another."""
 

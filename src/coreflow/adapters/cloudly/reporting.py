@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from coreflow.domain.errors import CoreflowError
+from coreflow.domain.pacing import next_delay
 
 from .link import Link, NotOffered
 from .methods import LOG
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 KEPT_LINES = 1000
 """Lines that wait for a connection; the oldest go first."""
 BATCH = 200
-_PAUSE_SECONDS = 2.0
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 300.0
 _LEVELS = {"debug": "debug", "info": "info", "warning": "warn", "error": "error", "critical": "error"}
 
 
@@ -51,25 +52,29 @@ class LogShipper:
         self._news.set()
 
     async def run(self) -> None:
-        """Deliver what was taken, a moment later."""
+        """Deliver what was taken, a moment later; where it is not taken, ever later."""
+        pause = _PAUSE_SECONDS
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            await trio.sleep(_PAUSE_SECONDS)
-            await self._deliver()
+            await trio.sleep(pause)
+            taken = await self._deliver()
+            pause = _PAUSE_SECONDS if taken else next_delay(pause, longest=_LONGEST_PAUSE_SECONDS)
 
-    async def _deliver(self) -> None:
+    async def _deliver(self) -> bool:
+        """Hand over what there is; whether it was taken, as far as there is a connection."""
         while self._lines and self._link.live is not None:
             batch = [self._lines.popleft() for _ in range(min(BATCH, len(self._lines)))]
             try:
                 await self._link.call_without_identity(LOG, {"authToken": self._token, LOG.key or "": batch})
             except NotOffered:
                 self._lines.clear()
-                return
+                return True
             except CoreflowError as exc:
                 log.debug("log lines not taken", reason=str(exc))
-                return
+                return False
             await trio.sleep(_PAUSE_SECONDS)
+        return True
 
 
 _NOT_FACTS = frozenset({"event", "level", "timestamp"})

@@ -108,6 +108,17 @@ async def test_lines_that_are_not_taken(
     assert port.link.live is not None
 
 
+async def test_lines_that_are_never_taken(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Cloudly is asked ever less often."""
+    far = FarCloudly({"log": Refused("no room")})
+    port = follow(far, nursery)
+    await port.link.wait()
+    for number in range(600):
+        offer(port, number)
+        await trio.sleep(1)
+    assert 5 <= len(batches(far)) <= 10
+
+
 async def test_lines_while_the_connection_ends(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """What was under way is lost, what was not waits for the next connection."""
     far = FarCloudly()
