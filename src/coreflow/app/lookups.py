@@ -16,6 +16,7 @@ from attrs import define, evolve, frozen
 from coreflow.domain.errors import CoreflowError, PortError, RateLimited, Refused
 from coreflow.domain.pacing import next_delay
 from coreflow.domain.ports import DockerPort
+from coreflow.domain.records.models import RegistryLogin
 from coreflow.domain.swarm.images import ImageProblem, ImageRequest, Resolution, ResolvedImage, registry_host
 
 from .beside import PATIENCE_SECONDS, Background, Job
@@ -64,7 +65,7 @@ class LookUps:
     def __init__(self, docker: DockerPort, background: Background) -> None:
         self._docker, self._background = docker, background
         self._failed: dict[ImageRequest, _Pause] = {}
-        self._limited: dict[str, _Pause] = {}
+        self._limited: dict[_Client, _Pause] = {}
         self._answered: dict[ImageRequest, _Answer] = {}
         self._under_way: dict[ImageRequest, _UnderWay] = {}
         self._slots: dict[str, trio.CapacityLimiter] = {}
@@ -146,7 +147,7 @@ class LookUps:
 
     def _limit_of(self, request: ImageRequest) -> ImageProblem | None:
         """Whether its registry is left alone as a whole."""
-        limited = self._limited.get(registry_host(request.reference))
+        limited = self._limited.get(_client(request))
         if limited is not None and limited.until > trio.current_time():
             return ImageProblem(f"image {request.reference}: {limited.problem.text}", unavailable=True)
         return None
@@ -165,11 +166,11 @@ class LookUps:
             del self._under_way[request]
 
     async def _ask(self, request: ImageRequest) -> Resolution:
-        host = registry_host(request.reference)
+        client = _client(request)
         try:
             answer = await self._docker.resolve(request)
         except RateLimited as exc:
-            seconds = self._limit(host)
+            seconds = self._limit(client)
             return ImageProblem(f"{exc}; asked again after {seconds:.0f} s", unavailable=True)
         except PortError as exc:
             problem = ImageProblem(str(exc), unavailable=not isinstance(exc, Refused))
@@ -178,18 +179,26 @@ class LookUps:
             self._failed[request] = _Pause(problem, seconds, trio.current_time() + seconds)
             return problem
         self._failed.pop(request, None)
-        self._limited.pop(host, None)
+        self._limited.pop(client, None)
         self._answered[request] = _Answer(answer, trio.current_time())
         return answer
 
-    def _limit(self, host: str) -> float:
+    def _limit(self, client: "_Client") -> float:
         """Leave a registry alone for some seconds; several answers at once count as one."""
-        now, last = trio.current_time(), self._limited.get(host)
+        now, last = trio.current_time(), self._limited.get(client)
         if last is not None and last.until > now:
             return last.seconds
         seconds = next_delay(
             last.seconds if last else 0.0, first=FIRST_LIMITED_PAUSE, longest=LONGEST_LIMITED_PAUSE
         )
-        text = f"{host}: rate limited (429); asked again after {seconds:.0f} s"
-        self._limited[host] = _Pause(ImageProblem(text, unavailable=True), seconds, now + seconds)
+        text = f"{client[0]}: rate limited (429); asked again after {seconds:.0f} s"
+        self._limited[client] = _Pause(ImageProblem(text, unavailable=True), seconds, now + seconds)
         return seconds
+
+
+_Client = tuple[str, RegistryLogin | None]
+"""A registry, and as whom it is asked: registries count by that, and a login is what people add against a limit."""
+
+
+def _client(request: ImageRequest) -> _Client:
+    return registry_host(request.reference), request.login

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 from tests.unit.app.worlds import NO_BASE, World, cluster, play, service
 
 from coreflow.adapters.engine.memory.registries import ERRORS
@@ -13,6 +14,7 @@ from coreflow.adapters.memory import MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.beside import Background
 from coreflow.app.lookups import LookUps
+from coreflow.domain.records.models import RegistryLogin
 from coreflow.domain.swarm.images import ImageProblem, ImageRequest, ResolvedImage
 
 HOST = "r.example.com"
@@ -117,6 +119,17 @@ async def test_a_registry_that_limits_us_is_left_alone_as_a_whole(scene: Scene) 
     assert scene.asked == 2
     await trio.sleep(61)
     assert await scene.ask(ONE, TWO) == ["", ""]
+
+
+@played
+async def test_a_new_login_is_asked_with_at_once(scene: Scene) -> None:
+    """It is what people add when they are limited, and registries count by it: the pause is of who asked before."""
+    scene.misbehave("limited")
+    await scene.ask(ONE)
+    scene.behave()
+    login = RegistryLogin(serveraddress=HOST, username="u", password="p")
+    assert await scene.ask(evolve(ONE, login=login)) == [""]
+    assert (await scene.ask(ONE))[0].endswith("asked again after 60 s")
 
 
 @played
