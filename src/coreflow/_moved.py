@@ -26,7 +26,7 @@ _DOMAIN = {
     "confidential": ("records.confidential",),
     "contention": ("deploy.contention",),
     "convergence": ("swarm.convergence",),
-    "desired": ("deploy.desired", "deploy.pins", "deploy.render"),
+    "desired": ("deploy.desired", "deploy.pins", "deploy.draft", "deploy.render"),
     "failures": ("swarm.failures",),
     "gateway": ("routing.gateway",),
     "health": ("deploy.health",),

@@ -15,8 +15,9 @@ from tests.unit.strategies import SECRET, cluster_documents
 from coreflow.adapters.swarm.to_engine import service_labels
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import Desired, Note, Rejection, RenderOptions
+from coreflow.domain.deploy.draft import is_workload
 from coreflow.domain.deploy.plan import make_plan
-from coreflow.domain.deploy.render import Renderer, is_workload
+from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.deploy.services import login_hash
 from coreflow.domain.ids import BASE, BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
 from coreflow.domain.platform.bindings import Bound
@@ -685,7 +686,7 @@ def test_a_record_that_left_is_forgotten() -> None:
     renderer.render(records(), Observed(), FOUND)
     assert not renderer._memo
     assert not renderer._sources
-    assert not renderer._layers
+    assert not renderer._layers._known
 
 
 def test_a_bundle_that_several_services_mount_is_made_up_once() -> None:
@@ -698,9 +699,9 @@ def test_a_bundle_that_several_services_mount_is_made_up_once() -> None:
     desired = renderer.render(given, Observed(), FOUND)
     assert {s.payload for s in desired.secrets.values()} == {b'{"A":"v"}'}
     assert len({s.name for s in desired.secrets.values()}) == 2
-    assert renderer._layers.keys() == {"bundle"}
+    assert renderer._layers._known.keys() == {"bundle"}
     renderer.render(evolve(given, services=(record(), record("shop"))), Observed(), FOUND)
-    assert not renderer._layers
+    assert not renderer._layers._known
 
 
 def test_one_observation_answers_both_questions() -> None:

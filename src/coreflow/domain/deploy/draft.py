@@ -1,0 +1,217 @@
+"""What one rendering has gathered so far: specs, claims of names and hosts, and what is left alone."""
+
+from collections.abc import Iterable, Mapping
+
+from attrs import evolve
+
+from coreflow.domain.ids import BASE
+from coreflow.domain.records.models import Records, ServiceRecord
+from coreflow.domain.records.salvage import Salvaged
+from coreflow.domain.routing.routes import HostClaim
+from coreflow.domain.swarm import naming
+from coreflow.domain.swarm.images import (
+    ImageProblem,
+    ImageRequest,
+    Rejected,
+    Resolution,
+    ResolvedImage,
+    image_source,
+)
+from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
+
+from .desired import Desired, Note, Rejection, Unit, unit_of
+from .layers import BundleLayers
+from .live import Live
+from .pins import PinnedImages
+from .services import WORKLOAD, Rendered, host_names, host_ports, value_problems
+
+_IMAGE_FIELDS = ("imageId", "imageVersion", "registryTarget")
+
+
+class Draft:
+    """Everything that is wanted, as far as it is rendered."""
+
+    def __init__(
+        self,
+        records: Records,
+        live: Live,
+        pinned: PinnedImages,
+        layers: BundleLayers,
+        *,
+        reserved: frozenset[str],
+        refresh: bool,
+    ) -> None:
+        self.records, self.live, self.layers = records, live, layers
+        self._reserved, self._refresh, self._known = reserved, refresh, pinned
+        self.services: dict[str, ServiceSpec] = {}
+        self.secrets: dict[str, SecretSpec] = {}
+        self.images: dict[str, ImageSpec] = {}
+        self.rejections: list[Rejection] = []
+        self.notes: list[Note] = []
+        self.waiting: list[Note] = []
+        self.held: set[Unit] = set()
+        self.held_names: set[str] = set()
+        self.prune = True
+        self.hosts: dict[str, HostClaim] = {}
+        self._hosts: dict[str, str] = {}
+        self._claimed: dict[str, str] = {}
+        """The names of services that are wanted, by what Swarm compares of them."""
+
+    def reject_unreadable(self) -> None:
+        """Hold what belongs to records that cannot be decoded, and say everything that is wrong with them."""
+        for rejected in self.records.rejected:
+            if rejected.kind == "service":
+                reasons = (*rejected.reasons, *self._other_reasons(rejected.salvaged))
+                self._reject_undecoded(rejected.id, rejected.name, reasons)
+            else:
+                name = f"{rejected.kind} {rejected.id or '(no id)'}"
+                self.note("", name, "; ".join(rejected.reasons))
+
+    def _reject_undecoded(self, identity: str | None, name: str | None, reasons: tuple[str, ...]) -> None:
+        self.reject(identity or "", name or identity or "(no name)", reasons)
+        if identity is None:
+            self.prune = False
+            if name is not None:
+                self.held_names.add(name)
+
+    def _other_reasons(self, salvaged: Salvaged[ServiceRecord] | None) -> tuple[str, ...]:
+        """What else is wrong with a service that cannot be decoded, as far as it can be read."""
+        if salvaged is None or not is_workload(salvaged.record) or "serviceCategory" in salvaged.unread:
+            return ()
+        found: list[str] = []
+        tuple(self.layers.of_service(salvaged.record, found))
+        found += value_problems(salvaged.record)
+        if not any(path.startswith(_IMAGE_FIELDS) for path in salvaged.unread):
+            try:
+                image_source(salvaged.record, self.records)
+            except Rejected as exc:
+                found = [*exc.reasons, *found]
+        return salvaged.reasons(found)
+
+    def hold(self, unit: Unit) -> None:
+        self.held.add(unit)
+
+    def hold_everything(self) -> None:
+        """Nothing can be made without the base networks."""
+        self.held.update(unit_of(spec.owner, spec.name) for spec in self.services.values())
+        self.services.clear()
+        self.prune = False
+
+    def note(self, unit: Unit, name: str, text: str) -> None:
+        self.notes.append(Note(unit=unit, name=name, text=text))
+
+    def reject(
+        self, unit: Unit, name: str, reasons: Iterable[str], *, held: bool = False, awaited: bool = False
+    ) -> None:
+        rejection = Rejection(unit=unit, name=name, reasons=tuple(reasons), held=held, awaited=awaited)
+        self.rejections.append(rejection)
+        if unit:
+            self.held.add(unit)
+
+    def claim_name(self, unit: Unit, name: str) -> bool:
+        """Reserve a service name; a name that is taken rejects the record. Case does not make names differ."""
+        found = self._taken(unit, name)
+        if found is None:
+            return True
+        other, reason = found
+        text = reason if other == name else f"{reason}; Swarm tells no names apart by case"
+        self.reject(unit, name, (text,))
+        return False
+
+    def _taken(self, unit: Unit, name: str) -> tuple[str, str] | None:
+        """The name as somebody else has it, and who that is."""
+        same = naming.folded(name)
+        live = self.live.foreign.get(same)
+        if live is not None:
+            whose = naming.whose(live.labels)
+            return live.name, f"a service named {live.name} exists already and {whose}: it is left alone"
+        for reserved in self._reserved:
+            if naming.folded(reserved) == same and unit != unit_of(BASE, name):
+                return reserved, f"the name {reserved} belongs to the base"
+        if same in self._claimed:
+            spec = self.services[self._claimed[same]]
+            return spec.name, f"the name {spec.name} belongs to service {spec.owner}"
+        for held in self.held_names:
+            if naming.folded(held) == same:
+                return held, f"another record, whose id is missing, has the name {held}"
+        return None
+
+    def want(self, spec: ServiceSpec) -> None:
+        """A service whose name is claimed."""
+        self.services[spec.name] = spec
+        self._claimed[naming.folded(spec.name)] = spec.name
+
+    def claim_hosts(self, service: ServiceRecord, rendered: Rendered) -> None:
+        """Reserve the host names of a service, all or none."""
+        hosts = rendered.hosts
+        taken = [
+            f"the host name {h} belongs to service {self._hosts[h]}" for h, _ in hosts if h in self._hosts
+        ]
+        if taken:
+            raise Rejected(*taken)
+        for host, port in hosts:
+            self._hosts[host] = service.id
+            self.hosts[host] = HostClaim(host=host, service=service.name, port=port)
+
+    def keep_hosts(self, service: ServiceRecord) -> None:
+        """What runs and cannot be deployed as its record says keeps the host names that nobody else has, and is routed."""
+        names = self.live.names_of(service)
+        if not names:
+            return
+        for host, _ in host_names(service):
+            self._hosts.setdefault(host, service.id)
+        name = service.name if service.name in names else names[0]
+        for host, port in host_ports(service):
+            if self._hosts[host] == service.id:
+                self.hosts.setdefault(host, HostClaim(host=host, service=name, port=port))
+
+    def image(
+        self, unit: Unit, request: ImageRequest, login: str, images: Mapping[ImageRequest, Resolution]
+    ) -> ResolvedImage | ImageProblem:
+        """What is behind a reference: no digest for an image that only the engine has, or that is pinned already.
+
+        An unchanged reference keeps the digest that runs, with the platforms that it was placed by, unless this pass
+        refreshes and the registry answers. A changed login is tried out first, and changes no digest.
+        """
+        running = self._known.get((unit, request.reference))
+        answer = images.get(request)
+        if isinstance(answer, ImageProblem) and (running is None or running.login != login):
+            return answer
+        has_digest = "@" in request.reference
+        if isinstance(answer, ResolvedImage) and (running is None or self._refresh):
+            return evolve(answer, digest=None) if has_digest else answer
+        if running is not None:
+            return ResolvedImage(None if has_digest else running.digest, running.platforms)
+        if has_digest:
+            return ResolvedImage()
+        return ImageProblem(f"image {request.reference} was not looked up", unavailable=True)
+
+    def add(self, service: ServiceRecord, rendered: Rendered) -> None:
+        self.want(rendered.service)
+        if rendered.secret is not None:
+            self.secrets[service.name] = rendered.secret
+        if rendered.image is not None:
+            self.images[service.name] = rendered.image
+        for text in rendered.notes:
+            self.note(service.id, service.name, text)
+
+    def desired(self, networks: tuple[NetworkSpec, ...]) -> Desired:
+        return Desired(
+            cluster=self.records.cluster.id,
+            networks=networks,
+            services=self.services,
+            secrets=self.secrets,
+            images=self.images,
+            rejections=tuple(sorted(self.rejections, key=lambda r: (r.name, r.unit))),
+            notes=tuple(self.notes),
+            held=frozenset(self.held),
+            held_names=frozenset(self.held_names),
+            hosts=self.hosts,
+            waiting=tuple(self.waiting),
+            prune=self.prune,
+        )
+
+
+def is_workload(service: ServiceRecord) -> bool:
+    """Whether the record is a workload: its category says so, or says nothing."""
+    return not service.service_category or service.service_category == WORKLOAD
