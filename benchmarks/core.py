@@ -2,7 +2,7 @@
 
 Every figure is the median of rounds in which the reference and all cases take turns, so that a busy machine hurts all of
 them alike. `json.loads` runs as anybody would call it, with the interpreter's garbage collection; coreflow runs as in the
-application, which pauses collection while it reads and plans (`coreflow.quiet`).
+application, which pauses collection while it reads and plans (`coreflow.gc_pause`).
 """
 
 import gc
@@ -24,7 +24,7 @@ from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.images import ImageRequest, Resolution, ResolvedImage
 from coreflow.domain.swarm.observed import Observed, ObservedNetwork, ObservedSecret, ObservedService
-from coreflow.quiet import quiet
+from coreflow.gc_pause import quiet
 
 SERVICES = 10_000
 ROUNDS = 5

@@ -35,7 +35,7 @@ from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.images import ResolvedImage
 from coreflow.domain.swarm.observed import Observed
-from coreflow.quiet import quiet
+from coreflow.gc_pause import quiet
 
 SERVICES, HOSTS = 20_000, 5_000
 ROUNDS = 3

@@ -181,8 +181,8 @@ async def _measure(bench: _Bench, rounds: int) -> list[Row]:
 
         async def settle() -> float:
             started = time.perf_counter()
-            settlement = await reconciler.settle()
-            assert settlement.is_settled
+            reconcile_result = await reconciler.settle()
+            assert reconcile_result.is_settled
             return time.perf_counter() - started
 
         for turn in range(rounds):

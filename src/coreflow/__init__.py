@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from coreflow._moved import TYPE_CHECKING, install
+from coreflow._moved import RENAMED, TYPE_CHECKING, install, renamed
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Refused,
         Unavailable,
     )
-    from coreflow.domain.ports import CloudlyPort, DockerPort
+    from coreflow.domain.ports import ControlPlane, DockerPort
     from coreflow.domain.records.codec import RecordDecoder, decode_records
     from coreflow.domain.records.models import Records
     from coreflow.domain.swarm.convergence import Verdict, judge, judge_all
@@ -38,7 +38,7 @@ install()
 
 __all__ = [
     "BaseOptions",
-    "CloudlyPort",
+    "ControlPlane",
     "CoreflowError",
     "Desired",
     "DockerPort",
@@ -65,7 +65,7 @@ __all__ = [
 ]
 _WHERE = {
     "BaseOptions": "domain.deploy.base",
-    "CloudlyPort": "domain.ports",
+    "ControlPlane": "domain.ports",
     "CoreflowError": "domain.errors",
     "Desired": "domain.deploy.desired",
     "DockerPort": "domain.ports",
@@ -94,7 +94,9 @@ _WHERE = {
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if RENAMED.get(name) in _WHERE:
+            __getattr__(RENAMED[name])
+        return renamed(name, globals())
     found = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
     globals()[name] = found
     return found

@@ -86,11 +86,29 @@ MOVED: Mapping[str, tuple[str, ...]] = {
     f"coreflow.{package}.{old}": tuple(f"coreflow.{package}.{module}" for module in new)
     for package, table in (("domain", _DOMAIN), ("adapters", _ADAPTERS))
     for old, new in table.items()
+} | {
+    "coreflow.app.patience": ("coreflow.app.retries",),
+    "coreflow.app.situation": ("coreflow.app.reconcile_state",),
+    "coreflow.quiet": ("coreflow.gc_pause",),
 }
 """Where the public names of a module of old are now, by its path: those that others import come first.
 
 A path that is a package now forwards by itself.
 """
+
+
+RENAMED = {
+    "CloudlyPort": "ControlPlane",
+    "Quiet": "NullListener",
+    "Settlement": "ReconcileResult",
+    "Site": "Instance",
+    "Sites": "Instances",
+    "Situation": "ReconcileState",
+    "patiently": "with_retries",
+    "site_of_service": "instance_of_service",
+    "sites_of": "find_instances",
+}
+"""Public names that have become others."""
 
 
 def forward(old: str) -> Callable[[str], Any]:
@@ -103,13 +121,26 @@ def forward(old: str) -> Callable[[str], Any]:
         if not name.startswith("_"):
             for new in MOVED[old]:
                 module = import_module(new)
-                if hasattr(module, name):
-                    text = f"{old}.{name} has moved: import it from {new}"
-                    warnings.warn(text, DeprecationWarning, stacklevel=2)
-                    return getattr(module, name)
+                for now in (name, RENAMED.get(name, name)):
+                    if hasattr(module, now):
+                        text = f"{old}.{name} has moved: import it from {new}{'' if now == name else f' as {now}'}"
+                        warnings.warn(text, DeprecationWarning, stacklevel=2)
+                        return getattr(module, now)
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
     return look_up
+
+
+def renamed(name: str, values: Mapping[str, Any]) -> Any:
+    """Find what was called `name` in a module with these `values`, for its `__getattr__`.
+
+    It raises `AttributeError` for names that the module never had.
+    """
+    module, now = values["__name__"], RENAMED.get(name)
+    if now is None or now not in values:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is {now} now", DeprecationWarning, stacklevel=3)
+    return values[now]
 
 
 class _Finder:

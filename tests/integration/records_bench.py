@@ -11,7 +11,7 @@ from coreflow.adapters.engine.protocol import Engine
 from coreflow.adapters.memory import MemoryCloudly
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler
-from coreflow.app.situation import Situation
+from coreflow.app.reconcile_state import ReconcileState
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.deploy.steps import verb_of
@@ -49,15 +49,15 @@ class Records:
         cluster = {"id": self.bench.prefix, "data": {"name": self.bench.prefix}}
         self.cloudly.set({"configData": cluster, "services": [*services], **others})
 
-    async def plan(self) -> Situation:
+    async def plan(self) -> ReconcileState:
         """What would be done."""
         return await self.reconciler.look()
 
     async def apply(self) -> list[str]:
         """One pass; what was done, in words. All of it must succeed."""
-        situation, report = await self.reconciler.run_pass()
+        reconcile_state, report = await self.reconciler.run_pass()
         assert not report.troubles, report.troubles
-        return [f"{verb_of(a)} {naming_of(a)}: {a.reason}" for a in situation.plan.actions]
+        return [f"{verb_of(a)} {naming_of(a)}: {a.reason}" for a in reconcile_state.plan.actions]
 
     async def live(self, short: str) -> Json:
         """A service as the engine has it."""

@@ -69,11 +69,13 @@ async def test_the_corestore_of_the_services_node_is_asked(
         swarm = SwarmPort(engine)
         corestores = Corestores(at, is_ours=True)
         reconciler = Reconciler(cloudly, swarm, corestores, render=RenderOptions(base=BASE))
-        settlement = await reconciler.deploy(timeout=60)
-        assert settlement.is_settled, settlement
+        reconcile_result = await reconciler.deploy(timeout=60)
+        assert reconcile_result.is_settled, reconcile_result
         (home,) = await run(placed, lab, "shop")
-        sites = corestores.sites(settlement.last.observed, settlement.last.desired.cluster)
-        assert sorted(site.hostname for site in sites.all) == list(NODES)
+        instances = corestores.instances(
+            reconcile_result.last.observed, reconcile_result.last.desired.cluster
+        )
+        assert sorted(instance.hostname for instance in instances.all) == list(NODES)
         operations = Operations(
             Tools(
                 cloudly=cloudly,
@@ -93,7 +95,7 @@ async def test_the_corestore_of_the_services_node_is_asked(
         saved = await operations.backup(BackupRequest(backup_id="b1", service_id=service_id, replicate=True))
         assert saved.status == "completed", saved
         (part,) = saved.parts
-        assert [site.hostname for site in sites.all if site.node == part.node] == [home]
+        assert [instance.hostname for instance in instances.all if instance.node == part.node] == [home]
         (volume / "file").unlink()
         for node, server in servers.items():
             assert bool(list(server.archive.rglob("*.pack"))) == (node == home)

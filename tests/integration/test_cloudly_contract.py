@@ -21,7 +21,7 @@ from coreflow.adapters.memory.cloudly import MemoryCloudly
 from coreflow.adapters.net import connect_websocket
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.ids import Owner
-from coreflow.domain.ports import CloudlyPort
+from coreflow.domain.ports import ControlPlane
 from coreflow.domain.swarm.specs import ImageSpec, Stage
 
 pytestmark = pytest.mark.guest
@@ -43,7 +43,7 @@ class Side(Protocol):
     """The other end of a port: what an operator does."""
 
     @property
-    def port(self) -> CloudlyPort:
+    def port(self) -> ControlPlane:
         """The port under test."""
         ...
 
@@ -162,7 +162,7 @@ async def side(request: pytest.FixtureRequest, tmp_path: Path, nursery: trio.Nur
     nursery.cancel_scope.cancel()
 
 
-async def services_of(port: CloudlyPort) -> Mapping[str, str | None]:
+async def services_of(port: ControlPlane) -> Mapping[str, str | None]:
     return {service.name: service.image_version for service in (await port.records()).services}
 
 

@@ -18,7 +18,7 @@ from tests.integration.http_stand_in import answer_once, text_answer, traceback_
 
 from coreflow.adapters.corestore import Corestore
 from coreflow.adapters.corestore import methods as m
-from coreflow.adapters.corestore.shapes import endpoints, variables
+from coreflow.adapters.corestore.parse_bindings import endpoints, variables
 from coreflow.adapters.memory import MemoryCorestore
 from coreflow.adapters.net import PostAnswer
 from coreflow.domain.errors import PortError, Refused, Unavailable
@@ -167,7 +167,7 @@ async def test_capabilities_differ(side: Side) -> None:
 
 
 async def test_values_may_change(side: Side) -> None:
-    """When the far side derives others, they come with the next call."""
+    """When the peer derives others, they come with the next call."""
     first = await side.port.provision(binding())
     side.rotate("s1")
     second = await side.port.provision(binding())
@@ -201,7 +201,7 @@ async def test_a_capability_that_is_not_known(side: Side) -> None:
 
 @pytest.mark.parametrize("kind", [Unavailable, Refused])
 async def test_faults_pass(side: Side, kind: type[PortError]) -> None:
-    """Each method raises what the far side's trouble means, and works again afterwards."""
+    """Each method raises what the peer's trouble means, and works again afterwards."""
     for call in calls(side.port):
         side.fail(kind)
         with pytest.raises(kind):
@@ -654,7 +654,7 @@ WAYS = (
 @pytest.mark.parametrize("quote", QUOTES, ids=range(len(QUOTES)))
 @pytest.mark.parametrize("way", WAYS)
 async def test_no_secret_is_ever_told(stand_in: StandIn, way: str, quote: str) -> None:
-    """Whatever goes wrong, with whatever the far side quotes: not in an error, nor behind it, nor in a log."""
+    """Whatever goes wrong, with whatever the peer quotes: not in an error, nor behind it, nor in a log."""
     port = Corestore(stand_in.url, TOKEN, timeout=0.2, unhealthy_seconds=0)
     env = {"PASSWORD": GIVEN, "LIST": [GIVEN]}
     status = {"bad request": 400, "forbidden": 403, "unauthorized": 401, "not found": 404, "crash": 500}

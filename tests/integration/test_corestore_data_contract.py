@@ -617,7 +617,7 @@ async def everything(port: CorestorePort) -> dict[str, Callable[[], Awaitable[ob
 
 @pytest.mark.parametrize("kind", [Unavailable, Refused])
 async def test_faults_pass(side: Side, kind: type[PortError]) -> None:
-    """Each method raises what the far side's trouble means, and works again afterwards."""
+    """Each method raises what the peer's trouble means, and works again afterwards."""
     calls = await everything(side.port)
     assert calls.keys() == PATHS.keys()
     for method, call in calls.items():
@@ -798,7 +798,7 @@ async def test_a_transfer_that_stalls(network: NetworkSide, method: str, at: int
 
 
 async def test_a_source_may_take_its_time(network: NetworkSide) -> None:
-    """Only the far side must not stall."""
+    """Only the peer must not stall."""
 
     async def slowly() -> AsyncIterator[bytes]:
         for _ in range(2):
@@ -1099,7 +1099,7 @@ QUOTES = (
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 422, 500, 507])
 async def test_no_secret_is_ever_told(nursery: trio.Nursery, status: int) -> None:
-    """Whatever goes wrong, with whatever the far side quotes: not in an error, nor behind it, nor in a log."""
+    """Whatever goes wrong, with whatever the peer quotes: not in an error, nor behind it, nor in a log."""
     for said in QUOTES:
         server = await Fixed({"ok": False, "error": said}, status).start(nursery)
         port = Corestore(server.url, TOKEN)

@@ -58,14 +58,14 @@ class Pair:
         for world in (self.real, self.memory):
             world.renew()
             world.cloudly.set(document)
-            situation, report = await world.reconciler.run_pass()
-            plan = situation.plan
+            reconcile_state, report = await world.reconciler.run_pass()
+            plan = reconcile_state.plan
             done = sorted(f"{verb_of(a)} {naming_of(a)}" for a in plan.actions if "szn" not in naming_of(a))
             told.append(
                 (done, [(r.unit, r.name, r.reasons) for r in plan.rejections], [str(w) for w in plan.waits])
             )
             assert [(o.step.unit, o.detail) for o in report.troubles] == [], f"seed {SEED}"
-            accepted = sorted(situation.desired.services)
+            accepted = sorted(reconcile_state.desired.services)
             again = (await world.plan()).plan
             assert [(verb_of(a), naming_of(a), a.reason) for a in again.actions] == [], f"seed {SEED}"
             assert not again.waits, f"seed {SEED}"

@@ -19,7 +19,7 @@ from tests.integration.http_stand_in import traceback_of
 
 from coreflow.adapters.dcrouter import Dcrouter
 from coreflow.adapters.dcrouter import methods as m
-from coreflow.adapters.dcrouter.shapes import observed_route
+from coreflow.adapters.dcrouter.parse_routes import observed_route
 from coreflow.adapters.memory import MemoryGateway
 from coreflow.adapters.net import PostAnswer
 from coreflow.domain.errors import PortError, Refused, Unavailable
@@ -324,7 +324,7 @@ async def test_a_wildcard_serves_its_children(side: Side) -> None:
 
 @pytest.mark.parametrize("kind", [Unavailable, Refused])
 async def test_faults_pass(side: Side, kind: type[PortError]) -> None:
-    """Each method raises what the far side's trouble means, and works again afterwards."""
+    """Each method raises what the peer's trouble means, and works again afterwards."""
     side.certify("a.example.com")
     (route,) = wanted("a.example.com")
     for call in (
@@ -769,7 +769,7 @@ async def test_addresses_and_tokens_that_cannot_be_used(
 
 
 async def test_a_wrong_token(stand_in: StandIn) -> None:
-    """The far side says which one it got; we do not."""
+    """The peer says which one it got; we do not."""
     port = Dcrouter(stand_in.url, "dcr_canary-wrong", CLUSTER)
     with pytest.raises(Refused, match="the token … is not valid") as caught:
         await port.routes()
@@ -799,7 +799,7 @@ QUOTES = (
     ["error", "deny", "missing", "crash", "denied", "status", "not json", "null", "slow", "away", "invalid"],
 )
 async def test_the_token_is_never_told(stand_in: StandIn, way: str, quote: str) -> None:
-    """Whatever goes wrong, with whatever the far side quotes: not in an error, nor behind it, nor in a log."""
+    """Whatever goes wrong, with whatever the peer quotes: not in an error, nor behind it, nor in a log."""
     port = new_port(stand_in, timeout=0.2, unhealthy_seconds=0)
     match way:
         case "error":

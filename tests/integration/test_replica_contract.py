@@ -366,7 +366,7 @@ async def test_slices_of_full_size(side: Side, extra: int) -> None:
 
 
 async def test_a_slice_that_is_too_large(side: Side) -> None:
-    """The largest slice is a promise to the far side."""
+    """The largest slice is a promise to the peer."""
     data = bytes(SLICE_BYTES + 1)
     with pytest.raises(ValueError, match="slice"):
         await side.port.put_slice(copy_of(data), 0, data, final=True)

@@ -147,7 +147,7 @@ def cluster_document(services: list[Json]) -> Json:
 
 @st.composite
 def cluster_documents(draw: st.DrawFn) -> Json:
-    """A whole cluster document with up to three services; ids and names are doubled now and then."""
+    """A whole cluster document with up to three services; ids and names are duplicate now and then."""
     ids = st.sampled_from(["s0", "s1", "s2", "s3", "ä", None])
     services = st.fixed_dictionaries({"id": ids, "data": service_data()})
     return cluster_document(draw(st.lists(services, max_size=3)))

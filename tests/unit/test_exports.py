@@ -8,7 +8,7 @@ from coreflow.adapters import memory
 
 PUBLIC = [
     "BaseOptions",
-    "CloudlyPort",
+    "ControlPlane",
     "CoreflowError",
     "Desired",
     "DockerPort",
@@ -42,7 +42,7 @@ def test_the_public_names_are_these() -> None:
 
 
 def test_the_memory_adapters_are_public() -> None:
-    """Embedding programs and tests get the far sides in memory from one place."""
+    """Embedding programs and tests get the peers in memory from one place."""
     assert memory.__all__ == [
         "Behaviour",
         "Fault",

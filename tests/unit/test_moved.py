@@ -30,6 +30,22 @@ EXAMPLES = {
 }
 
 
+RENAMED = {
+    "coreflow": ("CloudlyPort", "ControlPlane"),
+    "coreflow.domain.ports": ("CloudlyPort", "ControlPlane"),
+    "coreflow.app.reconcile": ("Settlement", "ReconcileResult"),
+    "coreflow.app.situation": ("Situation", "ReconcileState"),
+    "coreflow.domain.sites": ("Site", "Instance"),
+}
+
+
+@pytest.mark.parametrize(("module", "old", "new"), [(module, *names) for module, names in RENAMED.items()])
+def test_an_old_name_is_the_new_one_and_warns(module: str, old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=new):
+        found = getattr(import_module(module), old)
+    assert found.__name__ == new
+
+
 @pytest.mark.parametrize("old", MOVED)
 def test_an_old_path_can_be_imported_and_leads_only_to_what_exists(old: str) -> None:
     module = import_module(old)

@@ -23,7 +23,7 @@ from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
 from coreflow.domain.swarm.specs import ImageSpec
-from coreflow.quiet import LARGE_DOCUMENT, quiet
+from coreflow.gc_pause import LARGE_DOCUMENT, quiet
 from coreflow.reading import MIB, PIPE_SECONDS, read_file
 
 from .documents import Lines, parse
@@ -55,7 +55,7 @@ class _Known:
 
 
 class FileCloudly:
-    """`CloudlyPort` on a cluster file.
+    """`ControlPlane` on a cluster file.
 
     The file may be missing, or broken: calls fail until it is there and right, and changes are seen all the same.
     Replace it in one step (write beside it, then rename), since a YAML file that is half there may be a valid one.

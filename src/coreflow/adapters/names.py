@@ -1,4 +1,4 @@
-"""How names of far sides are written down: with how well each is known, and with its other spellings.
+"""How names of peers are written down: with how well each is known, and with its other spellings.
 
 - `read`: read in public material (interfaces, source, readmes);
 - `older`: read in an older version only;

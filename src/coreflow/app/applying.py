@@ -16,7 +16,7 @@ from coreflow.domain.deploy.setbacks import NO_SETBACKS, Setbacks
 from coreflow.domain.deploy.steps import Action, Plan, Step, kind_of, name_of, stage_of, subject_of, verb_of
 from coreflow.domain.errors import LostRace, PortError, Refused
 from coreflow.domain.platform.actions import Deprovision, Provision
-from coreflow.domain.ports import CloudlyPort, DockerPort
+from coreflow.domain.ports import ControlPlane, DockerPort
 from coreflow.domain.swarm.actions import Create, Remove, Update
 from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
 
@@ -37,7 +37,7 @@ class Applier:
 
     def __init__(
         self,
-        cloudly: CloudlyPort,
+        cloudly: ControlPlane,
         docker: DockerPort,
         bindings: Bindings,
         background: Background,

@@ -23,8 +23,8 @@ from coreflow.domain.backup.snapshots import BACKUP_TAG, VOLUME, Snapshot, tagge
 from coreflow.domain.errors import CoreflowError, PortError, Refused
 from coreflow.domain.ids import NodeId, Owner, ServiceId
 from coreflow.domain.platform.bindings import BindingSpec
-from coreflow.domain.platform.instances import Site, nodes_of_service, site_of_service
-from coreflow.domain.ports import CloudlyPort, CorestorePort, DockerPort
+from coreflow.domain.platform.instances import Instance, instance_of_service, nodes_of_service
+from coreflow.domain.ports import ControlPlane, CorestorePort, DockerPort
 from coreflow.domain.records.models import Records, ServiceRecord
 from coreflow.domain.swarm.observed import Observed, ObservedService
 from coreflow.domain.swarm.specs import Mount
@@ -61,7 +61,7 @@ class Pace:
     let_go: float = 2.0
     """How long it tries then to say that nobody is at it."""
     patience: float = 120.0
-    """How long a far side may be away."""
+    """How long a peer may be away."""
     poll: float = 0.3
     """How often is looked whether Swarm has done something."""
 
@@ -70,7 +70,7 @@ class Pace:
 class Tools:
     """What it takes to back up and restore."""
 
-    cloudly: CloudlyPort
+    cloudly: ControlPlane
     docker: DockerPort
     corestores: Corestores | None
     bindings: Bindings
@@ -104,9 +104,9 @@ class Facts:
     others: tuple[ObservedService, ...]
     """Further services of the same record, while it is being renamed."""
     bindings: tuple[BindingSpec, ...]
-    homes: tuple[Site, ...]
+    homes: tuple[Instance, ...]
     """The Corestores on the nodes where it runs or, where it does not, ran last."""
-    ports: Mapping[Site, CorestorePort]
+    ports: Mapping[Instance, CorestorePort]
     """Of the homes."""
 
     @property
@@ -115,9 +115,9 @@ class Facts:
         running = (*((self.live,) if self.live is not None else ()), *self.others)
         return tuple(mount for service in running for mount in service.body.mounts)
 
-    async def snapshots(self) -> dict[Site, tuple[Snapshot, ...]]:
+    async def snapshots(self) -> dict[Instance, tuple[Snapshot, ...]]:
         """The snapshots of the service, by Corestore."""
-        return {site: await port.snapshots(self.service.id) for site, port in self.ports.items()}
+        return {instance: await port.snapshots(self.service.id) for instance, port in self.ports.items()}
 
 
 async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
@@ -133,12 +133,12 @@ async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
     owned = [s for s in observed.services if s.cluster == cluster and s.owner == Owner(service_id)]
     live = next((s for s in owned if s.name == service.name), owned[0] if owned else None)
     tools.bindings.locate(records, observed)
-    sites = tools.corestores.sites(observed, cluster)
+    instances = tools.corestores.instances(observed, cluster)
     nodes = nodes_of_service(observed, live.id) if live is not None else ()
-    homes = sites.of(nodes)
-    if not nodes and (alone := site_of_service(sites, observed, cluster, service_id)) is not None:
+    homes = instances.of(nodes)
+    if not nodes and (alone := instance_of_service(instances, observed, cluster, service_id)) is not None:
         homes = (alone,)
-    if not homes or (sites.shared is None and len(homes) < len(nodes)):
+    if not homes or (instances.shared is None and len(homes) < len(nodes)):
         raise Refused("no Corestore is known on a node where it runs")
     return Facts(
         records=records,
@@ -148,7 +148,7 @@ async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
         others=tuple(s for s in owned if s is not live),
         bindings=tools.bindings.wishes(records).wanted.get(service_id, ()),
         homes=homes,
-        ports={site: tools.corestores.at(site) for site in homes},
+        ports={instance: tools.corestores.at(instance) for instance in homes},
     )
 
 
@@ -162,8 +162,8 @@ async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:
         facts = await facts_of(tools, request.service_id)
         if facts.live is not None and facts.live.is_stopped:
             raise Refused("it is being restored")
-        for site in facts.homes:
-            tools.step(f"asking {site}")
+        for instance in facts.homes:
+            tools.step(f"asking {instance}")
         problems = await provisioned(tools, facts) if request.include_resources else {}
         found = await facts.snapshots()
         plan = plan_backup(request, facts.service, facts.bindings, facts.homes, found, facts.mounts)
@@ -171,7 +171,7 @@ async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:
         for take in plan.steps:
             problem = problems.get(take.part.binding_id, "")
             part = evolve(take.part, error=problem) if problem else await _taken(tools, facts, take)
-            parts.append((take.site, part))
+            parts.append((take.instance, part))
         replication = await _replicated(tools, facts, request, parts) if request.replicate else None
         error = await _tainted(tools, facts)
         if request.include_resources and not facts.records.unreadable_bindings.isdisjoint(
@@ -219,7 +219,7 @@ async def provisioned(tools: Tools, facts: Facts) -> dict[str, str]:
 async def _taken(tools: Tools, facts: Facts, take: Take) -> Part:
     """Have one snapshot taken. Where no answer came, it may be there nevertheless."""
     tools.step(f"snapshot of {take.part}")
-    port = facts.ports[take.site]
+    port = facts.ports[take.instance]
     try:
         snapshot = await take_snapshot(port, facts.service.id, take.part, take.tags, BACKUP_TAG)
     except PortError as exc:
@@ -253,10 +253,10 @@ async def take_snapshot(
 
 
 async def _replicated(
-    tools: Tools, facts: Facts, request: BackupRequest, parts: Sequence[tuple[Site, Part]]
+    tools: Tools, facts: Facts, request: BackupRequest, parts: Sequence[tuple[Instance, Part]]
 ) -> Replication:
     """Send copies of everything that was taken."""
-    taken = [(site, part) for site, part in parts if part.snapshot_id]
+    taken = [(instance, part) for instance, part in parts if part.snapshot_id]
     if not taken:
         return Replication(status="failed", error="there is nothing to replicate")
     if tools.replicator is None:
@@ -268,5 +268,7 @@ async def _replicated(
         finished_ms=tools.now_ms(),
         parts=tuple(part for _, part in taken),
     )
-    ports: dict[NodeId | None, CorestorePort] = {site.node: facts.ports[site] for site, _ in taken}
+    ports: dict[NodeId | None, CorestorePort] = {
+        instance.node: facts.ports[instance] for instance, _ in taken
+    }
     return await tools.replicator.push(ports, manifest, tools.watcher)

@@ -10,15 +10,15 @@ from coreflow.domain.errors import CoreflowError, Refused
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.platform import ledger
 from coreflow.domain.platform.bindings import BindingSpec, BindingStatus, BindingWishes, Bound, binding_wishes
-from coreflow.domain.platform.instances import Site, site_of_service
+from coreflow.domain.platform.instances import Instance, instance_of_service
 from coreflow.domain.platform.ledger import NOBODY, Circumstances, Ledger, decide
-from coreflow.domain.ports import CloudlyPort
+from coreflow.domain.ports import ControlPlane
 from coreflow.domain.records.models import PlatformRecord, Records
 from coreflow.domain.swarm.observed import Observed
 
 from .confidential import Confidential
 from .corestores import Corestores
-from .situation import Situation
+from .reconcile_state import ReconcileState
 
 log = structlog.get_logger()
 
@@ -32,11 +32,11 @@ class Bindings:
     """
 
     def __init__(
-        self, corestores: Corestores | None, cloudly: CloudlyPort, known: Confidential | None = None
+        self, corestores: Corestores | None, cloudly: ControlPlane, known: Confidential | None = None
     ) -> None:
         self._known = known or Confidential()
         self._corestores, self._cloudly = corestores, cloudly
-        self._sites: dict[ServiceId, Site] = {}
+        self._instances: dict[ServiceId, Instance] = {}
         self._ledger = Ledger()
         self._reported: dict[str, BindingStatus] = {}
         self._wishes: tuple[PlatformRecord | None, BindingWishes] = (None, BindingWishes())
@@ -59,7 +59,7 @@ class Bindings:
         facts = Circumstances(
             wishes=wishes,
             services=frozenset(service.id for service in records.services),
-            sites=self._sites,
+            instances=self._instances,
             unreadable=frozenset(records.unreadable_bindings),
             is_served=self._corestores is not None,
             several_nodes=len(observed.nodes) > 1,
@@ -68,50 +68,50 @@ class Bindings:
 
     def locate(self, records: Records, observed: Observed) -> None:
         """Find the Corestore of every bound service: the one on its node or, before it has one, on ours."""
-        self._sites = {}
+        self._instances = {}
         wishes = self.wishes(records)
         if self._corestores is None or not (wishes.wanted or wishes.unwanted):
             return
         cluster = records.cluster.id
-        sites = self._corestores.sites(observed, cluster)
+        instances = self._corestores.instances(observed, cluster)
         for service in {*wishes.wanted, *(spec.service_id for spec in wishes.unwanted)}:
-            site = site_of_service(sites, observed, cluster, service)
-            if site is not None:
-                self._sites[service] = site
+            instance = instance_of_service(instances, observed, cluster, service)
+            if instance is not None:
+                self._instances[service] = instance
 
     def has(self, spec: BindingSpec) -> bool:
         """Whether it is provisioned, where its service is now."""
-        return self._ledger.has(spec, self._sites.get(spec.service_id))
+        return self._ledger.has(spec, self._instances.get(spec.service_id))
 
     async def provision(self, spec: BindingSpec) -> None:
         """Ask Corestore. Raises Unavailable or Refused."""
-        corestores, site = self._where(spec)
+        corestores, instance = self._where(spec)
         self._ledger = self._ledger.asked(spec)
         try:
-            found = await corestores.at(site).provision(spec)
+            found = await corestores.at(instance).provision(spec)
         except CoreflowError as exc:
             self._ledger = self._ledger.failed(spec, str(exc))
             raise
-        self._ledger = self._ledger.provisioned(spec, site, found)
+        self._ledger = self._ledger.provisioned(spec, instance, found)
         self._known.give(spec.id, found.values)
 
     async def deprovision(self, spec: BindingSpec) -> None:
         """Give it back. Raises Unavailable or Refused."""
-        corestores, site = self._where(spec)
-        await corestores.at(site).deprovision(spec)
+        corestores, instance = self._where(spec)
+        await corestores.at(instance).deprovision(spec)
         self._ledger = self._ledger.deprovisioned(spec)
 
-    def _where(self, spec: BindingSpec) -> tuple[Corestores, Site]:
-        site = self._sites.get(spec.service_id)
-        if self._corestores is None or site is None:
+    def _where(self, spec: BindingSpec) -> tuple[Corestores, Instance]:
+        instance = self._instances.get(spec.service_id)
+        if self._corestores is None or instance is None:
             raise Refused(NOBODY.format(spec.capability))
-        return self._corestores, site
+        return self._corestores, instance
 
     # reporting
 
-    async def report(self, situation: Situation) -> None:
+    async def report(self, reconcile_state: ReconcileState) -> None:
         """Tell Cloudly what changed since it was told last. That it does not want to know is nobody's trouble."""
-        changed = [s for s in self.statuses(situation) if self._reported.get(s.binding.id) != s]
+        changed = [s for s in self.statuses(reconcile_state) if self._reported.get(s.binding.id) != s]
         with trio.move_on_after(REPORT_SECONDS):
             for status in changed:
                 try:
@@ -123,8 +123,8 @@ class Bindings:
                     return
                 self._reported[status.binding.id] = status
 
-    def statuses(self, situation: Situation) -> tuple[BindingStatus, ...]:
+    def statuses(self, reconcile_state: ReconcileState) -> tuple[BindingStatus, ...]:
         """How far every binding is."""
-        platform = situation.records.platform
-        secrets = {service: secret.name for service, secret in situation.desired.secrets.items()}
-        return ledger.statuses(platform, self.wishes(situation.records), self._ledger, secrets)
+        platform = reconcile_state.records.platform
+        secrets = {service: secret.name for service, secret in reconcile_state.desired.secrets.items()}
+        return ledger.statuses(platform, self.wishes(reconcile_state.records), self._ledger, secrets)

@@ -18,7 +18,7 @@ from attrs import define
 
 from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.pacing import next_delay
-from coreflow.domain.ports import CloudlyPort, GatewayPort
+from coreflow.domain.ports import ControlPlane, GatewayPort
 from coreflow.domain.routing.certificates import Certificate, NotYetValid, read_certificate
 from coreflow.domain.routing.routes import NoCertificate
 
@@ -42,7 +42,7 @@ class Sources(Protocol):
     """Where certificates come from."""
 
     @property
-    def cloudly(self) -> CloudlyPort:
+    def cloudly(self) -> ControlPlane:
         """Everybody's."""
         ...
 
@@ -260,7 +260,7 @@ class _Rounds:
 
 async def find_certificate(
     host: str,
-    cloudly: CloudlyPort,
+    cloudly: ControlPlane,
     gateway: GatewayPort | None,
     wall_clock: Callable[[], float],
     known: Certificate | None = None,

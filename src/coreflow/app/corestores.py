@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from coreflow.domain.ids import ClusterId
-from coreflow.domain.platform.instances import Site, Sites, sites_of
+from coreflow.domain.platform.instances import Instance, Instances, find_instances
 from coreflow.domain.ports import CorestorePort
 from coreflow.domain.swarm.observed import Observed
 
@@ -30,12 +30,12 @@ class Corestores:
         """A single one, for everybody."""
         return cls(lambda _: port, "memory:")
 
-    def sites(self, observed: Observed, cluster: ClusterId) -> Sites:
+    def instances(self, observed: Observed, cluster: ClusterId) -> Instances:
         """Where they are."""
-        return sites_of(observed, cluster, self._configured, is_ours=self._is_ours)
+        return find_instances(observed, cluster, self._configured, is_ours=self._is_ours)
 
-    def at(self, site: Site) -> CorestorePort:
+    def at(self, instance: Instance) -> CorestorePort:
         """The port of one."""
-        if site.url not in self._ports:
-            self._ports[site.url] = self._make(site.url)
-        return self._ports[site.url]
+        if instance.url not in self._ports:
+            self._ports[instance.url] = self._make(instance.url)
+        return self._ports[instance.url]

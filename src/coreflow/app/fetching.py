@@ -3,7 +3,7 @@
 import trio
 
 from coreflow.domain.errors import CoreflowError
-from coreflow.domain.ports import CloudlyPort
+from coreflow.domain.ports import ControlPlane
 from coreflow.domain.records.models import Records
 
 from .beside import Background, Job
@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 2.0
 class Fetching:
     """The records, as of the last answer that has arrived."""
 
-    def __init__(self, cloudly: CloudlyPort, background: Background) -> None:
+    def __init__(self, cloudly: ControlPlane, background: Background) -> None:
         self._cloudly, self._background = cloudly, background
         self._known: Records | None = None
         self._job: Job[Records] | None = None

@@ -22,7 +22,7 @@ from coreflow.domain.routing.gateway import (
 )
 from coreflow.domain.routing.routes import HostClaim
 
-from .situation import Situation
+from .reconcile_state import ReconcileState
 
 log = structlog.get_logger()
 
@@ -69,15 +69,15 @@ class Gateways:
         """The gateway, if certificates shall be taken from it."""
         return self._port if self._record is not None and self._record.export_certificates else None
 
-    def settled(self, situation: Situation, claims: Iterable[HostClaim]) -> None:
+    def settled(self, reconcile_state: ReconcileState, claims: Iterable[HostClaim]) -> None:
         """Passes have ended: the gateway or the hosts may be others now."""
-        record = situation.records.gateway
+        record = reconcile_state.records.gateway
         if record is not None and not record.enabled:
             record = None
         if record != self._record:
             self._record, self._port, self._done = record, None, None
             if record is not None:
-                self._port = self._make_port(record, situation.desired.cluster)
+                self._port = self._make_port(record, reconcile_state.desired.cluster)
         hosts = tuple(sorted(claim.host for claim in claims))
         if record is None or not record.sync_routes:
             self._wanted = None
@@ -88,7 +88,10 @@ class Gateways:
             return
         before = self._wanted
         self._wanted = _Wanted(
-            record=record, cluster=situation.desired.cluster, hosts=hosts, complete=situation.knows_all_hosts
+            record=record,
+            cluster=reconcile_state.desired.cluster,
+            hosts=hosts,
+            complete=reconcile_state.knows_all_hosts,
         )
         if self._wanted not in (before, self._done):  # what failed is tried again in its own time
             self._news.set()

@@ -14,7 +14,7 @@ from .streams import has_colours
 from .telling import told_all
 
 _OURS = frozenset({"event", "level", "timestamp", "traceback"})
-"""What no far side has written."""
+"""What no peer has written."""
 
 Tap = Callable[[str, Mapping[str, Any]], None]
 """Takes the level and the event with its facts."""
@@ -43,7 +43,7 @@ class _Writer:
 
 
 def _harmless(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Texts of far sides may hold what a terminal obeys."""
+    """Texts of peers may hold what a terminal obeys."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[key] = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in value)

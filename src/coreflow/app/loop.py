@@ -1,7 +1,7 @@
 """Kicks and ticks -> passes, one at a time.
 
 A kick says that something may have changed and carries nothing else: the pass reads everything anew. Any number of
-kicks during a pass make exactly one more, so a lost, doubled or late kick cannot matter; a relist at regular intervals
+kicks during a pass make exactly one more, so a lost, duplicate or late kick cannot matter; a relist at regular intervals
 finds what nobody announced.
 """
 
@@ -23,7 +23,7 @@ from coreflow.domain.errors import Unavailable
 from coreflow.domain.pacing import Attention
 from coreflow.domain.swarm.convergence import Verdict
 
-from .reconcile import Reconciler, Settlement
+from .reconcile import Reconciler, ReconcileResult
 
 log = structlog.get_logger()
 
@@ -159,7 +159,7 @@ class Loop:
         *,
         initial_delay: float,
         relist_seconds: float,
-        on_settled: Callable[[Settlement, bool], None] | None = None,
+        on_settled: Callable[[ReconcileResult, bool], None] | None = None,
     ) -> None:
         self._reconciler, self._kicks = reconciler, kicks
         self._initial_delay, self._relist_seconds = initial_delay, relist_seconds
@@ -190,7 +190,7 @@ class Loop:
             with structlog.contextvars.bound_contextvars(pass_id=self._number):
                 self._failed = True
                 try:
-                    settlement = await self._reconciler.settle(
+                    reconcile_result = await self._reconciler.settle(
                         refresh=asked.refresh, retry_failed=asked.retry_failed, fetch=fetch
                     )
                 except BaseException:
@@ -198,26 +198,26 @@ class Loop:
                     raise
                 self._failed = False
                 self._fetched_at = began if fetch else self._fetched_at
-                self._problems.report(settlement, trio.current_time())
+                self._problems.report(reconcile_result, trio.current_time())
             if self._on_settled is not None:
-                self._on_settled(settlement, asked.refresh)
-            await self._pause(settlement, began)
+                self._on_settled(reconcile_result, asked.refresh)
+            await self._pause(reconcile_result, began)
 
-    async def _pause(self, settlement: Settlement, began: float) -> None:
-        seconds = min(self._seconds_after(settlement), self._relist_seconds)
+    async def _pause(self, reconcile_result: ReconcileResult, began: float) -> None:
+        seconds = min(self._seconds_after(reconcile_result), self._relist_seconds)
         with trio.move_on_after(seconds):
             await self._kicks.wait()
             with trio.move_on_after(BURST_SECONDS):
                 await self._kicks.wait_urgent()
             await trio.sleep_until(began + BURST_SECONDS)
 
-    def _seconds_after(self, settlement: Settlement) -> float:
+    def _seconds_after(self, reconcile_result: ReconcileResult) -> float:
         """How soon to look again without anybody asking for it."""
         due_in = self._reconciler.due_in
         due = math.inf if due_in is None else max(due_in, BURST_SECONDS)
-        if not (settlement.last.plan.waits or settlement.pending):
-            return SETTLING_SECONDS if settlement.may_retry and due_in is None else due
-        idle = settlement.idle_seconds
+        if not (reconcile_result.last.plan.waits or reconcile_result.pending):
+            return SETTLING_SECONDS if reconcile_result.may_retry and due_in is None else due
+        idle = reconcile_result.idle_seconds
         return min(due, SETTLING_SECONDS if idle is None else max(idle, BURST_SECONDS))
 
 
@@ -228,9 +228,9 @@ async def kick_on_changes(
     *,
     urgent: bool = False,
 ) -> None:
-    """Kick, and `others` too, whenever a far side says that something changed, and once whenever it is (again) there to say so.
+    """Kick, and `others` too, whenever a peer says that something changed, and once whenever it is (again) there to say so.
 
-    Raises Unavailable when the far side hangs up.
+    Raises Unavailable when the peer hangs up.
     """
     async with changes() as notices:
         for one in (kicks, *others):
@@ -330,10 +330,10 @@ class Problems:
         self._known: dict[str, str] = {}
         self._moving: dict[str, float] = {}
 
-    def report(self, settlement: Settlement, now: float) -> None:
+    def report(self, reconcile_result: ReconcileResult, now: float) -> None:
         """Log the difference to the last report, and what has begun to run. `now` is any clock in seconds."""
-        found = dict(_problems(settlement))
-        found.update(self._unfinished(settlement.verdicts, now))
+        found = dict(_problems(reconcile_result))
+        found.update(self._unfinished(reconcile_result.verdicts, now))
         found = {key[:NAME_SHOWN]: _cut(text) for key, text in found.items()}
         for key, text in found.items():
             kind, _, name = key.partition(" ")
@@ -379,8 +379,8 @@ def _kind_of(rejection: Rejection) -> str:
     return "held" if rejection.held else "rejected"
 
 
-def _problems(settlement: Settlement) -> list[tuple[str, str]]:
-    plan = settlement.last.plan
+def _problems(reconcile_result: ReconcileResult) -> list[tuple[str, str]]:
+    plan = reconcile_result.last.plan
     found = [(f"{_kind_of(r)} {r.name}", "; ".join(r.reasons)) for r in plan.rejections]
     found += [(f"failed {failure.name}", failure.reason) for failure in plan.failures]
     found += [(f"contested {contest.name}", contest.reason) for contest in plan.contests]

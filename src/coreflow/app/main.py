@@ -1,6 +1,6 @@
 """The composition root: the only module that names adapters, and the life of the daemon.
 
-Start-up order is deliberate: the far sides first, then whoever listens for changes, then the chain of passes. They stop
+Start-up order is deliberate: the peers first, then whoever listens for changes, then the chain of passes. They stop
 in reverse, which the nesting of context managers and nurseries gives for free.
 """
 
@@ -25,7 +25,7 @@ from coreflow.domain.errors import PortError
 from coreflow.domain.ids import BASE, ClusterId, Owner
 from coreflow.domain.pacing import LONGEST_DELAY
 from coreflow.domain.ports import (
-    CloudlyPort,
+    ControlPlane,
     CoretrafficPort,
     DockerPort,
     GatewayPort,
@@ -45,10 +45,10 @@ from .gateways import Gateways, MakeGateway
 from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_events, kick_on_schedule
 from .metrics import Metrics
 from .operations import Operations
-from .patience import until_back
 from .progress import Unwatched, Watcher
-from .reconcile import Listener, Reconciler, Settlement
+from .reconcile import Listener, Reconciler, ReconcileResult
 from .replication import Replicator
+from .retries import until_back
 from .routing import Router
 from .settings import Settings, travels_in_the_clear
 from .supervise import supervise
@@ -63,9 +63,9 @@ log = structlog.get_logger()
 
 @frozen(kw_only=True)
 class Ports:
-    """One adapter per far side."""
+    """One adapter per peer."""
 
-    cloudly: CloudlyPort
+    cloudly: ControlPlane
     docker: DockerPort
     corestores: Corestores | None = None
     """Without any, services that are bound to something are held, and nothing can be backed up."""
@@ -115,7 +115,7 @@ async def open_docker(settings: Settings, known: Confidential | None = None) -> 
 @asynccontextmanager
 async def open_cloudly(
     settings: Settings, known: Confidential, records: Path | None = None
-) -> AsyncIterator[CloudlyPort]:
+) -> AsyncIterator[ControlPlane]:
     """The source of records: a cluster file, given or named by `CLOUDLY_URL`, or a control plane on the network.
 
     Raises Refused for a URL that names no file. A control plane wants the process to run under `adapters.net.run`.
@@ -177,7 +177,7 @@ _MIB = 1024 * 1024
 async def open_ports(
     settings: Settings, records: Path | None = None, known: Confidential | None = None
 ) -> AsyncIterator[Ports]:
-    """Open every far side. What `known` holds is told nowhere meanwhile."""
+    """Open every peer. What `known` holds is told nowhere meanwhile."""
     known = known or new_confidential(settings)
     async with AsyncExitStack() as stack:
         stack.enter_context(redacting(known.redact_ours))
@@ -207,7 +207,7 @@ class Coreflow:
 
     def __init__(self, kicks: Kicks) -> None:
         self._kicks = kicks
-        self.last: Settlement | None = None
+        self.last: ReconcileResult | None = None
         self.operations: Operations | None = None
         """Backups and restores."""
         self.metrics: Metrics | None = None
@@ -230,14 +230,14 @@ class Coreflow:
         """Ask for a pass now that tries again what was rolled back."""
         self._kicks.kick(retry_failed=True, urgent=True)
 
-    async def settled(self) -> Settlement:
+    async def settled(self) -> ReconcileResult:
         """Wait for the end of the next series of passes."""
         await self._settled.wait()
         assert self.last is not None  # noqa: S101 - set before the event
         return self.last
 
-    def _take(self, settlement: Settlement) -> None:
-        self.last = settlement
+    def _take(self, reconcile_result: ReconcileResult) -> None:
+        self.last = reconcile_result
         event, self._settled = self._settled, trio.Event()
         event.set()
 
@@ -248,7 +248,7 @@ async def running(
 ) -> AsyncIterator[Coreflow]:
     """Start everything; stop everything, in reverse, when the block ends.
 
-    With `ports` the far sides are the caller's (memory adapters, say), stay open, and are all there is; without, they
+    With `ports` the peers are the caller's (memory adapters, say), stay open, and are all there is; without, they
     are opened as the settings say, and the internal server is started before them. That server, and a control plane on
     the network, need a process that was started with `adapters.net.run` instead of `trio.run`.
     """
@@ -401,19 +401,19 @@ async def _running(
     ports: Ports,
     kicks: Kicks,
     listener: Listener | None,
-    on_settled: Callable[[Settlement], None] = lambda _: None,
+    on_settled: Callable[[ReconcileResult], None] = lambda _: None,
 ) -> AsyncIterator[Coreflow]:
     engine = Coreflow(kicks)
     routing = Routing(settings, ports) if ports.coretraffic is not None else None
     engine.routing = routing
 
-    def settled(settlement: Settlement, refresh: bool) -> None:
-        engine._take(settlement)  # noqa: SLF001 - its own module
-        operations.observed(settlement.last.observed.services)
-        metrics.settled(settlement)
-        on_settled(settlement)
+    def settled(reconcile_result: ReconcileResult, refresh: bool) -> None:
+        engine._take(reconcile_result)  # noqa: SLF001 - its own module
+        operations.observed(reconcile_result.last.observed.services)
+        metrics.settled(reconcile_result)
+        on_settled(reconcile_result)
         if routing is not None:
-            routing.settled(settlement, refresh=refresh)
+            routing.settled(reconcile_result, refresh=refresh)
 
     reconciler = Reconciler(
         ports.cloudly,
@@ -490,11 +490,11 @@ class Routing:
         """The records may be others: certificates do not wait for a pass."""
         self.router.book.changed()
 
-    def settled(self, settlement: Settlement, *, refresh: bool) -> None:
+    def settled(self, reconcile_result: ReconcileResult, *, refresh: bool) -> None:
         """Passes have ended; with `refresh`, everything is looked at and sent again."""
         if self._gateways is not None:
-            self._gateways.settled(settlement.last, self.router.claims_after(settlement.last))
-        self.router.settled(settlement)
+            self._gateways.settled(reconcile_result.last, self.router.claims_after(reconcile_result.last))
+        self.router.settled(reconcile_result)
         if refresh:
             self.refresh()
 

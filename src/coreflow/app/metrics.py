@@ -7,7 +7,7 @@ from coreflow.domain.deploy.result import Metric
 from coreflow.domain.deploy.steps import kind_of, verb_of
 
 from .operations import Operations
-from .reconcile import Settlement
+from .reconcile import ReconcileResult
 
 
 class Metrics:
@@ -17,13 +17,13 @@ class Metrics:
         self._operations = operations
         self._passes = 0
         self._actions: Counter[tuple[str, ...]] = Counter()
-        self._last: Settlement | None = None
+        self._last: ReconcileResult | None = None
 
-    def settled(self, settlement: Settlement) -> None:
+    def settled(self, reconcile_result: ReconcileResult) -> None:
         """A series of passes has ended."""
-        self._passes += len(settlement.reports)
-        self._last = settlement
-        for report in settlement.reports:
+        self._passes += len(reconcile_result.reports)
+        self._last = reconcile_result
+        for report in reconcile_result.reports:
             for outcome in report.outcomes:
                 action = outcome.step.action
                 self._actions[verb_of(action).replace(" ", "_"), kind_of(action), outcome.status] += 1

@@ -8,11 +8,12 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 from attrs import Factory, evolve, frozen
 
+from coreflow._moved import renamed
 from coreflow.domain.deploy.contention import NOTHING_WRITTEN
 from coreflow.domain.deploy.desired import Desired, RenderOptions, unit_of
 from coreflow.domain.deploy.plan import make_plan
@@ -28,7 +29,7 @@ from coreflow.domain.deploy.steps import (
 )
 from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.ids import Owner
-from coreflow.domain.ports import CloudlyPort, DockerPort
+from coreflow.domain.ports import ControlPlane, DockerPort
 from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.actions import Create, Recreate, Remove, Update
 from coreflow.domain.swarm.convergence import (
@@ -42,7 +43,7 @@ from coreflow.domain.swarm.convergence import (
 from coreflow.domain.swarm.images import ImageProblem, ImageRequest, distinct
 from coreflow.domain.swarm.observed import Observed, ObservedService
 from coreflow.domain.swarm.specs import ServiceSpec
-from coreflow.quiet import LARGE_CLUSTER, quiet
+from coreflow.gc_pause import LARGE_CLUSTER, quiet
 
 from .applying import Applier
 from .beside import Background, Job
@@ -51,7 +52,7 @@ from .confidential import Confidential
 from .corestores import Corestores
 from .fetching import Fetching
 from .lookups import LookUps
-from .situation import Situation
+from .reconcile_state import ReconcileState
 
 PASS_LIMIT = 12
 """Passes in a row before a settling gives up: more means that something changes as fast as we put it right."""
@@ -85,7 +86,7 @@ class Listener(Protocol):
         ...
 
 
-class Quiet:
+class NullListener:
     """A listener that does not listen."""
 
     def planned(self, plan: Plan) -> None:
@@ -99,10 +100,10 @@ class Quiet:
 
 
 @frozen(kw_only=True)
-class Settlement:
-    """How a series of passes went: what was done in all of them, and the situation at the end."""
+class ReconcileResult:
+    """How a series of passes went: what was done in all of them, and the state at the end."""
 
-    last: Situation
+    last: ReconcileState
     reports: tuple[Report, ...] = ()
     verdicts: Mapping[str, Verdict] = Factory(dict)
 
@@ -181,7 +182,7 @@ class Reconciler:
 
     def __init__(
         self,
-        cloudly: CloudlyPort,
+        cloudly: ControlPlane,
         docker: DockerPort,
         corestores: Corestores | None = None,
         *,
@@ -203,13 +204,13 @@ class Reconciler:
         """Services that somebody in this process is about to restore."""
         self._renderer = Renderer(render or RenderOptions())
         self._options = plan or PlanOptions()
-        self._listener = listener or Quiet()
+        self._listener = listener or NullListener()
         self._settle_seconds, self._jitter = settle_seconds, jitter
         self._history: TaskHistory = NO_HISTORY
         self._log = NOTHING_WRITTEN
         self._records = Fetching(cloudly, self._background)
         self._reporter: Job[None] | None = None
-        self._to_report: Situation | None = None
+        self._to_report: ReconcileState | None = None
         self.engine_has_hung = False
         """Whether the engine did not answer the last look at all, rather than refuse to."""
         self._awaited: frozenset[ImageRequest] = frozenset()
@@ -245,18 +246,18 @@ class Reconciler:
         """
         return self._background.open(on_news)
 
-    async def look(self, *, refresh: bool = False, retry_failed: bool = False) -> Situation:
+    async def look(self, *, refresh: bool = False, retry_failed: bool = False) -> ReconcileState:
         """Observe, render and plan; nothing is written.
 
         With `refresh`, every image reference is looked up again, so that a tag that moved is noticed. With
         `retry_failed`, what was rolled back is tried again, once by this process. Raises
-        InvalidRecord when the records as a whole cannot be used, and Unavailable when a far side is away.
+        InvalidRecord when the records as a whole cannot be used, and Unavailable when a peer is away.
         """
         if refresh:
             self._look_ups.forget()
         return await self._look(refresh=refresh, retry_failed=retry_failed)
 
-    async def _look(self, *, refresh: bool, retry_failed: bool, fetch: bool = True) -> Situation:
+    async def _look(self, *, refresh: bool, retry_failed: bool, fetch: bool = True) -> ReconcileState:
         records, observed = await self._fetch(fetch=fetch)
         with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
@@ -275,7 +276,7 @@ class Reconciler:
             self._remember(desired, observed)
             options = evolve(self._options, retry_failed=retry_failed or self._options.retry_failed)
             plan = make_plan(desired, observed, options, restoring=self.restoring, log=self._log)
-        return Situation(
+        return ReconcileState(
             records=records,
             observed=observed,
             desired=desired,
@@ -331,7 +332,7 @@ class Reconciler:
 
     async def run_pass(
         self, *, refresh: bool = False, retry_failed: bool = False
-    ) -> tuple[Situation, Report]:
+    ) -> tuple[ReconcileState, Report]:
         """Look once, and apply what was planned."""
         if refresh:
             self._look_ups.forget()
@@ -339,18 +340,18 @@ class Reconciler:
 
     async def _pass(
         self, *, refresh: bool, retry_failed: bool, fetch: bool = True
-    ) -> tuple[Situation, Report]:
-        situation = await self._look(refresh=refresh, retry_failed=retry_failed, fetch=fetch)
-        if situation.plan.steps and trio.current_time() < self._deferring_until:
+    ) -> tuple[ReconcileState, Report]:
+        reconcile_state = await self._look(refresh=refresh, retry_failed=retry_failed, fetch=fetch)
+        if reconcile_state.plan.steps and trio.current_time() < self._deferring_until:
             await trio.sleep(self._jitter(*DEFERENCE_SECONDS))
-            situation = await self._look(refresh=refresh, retry_failed=retry_failed)
-        self._listener.planned(self._applier.news(situation.plan))
-        outcomes = await self._applier.apply(situation.plan, self._listener.applied)
-        return situation, Report(plan=situation.plan, outcomes=outcomes)
+            reconcile_state = await self._look(refresh=refresh, retry_failed=retry_failed)
+        self._listener.planned(self._applier.news(reconcile_state.plan))
+        outcomes = await self._applier.apply(reconcile_state.plan, self._listener.applied)
+        return reconcile_state, Report(plan=reconcile_state.plan, outcomes=outcomes)
 
     async def settle(
         self, *, refresh: bool = False, retry_failed: bool = False, fetch: bool = True
-    ) -> Settlement:
+    ) -> ReconcileResult:
         """Passes until there is nothing to do, or nothing that can be done now.
 
         Without `fetch`, the records are those of the last look.
@@ -362,9 +363,11 @@ class Reconciler:
         overtaken: tuple[Step, ...] = ()
         for number in range(PASS_LIMIT):
             fresh = fetch and number == 0
-            situation, report = await self._pass(refresh=refresh, retry_failed=retry_failed, fetch=fresh)
+            reconcile_state, report = await self._pass(
+                refresh=refresh, retry_failed=retry_failed, fetch=fresh
+            )
             reports.append(report)
-            if overtaken and not _still_wanted(overtaken, situation.plan):
+            if overtaken and not _still_wanted(overtaken, reconcile_state.plan):
                 self._deferring_until = trio.current_time() + DEFERRING_SECONDS
             overtaken = tuple(o.step for o in report.outcomes if o.status == "overtaken")
             progress = report.applied or any(outcome.at_once for outcome in report.troubles)
@@ -373,25 +376,27 @@ class Reconciler:
             if overtaken:
                 await trio.sleep(self._jitter(*OVERTAKEN_SECONDS))
         self._late = self._awaited if refresh else self._late & self._awaited
-        await self._report(situation)
-        return Settlement(last=situation, reports=tuple(reports), verdicts=situation.verdicts)
+        await self._report(reconcile_state)
+        return ReconcileResult(
+            last=reconcile_state, reports=tuple(reports), verdicts=reconcile_state.verdicts
+        )
 
     async def deploy(
         self, *, timeout: float, refresh: bool = False, retry_failed: bool = False
-    ) -> Settlement:
+    ) -> ReconcileResult:
         """Settle, wait until Swarm has done what it was told, and settle again, for at most `timeout` seconds.
 
         The deadline ends the waiting, never a write. What is not due before it is not waited for.
         """
         async with self.background():
-            settlement = await self._deploy(trio.current_time() + timeout, refresh, retry_failed)
+            reconcile_result = await self._deploy(trio.current_time() + timeout, refresh, retry_failed)
             if self._reporter is not None:
                 await self._reporter.ended.wait()
-            return settlement
+            return reconcile_result
 
-    async def _report(self, situation: Situation) -> None:
+    async def _report(self, reconcile_state: ReconcileState) -> None:
         """Tell the control plane how far bindings are, beside passes where that is possible."""
-        self._to_report = situation
+        self._to_report = reconcile_state
         if not self._background.is_open:
             await self._report_all()
         elif self._reporter is None or self._reporter.ended.is_set():
@@ -399,50 +404,52 @@ class Reconciler:
 
     async def _report_all(self) -> None:
         """Until nothing newer has come meanwhile."""
-        while (situation := self._to_report) is not None:
+        while (reconcile_state := self._to_report) is not None:
             self._to_report = None
-            await self.bindings.report(situation)
+            await self.bindings.report(reconcile_state)
 
-    async def _deploy(self, deadline: float, refresh: bool, retry_failed: bool) -> Settlement:
+    async def _deploy(self, deadline: float, refresh: bool, retry_failed: bool) -> ReconcileResult:
         reports: tuple[Report, ...] = ()
         while True:
             news = self._background.news
-            settlement = await self.settle(refresh=refresh, retry_failed=retry_failed)
+            reconcile_result = await self.settle(refresh=refresh, retry_failed=retry_failed)
             refresh = False
-            reports += settlement.reports
-            self._listener.progressed(settlement.verdicts)
-            pending = settlement.pending
+            reports += reconcile_result.reports
+            self._listener.progressed(reconcile_result.verdicts)
+            pending = reconcile_result.pending
             left = deadline - trio.current_time()
-            if not (pending or settlement.waits_for(left)) or left <= 0:
+            if not (pending or reconcile_result.waits_for(left)) or left <= 0:
                 break
-            await self._wait(settlement, news, deadline)
-        return Settlement(last=settlement.last, reports=reports, verdicts=settlement.verdicts)
+            await self._wait(reconcile_result, news, deadline)
+        return ReconcileResult(
+            last=reconcile_result.last, reports=reports, verdicts=reconcile_result.verdicts
+        )
 
-    async def _wait(self, settlement: Settlement, news: trio.Event, deadline: float) -> None:
+    async def _wait(self, reconcile_result: ReconcileResult, news: trio.Event, deadline: float) -> None:
         """Until another pass can do something: poll until every pending service is done or has failed, say.
 
         The end of what goes on beside the passes ends it, too, and so do the next try of something and the deadline.
         """
-        until = min(deadline, self._next_pass(settlement))
-        pending = settlement.pending
+        until = min(deadline, self._next_pass(reconcile_result))
+        pending = reconcile_result.pending
         while trio.current_time() < until:
             with trio.move_on_after(min(POLL_SECONDS, until - trio.current_time())):
                 await news.wait()
-            if news.is_set() or (pending and await self._have_ended(settlement.last, pending)):
+            if news.is_set() or (pending and await self._have_ended(reconcile_result.last, pending)):
                 return
 
-    def _next_pass(self, settlement: Settlement) -> float:
+    def _next_pass(self, reconcile_result: ReconcileResult) -> float:
         """When another pass may do something, as far as that is known."""
         now, due_in = trio.current_time(), self.due_in
-        if settlement.may_retry:
+        if reconcile_result.may_retry:
             return now + max(POLL_SECONDS, due_in or 0.0)
-        if settlement.is_awaiting and not settlement.last.plan.waits:
-            return math.inf if settlement.pending else now + LONGEST_SLEEP_SECONDS
-        if settlement.pending:
+        if reconcile_result.is_awaiting and not reconcile_result.last.plan.waits:
+            return math.inf if reconcile_result.pending else now + LONGEST_SLEEP_SECONDS
+        if reconcile_result.pending:
             return math.inf
-        return now + max(POLL_SECONDS, min(settlement.idle_seconds or 0.0, LONGEST_SLEEP_SECONDS))
+        return now + max(POLL_SECONDS, min(reconcile_result.idle_seconds or 0.0, LONGEST_SLEEP_SECONDS))
 
-    async def _have_ended(self, situation: Situation, pending: frozenset[str]) -> bool:
+    async def _have_ended(self, reconcile_state: ReconcileState, pending: frozenset[str]) -> bool:
         """Whether every pending service is done or has failed."""
         try:
             services, tasks = self._known.seen(*await self._docker.progress())
@@ -450,8 +457,8 @@ class Reconciler:
             return False
         now = self._docker.clock()
         self._history = self._history.after(services, tasks, now)
-        names = sorted(situation.desired.services)
-        verdicts = judge_all(names, services, tasks, situation.observed.nodes, self._settling(now))
+        names = sorted(reconcile_state.desired.services)
+        verdicts = judge_all(names, services, tasks, reconcile_state.observed.nodes, self._settling(now))
         self._listener.progressed(verdicts)
         return all(verdicts[name].done or verdicts[name].failed for name in pending)
 
@@ -479,3 +486,9 @@ def _still_wanted(steps: Iterable[Step], plan: Plan) -> bool:
     """Whether a plan still wants to do something about what these steps were about."""
     objects = {(kind_of(step.action), name_of(step.action)) for step in steps}
     return any((kind_of(action), name_of(action)) in objects for action in plan.actions)
+
+
+if not TYPE_CHECKING:  # a type checker shall miss names that are not there
+
+    def __getattr__(name: str) -> Any:
+        return renamed(name, globals())

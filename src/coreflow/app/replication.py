@@ -39,8 +39,8 @@ from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailabl
 from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.ports import CorestorePort, ReplicaPort
 
-from .patience import FIRST_PAUSE, patiently
 from .progress import Meter, NoMeter
+from .retries import FIRST_PAUSE, with_retries
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -55,7 +55,7 @@ ATTEMPTS = 3
 """How often an object is begun anew because it did not arrive as it was sent."""
 LEAST_SLICE_BYTES = 32 * 1024
 """Slices get smaller, down to this, while the other side cannot be reached: on a slow line large ones do not get through."""
-CRUMBS = 100
+SMALL_RECEIPTS = 100
 """How often, of one slice, less may be taken than is sent."""
 MANIFEST_LIMIT = 64 * 1024 * 1024
 
@@ -79,7 +79,7 @@ class Replicator:
         meter: Meter,
     ) -> Replication:
         """Send what the snapshots of a backup need, and its manifest last. How far it came is in the result."""
-        tally = _Tally()
+        tally = _TransferStats()
         try:
             async with self._lock:
                 try:
@@ -97,7 +97,7 @@ class Replicator:
         self,
         corestores: Mapping[NodeId | None, CorestorePort],
         manifest: Manifest,
-        tally: "_Tally",
+        tally: "_TransferStats",
         meter: Meter,
     ) -> None:
         backup_id = manifest.backup_id
@@ -130,7 +130,7 @@ class Replicator:
         self,
         corestore: CorestorePort,
         backup_id: str,
-        tally: "_Tally",
+        tally: "_TransferStats",
         meter: Meter,
         obj: ArchiveObject,
     ) -> None:
@@ -169,8 +169,8 @@ class Replicator:
                     return
 
     async def _put(self, copy: Copy, offset: int, data: bytes, backup_id: str) -> Receipt:
-        """Hand over a piece, in smaller ones where the line is bad. Raises Refused when it is taken in crumbs."""
-        end, receipt, sent, crumbs = offset + len(data), Receipt(offset, stored=False), 0, 0
+        """Hand over a piece, in smaller ones where the line is bad. Raises Refused when it takes too little per request."""
+        end, receipt, sent, small_receipts = offset + len(data), Receipt(offset, stored=False), 0, 0
 
         async def put() -> Receipt:
             nonlocal sent
@@ -186,9 +186,9 @@ class Replicator:
             before, receipt = receipt.received, await self._patiently(put)
             if receipt.stored or not before < receipt.received < end:
                 return receipt
-            crumbs += receipt.received - before < sent
-            if crumbs > CRUMBS:
-                raise Refused(f"archive object {copy.name}: it is taken in crumbs")
+            small_receipts += receipt.received - before < sent
+            if small_receipts > SMALL_RECEIPTS:
+                raise Refused(f"archive object {copy.name}: it takes too little per request")
 
     async def _put_whole(self, copy: Copy, content: bytes, backup_id: str) -> None:
         for _ in range(ATTEMPTS):
@@ -302,7 +302,7 @@ class Replicator:
         """Call, again and again while the other side is away; slices get smaller with each time, and larger again."""
         patience = self._patience if patience is None else patience
         try:
-            result = await patiently(call, patience, on_failure=self._shrink)
+            result = await with_retries(call, patience, on_failure=self._shrink)
         except Unavailable as exc:
             raise _GaveUp(f"{exc} (for {patience:g} s)") from exc
         self._slice_bytes = min(self._slice_bytes * 2, SLICE_BYTES)
@@ -321,7 +321,7 @@ class _GaveUp(Refused):
 
 
 @define
-class _Tally:
+class _TransferStats:
     """What was sent so far."""
 
     total: int = 0

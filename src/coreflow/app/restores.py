@@ -22,10 +22,10 @@ from coreflow.domain.backup.requests import (
     RestoreRequest,
     RestoreResult,
     Target,
-    aim,
     check_snapshots,
     chosen_parts,
     parts_in,
+    resolve_targets,
 )
 from coreflow.domain.backup.restore import Phase
 from coreflow.domain.backup.snapshots import VOLUME
@@ -36,7 +36,7 @@ from coreflow.domain.errors import (
     Unavailable,
 )
 from coreflow.domain.ids import ClusterId, ServiceId
-from coreflow.domain.platform.instances import Site, Sites
+from coreflow.domain.platform.instances import Instance, Instances
 from coreflow.domain.ports import CorestorePort
 from coreflow.domain.swarm.observed import ROLLED_BACK, ObservedService
 from coreflow.domain.swarm.stopped import NOBODY, undo_id
@@ -160,19 +160,19 @@ async def finish_restore(
 
     Raises LostRace where somebody is at it after all, and Unavailable where the engine is away.
     """
-    ports: dict[Site, CorestorePort] = {}
+    ports: dict[Instance, CorestorePort] = {}
     targets: list[Target] = []
     problems: list[str] = []
-    sites = await _sites_again(tools, live, note)
+    instances = await _instances_again(tools, live, note)
     for part in note.parts:
-        site = next(iter(sites.of([part.node] if part.node else [])), None)
-        if site is None or tools.corestores is None:
+        instance = next(iter(instances.of([part.node] if part.node else [])), None)
+        if instance is None or tools.corestores is None:
             if note.has_begun:
                 raise Unavailable(f"{part}: no Corestore is known on its node")
             problems.append(f"{part}: no Corestore is known on its node")
             continue
-        ports[site] = tools.corestores.at(site)
-        targets.append(Target(part=part, site=site))
+        ports[instance] = tools.corestores.at(instance)
+        targets.append(Target(part=part, instance=instance))
     restore = machine.begin(
         ServiceId(live.owner),
         evolve(note, holder=holder),
@@ -196,15 +196,17 @@ async def finish_restore(
     return work.restore.result()
 
 
-async def _sites_again(tools: Tools, live: ObservedService, note: RestoreNote) -> Sites:
+async def _instances_again(tools: Tools, live: ObservedService, note: RestoreNote) -> Instances:
     """Where the Corestores are; waits a while for those that the note is about."""
     until = trio.current_time() + tools.pace.patience
     while True:
         observed = await tools.docker.observe()
-        sites = tools.corestores.sites(observed, ClusterId(live.cluster)) if tools.corestores else Sites()
-        known = all(sites.of([part.node] if part.node else []) for part in note.parts)
+        instances = (
+            tools.corestores.instances(observed, ClusterId(live.cluster)) if tools.corestores else Instances()
+        )
+        known = all(instances.of([part.node] if part.node else []) for part in note.parts)
         if known or tools.corestores is None or trio.current_time() >= until:
-            return sites
+            return instances
         await trio.sleep(tools.pace.poll)
 
 
@@ -217,8 +219,8 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
     found = await facts.snapshots()
     known = [
         part
-        for site, snapshots in found.items()
-        for part in parts_in(snapshots, request.backup_id, request.service_id, site.node)
+        for instance, snapshots in found.items()
+        for part in parts_in(snapshots, request.backup_id, request.service_id, instance.node)
     ]
     manifest, reason = await _manifest(tools, request)
     if manifest is not None:
@@ -228,16 +230,16 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         manifest is not None and not manifest.parts
     ):  # somebody else's: its snapshots are known once it is here
         pulled += await _pull(tools, facts, manifest, facts.homes)
-        for site, snapshots in (await facts.snapshots()).items():
-            known += parts_in(snapshots, request.backup_id, request.service_id, site.node)
+        for instance, snapshots in (await facts.snapshots()).items():
+            known += parts_in(snapshots, request.backup_id, request.service_id, instance.node)
     try:
         parts = chosen_parts(request, known)
     except Refused as exc:
         raise Refused(f"{exc}; {reason}" if reason else str(exc)) from exc
-    targets = aim(facts.service, facts.bindings, parts, facts.homes, facts.mounts)
+    targets = resolve_targets(facts.service, facts.bindings, parts, facts.homes, facts.mounts)
     _refuse_shared(facts, targets)
     if manifest is not None and manifest.parts:
-        pulled += await _pull(tools, facts, manifest, {target.site for target in targets})
+        pulled += await _pull(tools, facts, manifest, {target.instance for target in targets})
     if manifest is not None:
         found = await facts.snapshots()
     check_snapshots(request.service_id, targets, found)
@@ -251,7 +253,7 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         backup_id=request.backup_id,
         holder=holder,
         is_whole=request.volumes is None and request.resources is None,
-        parts=tuple(evolve(target.part, node=target.site.node) for target in targets),
+        parts=tuple(evolve(target.part, node=target.instance.node) for target in targets),
     )
     return Work(
         tools=tools,
@@ -296,27 +298,27 @@ async def _manifest(tools: Tools, request: RestoreRequest) -> tuple[Manifest | N
         return None, str(exc)
 
 
-async def _pull(tools: Tools, facts: Facts, manifest: Manifest, sites: Iterable[Site]) -> int:
+async def _pull(tools: Tools, facts: Facts, manifest: Manifest, instances: Iterable[Instance]) -> int:
     """Fetch what the archives lack: those of the nodes where they were or, where that node is gone, of a node at hand."""
     assert tools.replicator is not None  # noqa: S101 - else there is no manifest
     count = 0
-    for site in sites:
-        own = manifest.objects.get(site.node)
+    for instance in instances:
+        own = manifest.objects.get(instance.node)
         wanted = own if own is not None else [o for objects in manifest.objects.values() for o in objects]
-        tools.step(f"fetching what the archive of {site} lacks")
-        count += await tools.replicator.pull(facts.ports[site], wanted, tools.watcher)
+        tools.step(f"fetching what the archive of {instance} lacks")
+        count += await tools.replicator.pull(facts.ports[instance], wanted, tools.watcher)
     return count
 
 
 async def _created(tools: Tools, facts: Facts, targets: Sequence[Target]) -> tuple[str, ...]:
     """Make the volumes that are not there."""
     created: list[str] = []
-    there = {site: {v.name for v in await port.volumes()} for site, port in facts.ports.items()}
+    there = {instance: {v.name for v in await port.volumes()} for instance, port in facts.ports.items()}
     for target in targets:
         if target.volume is None:
             continue
-        port, name = facts.ports[target.site], target.volume.name
-        if name not in there[target.site]:
+        port, name = facts.ports[target.instance], target.volume.name
+        if name not in there[target.instance]:
             tools.step(f"creating {target.part}")
             await port.create_volume(target.volume)
             created.append(name)

@@ -31,7 +31,7 @@ from coreflow.domain.errors import (
     Untouched,
 )
 from coreflow.domain.ids import Owner
-from coreflow.domain.platform.instances import Site
+from coreflow.domain.platform.instances import Instance
 from coreflow.domain.ports import CorestorePort
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Start, Stop
@@ -39,7 +39,7 @@ from coreflow.domain.swarm.observed import ObservedService
 from coreflow.domain.swarm.stopped import NOBODY, start_command, undo_command, undo_id
 
 from .backups import Tools, take_snapshot
-from .patience import patiently
+from .retries import with_retries
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ class Work:
     tools: Tools
     cluster: str
     live: ObservedService | None
-    ports: Mapping[Site, CorestorePort]
+    ports: Mapping[Instance, CorestorePort]
     restore: Restore
     takes_over: RestoreNote | None = None
     """The note of somebody who is no longer at it, or has to yield."""
@@ -175,7 +175,7 @@ async def _outcome(work: Work, step: machine.Step) -> Outcome:
                 found = await _save(work, step)
             case machine.Mark() if work.live is not None:
                 note = evolve(work.restore.note, has_begun=True)
-                await patiently(partial(_hold, work, note), work.tools.pace.patience)
+                await with_retries(partial(_hold, work, note), work.tools.pace.patience)
             case machine.Overwrite():
                 await _overwrite(work, step)
             case machine.Look():
@@ -219,7 +219,7 @@ async def _stop(work: Work) -> None:
         work.tools.step("waiting for the other restore to yield")
         await trio.sleep(work.tools.pace.yielding)
     await _wait_until_stopped(work)
-    await patiently(partial(_hold, work, work.restore.note), work.tools.pace.patience)
+    await with_retries(partial(_hold, work, work.restore.note), work.tools.pace.patience)
 
 
 async def _look_again(work: Work) -> None:
@@ -415,14 +415,14 @@ async def _ours_now(work: Work) -> ObservedService | None:
 
 async def _check(work: Work, target: Target) -> Outcome:
     """Find out whether what a note names is of this service."""
-    port, part, service_id = work.ports[target.site], target.part, work.restore.service_id
+    port, part, service_id = work.ports[target.instance], target.part, work.restore.service_id
     mounts = work.live.body.mounts if work.live is not None else ()
     if part.kind == VOLUME and part.name not in {mount.source for mount in mounts if mount.type == "volume"}:
         volumes = await port.volumes()
         if not any((v.name, v.service_id) == (part.name, service_id) for v in volumes):
             return Outcome(Answer.FOREIGN, f"the service has no {part}")
     try:
-        check_snapshots(service_id, [target], {target.site: await port.snapshots(service_id)})
+        check_snapshots(service_id, [target], {target.instance: await port.snapshots(service_id)})
     except Refused as exc:
         return Outcome(Answer.UNTOUCHED, str(exc).removeprefix(f"{part}: "))
     return Outcome(Answer.DONE)
@@ -432,7 +432,7 @@ async def _save(work: Work, step: machine.Save) -> str:
     """The snapshot of what was there before: found, or taken as long as nothing has been overwritten; its id."""
     await trio.sleep(step.pause)
     target, restore = work.restore.parts[step.index].target, work.restore
-    port, part = work.ports[target.site], target.part
+    port, part = work.ports[target.instance], target.part
     if step.may_take:
         work.tools.step(f"saving {part} as it is")
     known = safety_of(target, restore.note, await port.snapshots(restore.service_id))
@@ -451,9 +451,9 @@ async def _overwrite(work: Work, step: machine.Overwrite) -> None:
     """Make a part what a snapshot says, and see whether it is."""
     await trio.sleep(step.pause)
     target = work.restore.parts[step.index].target
-    part, port = target.part, work.ports[target.site]
+    part, port = target.part, work.ports[target.instance]
     work.tools.step(f"putting {part} back as it was" if step.undoes else f"restoring {part}")
-    await patiently(partial(_look_before, work), work.tools.pace.patience)
+    await with_retries(partial(_look_before, work), work.tools.pace.patience)
     if part.kind == VOLUME:
         await port.restore_volume(part.name, step.snapshot_id)
         await _look_after(work, target, step.snapshot_id)
@@ -476,7 +476,7 @@ async def _look_before(work: Work) -> None:
 
 async def _look_after(work: Work, target: Target, snapshot_id: str) -> None:
     """Raises Refused where a volume is not what a Corestore says that it made of it. What cannot be seen is believed."""
-    port, service_id = work.ports[target.site], work.restore.service_id
+    port, service_id = work.ports[target.instance], work.restore.service_id
     try:
         sizes = {one.id: one.size_bytes for one in await port.snapshots(service_id)}
         volumes = await port.volumes()
@@ -492,7 +492,7 @@ async def _look_for_change(work: Work, target: Target) -> None:
     """Raises Refused where it cannot be seen that a part is as it was when it was saved."""
     measure = work.measures.get(target.key)
     if measure is None or not is_unchanged(
-        target.part.name, await work.ports[target.site].volumes(), measure
+        target.part.name, await work.ports[target.instance].volumes(), measure
     ):
         raise Refused(f"{target.part} may have been changed")
 

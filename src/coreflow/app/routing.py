@@ -25,8 +25,8 @@ from coreflow.domain.routing.routes import (
 from coreflow.domain.swarm.observed import ObservedService, ObservedTask
 
 from .certificates import CertificateBook, Sources
-from .reconcile import Settlement
-from .situation import Situation
+from .reconcile import ReconcileResult
+from .reconcile_state import ReconcileState
 
 log = structlog.get_logger()
 
@@ -58,15 +58,15 @@ class _Wanted:
     gateway: GatewayRecord | None
 
 
-def claims_of(situation: Situation, last: Iterable[HostClaim] = ()) -> tuple[HostClaim, ...]:
+def claims_of(reconcile_state: ReconcileState, last: Iterable[HostClaim] = ()) -> tuple[HostClaim, ...]:
     """Hosts that ought to be routed. A service that runs without a record that can be read keeps the hosts it had."""
-    hosts, strays = situation.desired.hosts, situation.strays
+    hosts, strays = reconcile_state.desired.hosts, reconcile_state.strays
     return (*hosts.values(), *(c for c in last if c.service in strays and c.host not in hosts))
 
 
-def _unknown(situation: Situation, last: _Wanted | None) -> frozenset[str]:
+def _unknown(reconcile_state: ReconcileState, last: _Wanted | None) -> frozenset[str]:
     """Services whose hosts nobody knows: their records cannot be read, and we have not seen others."""
-    strays = situation.unknown_hosts
+    strays = reconcile_state.unknown_hosts
     if last is None:
         return strays
     seen = {service.name for service in last.services if service.cluster == last.cluster} - last.unknown
@@ -96,19 +96,19 @@ class Router:
         self._missing: dict[str, str] = {}
         self.table = RouteTable()
 
-    def claims_after(self, situation: Situation) -> tuple[HostClaim, ...]:
-        """Hosts that ought to be routed in this situation."""
-        return claims_of(situation, self._wanted.claims if self._wanted is not None else ())
+    def claims_after(self, reconcile_state: ReconcileState) -> tuple[HostClaim, ...]:
+        """Hosts that ought to be routed in this state."""
+        return claims_of(reconcile_state, self._wanted.claims if self._wanted is not None else ())
 
-    def settled(self, settlement: Settlement) -> None:
+    def settled(self, reconcile_result: ReconcileResult) -> None:
         """Passes have ended: hosts, services and tasks may be others now."""
-        situation, last = settlement.last, self._wanted
-        records = situation.records
+        reconcile_state, last = reconcile_result.last, self._wanted
+        records = reconcile_state.records
         wanted = _Wanted(
-            cluster=situation.desired.cluster,
-            services=situation.observed.services,
-            claims=self.claims_after(situation),
-            unknown=_unknown(situation, last),
+            cluster=reconcile_state.desired.cluster,
+            services=reconcile_state.observed.services,
+            claims=self.claims_after(reconcile_state),
+            unknown=_unknown(reconcile_state, last),
             certificates=records.certificates,
             gateway=records.gateway,
         )
@@ -117,7 +117,7 @@ class Router:
         if last is None or not last.claims:
             self._news.set()  # there is something to look at from now on
         self._wanted = wanted
-        self._tasks = tuple(task for task in situation.observed.tasks if task.desired_state == RUNNING)
+        self._tasks = tuple(task for task in reconcile_state.observed.tasks if task.desired_state == RUNNING)
         self.book.want(claim.host for claim in wanted.claims)
         if last is not None and (last.certificates, last.gateway) != (wanted.certificates, wanted.gateway):
             self.book.changed()

@@ -246,7 +246,7 @@ def _seconds(text: str) -> float:
 
 def _count(text: str) -> int:
     if _COUNT.fullmatch(text) is None or not 1 <= int(text) <= 1_000_000:
-        raise _Wrong("must be a whole number, 1 or more")
+        raise _Wrong("must be an integer, 1 or more")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Run a job again while its far side is away."""
+"""Run a job again while its peer is away."""
 
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
@@ -25,7 +25,7 @@ async def supervise(
 
     It is started sooner when one of `wakes` returns.
 
-    A far side that is away costs a line when it goes and none while it stays away; a bug is logged with its
+    A peer that is away costs a line when it goes and none while it stays away; a bug is logged with its
     traceback, and without its message, which could quote a value.
     """
     delay, said = 0.0, ""
@@ -36,7 +36,7 @@ async def supervise(
         except PortError as exc:
             text = str(exc)
             if text != said:
-                log.warning("waiting for a far side", job=name, reason=text)
+                log.warning("waiting for a peer", job=name, reason=text)
         except CoreflowError as exc:
             text = str(exc)
             if text != said:

@@ -1,4 +1,4 @@
-"""What can go wrong, in three words: a record is invalid, a far side is unavailable, a far side refuses.
+"""What can go wrong, in three words: a record is invalid, a peer is unavailable, a peer refuses.
 
 Texts name records and paths, never values: a value may be a secret.
 """
@@ -44,7 +44,7 @@ class InvalidRecord(CoreflowError):
 
 
 class PortError(CoreflowError):
-    """A far side did not do what was asked."""
+    """A peer did not do what was asked."""
 
 
 class Unavailable(PortError):

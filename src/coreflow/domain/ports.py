@@ -1,13 +1,14 @@
-"""The far sides, as wishes of the core in the core's words.
+"""The peers, as wishes of the core in the core's words.
 
 Every port has an adapter for the real thing and a memory twin, both held to one contract suite. All methods raise
-`Unavailable` when the far side does not answer, and `Refused` when it says no.
+`Unavailable` when the peer does not answer, and `Refused` when it says no.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from coreflow._moved import renamed
 from coreflow.domain.backup.replication import Copy, Receipt, Slice
 from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import ArchiveObject, Snapshot, StoredVolume, VolumeSpec
@@ -90,7 +91,7 @@ class DockerPort(Protocol):
         ...
 
 
-class CloudlyPort(Protocol):
+class ControlPlane(Protocol):
     """Whoever has the records: Cloudly itself, a cluster file, or a test."""
 
     async def records(self) -> Records:
@@ -234,7 +235,7 @@ class ReplicaPort(Protocol):
     """Whoever keeps copies of archive objects for us: Cloudly, which hands them on in small slices."""
 
     async def copies(self, *, backup_id: str = "", prefix: str = "") -> tuple[Copy, ...]:
-        """The copies that there are, whole ones only; of a backup as far as the far side knows, or by prefix of the name."""
+        """The copies that there are, whole ones only; of a backup as far as the peer knows, or by prefix of the name."""
         ...
 
     async def put_slice(
@@ -242,7 +243,7 @@ class ReplicaPort(Protocol):
     ) -> Receipt:
         """Hand over a piece of a copy, at most `SLICE_BYTES`. It may be repeated, and says how much has arrived.
 
-        With the `final` one the copy is complete: the far side checks size and digest, and stores it or not.
+        With the `final` one the copy is complete: the peer checks size and digest, and stores it or not.
         """
         ...
 
@@ -261,3 +262,9 @@ class Operator(Protocol):
     async def restore(self, request: RestoreRequest) -> RestoreResult:
         """Bring a backup back."""
         ...
+
+
+if not TYPE_CHECKING:  # a type checker shall miss names that are not there
+
+    def __getattr__(name: str) -> Any:
+        return renamed(name, globals())

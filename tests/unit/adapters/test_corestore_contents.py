@@ -7,7 +7,7 @@ import pytest
 
 from coreflow.adapters.archive import is_path
 from coreflow.adapters.corestore import methods as m
-from coreflow.adapters.corestore.contents import objects, snapshot, snapshots, volumes
+from coreflow.adapters.corestore.parse_archive import objects, snapshot, snapshots, volumes
 from coreflow.domain.backup.snapshots import ArchiveObject, Snapshot, StoredVolume
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import ServiceId

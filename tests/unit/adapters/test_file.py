@@ -24,7 +24,7 @@ from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.records.converter import Unclear
 from coreflow.domain.swarm.specs import ImageSpec, Stage
-from coreflow.quiet import LARGE_DOCUMENT
+from coreflow.gc_pause import LARGE_DOCUMENT
 from coreflow.reading import read_file
 
 NAME = Path("cluster.yaml")
@@ -235,7 +235,7 @@ async def test_a_record_with_an_unclear_value_is_rejected_alone_with_its_line(
         f"{ZERO.text} @ $.services[0].data.ports.web (line 7)",
         f"{ZERO.text} @ $.services[0].data.ports.custom.a.example.com (line 8)",
         "expected a number, got text: write digits, without quotes @ $.services[0].data.resources.cpuLimit (line 9)",
-        "expected text, got a whole number: put quotes around it @ $.services[0].data.environment.A (line 11)",
+        "expected text, got an integer: put quotes around it @ $.services[0].data.environment.A (line 11)",
         "expected text, got a number: put quotes around it @ $.services[0].data.environment.with.dot (line 12)",
     ])  # fmt: skip
     assert nameless.reasons == ("is missing @ $.services[2].name (line 18)",)
@@ -251,7 +251,7 @@ async def test_a_document_that_cannot_be_used_has_lines_too(tmp_path: Path) -> N
     with pytest.raises(InvalidRecord) as caught:
         await FileCloudly(path).records()
     assert [str(problem) for problem in caught.value.problems] == [
-        "expected a mapping, got a whole number @ $.configData (line 2)",
+        "expected a mapping, got an integer @ $.configData (line 2)",
         "is missing: write an empty list if there shall be no services @ $.services",
         "expected a list, got a mapping @ $.images (line 3)",
     ]

@@ -524,9 +524,9 @@ def test_the_reconciler_leaves_a_stopped_service_alone() -> None:
                 assert (await bench.labels())[STOPPED] == "2"
                 for document in (cluster(), cluster(service("shop", "good:2", **bench.record))):
                     bench.cloudly.set(document)
-                    settlement = await bench.reconciler.settle()
-                    assert not settlement.reports[0].outcomes
-                    assert [wait.name for wait in settlement.last.plan.waits] == ["shop"]
+                    reconcile_result = await bench.reconciler.settle()
+                    assert not reconcile_result.reports[0].outcomes
+                    assert [wait.name for wait in reconcile_result.last.plan.waits] == ["shop"]
                 held.set()
                 bench.corestore.hold.clear()
             assert await bench.is_running()

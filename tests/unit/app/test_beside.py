@@ -101,8 +101,8 @@ def test_a_slow_registry_holds_only_its_services(settings: Settings) -> None:
                 return len(await world.names()) == 7
 
             assert await _until(has_ok, 5) < 1
-            settlement = await engine.settled() if engine.last is None else engine.last
-            held = [rejection for rejection in settlement.last.plan.rejections if rejection.held]
+            reconcile_result = await engine.settled() if engine.last is None else engine.last
+            held = [rejection for rejection in reconcile_result.last.plan.rejections if rejection.held]
             assert len(held) == 6
             assert all(SLOW in r.reasons[0] and "since 00:00:00 UTC" in r.reasons[0] for r in held)
             records = json.loads(world.cloudly._content)
@@ -145,9 +145,9 @@ def test_an_apply_waits_for_look_ups_until_its_time_is_up(
     async def scene() -> None:
         world = _slow_world(seconds, 1)
         began = trio.current_time()
-        settlement = await world.reconciler().deploy(timeout=timeout)
+        reconcile_result = await world.reconciler().deploy(timeout=timeout)
         assert took <= trio.current_time() - began < took + 20
-        assert settlement.is_settled == (timeout > seconds)
+        assert reconcile_result.is_settled == (timeout > seconds)
         assert await world.names() == (["ok", "slow0"] if timeout > seconds else ["ok"])
 
     play(scene)
@@ -158,13 +158,13 @@ def test_a_plan_waits_for_answers_up_to_a_limit() -> None:
 
     async def scene() -> None:
         world = _slow_world(60, 3)
-        situation = await world.reconciler().look()
+        reconcile_state = await world.reconciler().look()
         assert trio.current_time() == pytest.approx(60)
-        assert len(situation.plan.actions) == 6  # two networks, four services
+        assert len(reconcile_state.plan.actions) == 6  # two networks, four services
         world.engine.registries[SLOW].seconds = 10_000
-        situation = await world.reconciler().look()
+        reconcile_state = await world.reconciler().look()
         assert trio.current_time() == pytest.approx(60 + LONGEST_WAIT_SECONDS)
-        assert [r.held for r in situation.plan.rejections] == [True] * 3
+        assert [r.held for r in reconcile_state.plan.rejections] == [True] * 3
 
     play(scene)
 
@@ -237,12 +237,12 @@ def test_an_apply_waits_for_loads_until_its_time_is_up(timeout: float, took: flo
 
     async def scene() -> None:
         world = _holding(World())
-        settlement = await world.reconciler().deploy(timeout=timeout)
+        reconcile_result = await world.reconciler().deploy(timeout=timeout)
         assert took <= trio.current_time() < took + 20
-        assert settlement.is_settled == (timeout > 60)
-        if not settlement.is_settled:
-            assert [outcome.status for outcome in settlement.under_way] == ["under way"] * 2
-            assert not settlement.troubles
+        assert reconcile_result.is_settled == (timeout > 60)
+        if not reconcile_result.is_settled:
+            assert [outcome.status for outcome in reconcile_result.under_way] == ["under way"] * 2
+            assert not reconcile_result.troubles
 
     play(scene)
 
@@ -289,9 +289,9 @@ def test_a_single_pass_loads_to_the_end() -> None:
 
     async def scene() -> None:
         world = _holding(World())
-        settlement = await world.reconciler().settle()
+        reconcile_result = await world.reconciler().settle()
         assert await world.names() == ["big", "ok"]
-        assert not settlement.troubles
+        assert not reconcile_result.troubles
 
     play(scene)
 

@@ -14,7 +14,7 @@ from tests.unit.app.worlds import Json, World, bundle, cluster, new_engine, play
 from coreflow.adapters.memory import Fault, MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.corestores import Corestores
-from coreflow.app.reconcile import Reconciler, Settlement
+from coreflow.app.reconcile import Reconciler, ReconcileResult
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.errors import Refused, Unavailable
@@ -52,7 +52,9 @@ class Bench:
             render=self.world.render,
         )
 
-    async def deploy(self, *services: Json, bindings: tuple[Json, ...] = (), **options: Any) -> Settlement:
+    async def deploy(
+        self, *services: Json, bindings: tuple[Json, ...] = (), **options: Any
+    ) -> ReconcileResult:
         """Publish and deploy."""
         secrets = options.pop("secrets", None)
         self.world.cloudly.set(cluster(*services, secrets=secrets, platform=platform(*bindings)))
@@ -87,9 +89,9 @@ def test_a_bound_service_starts_with_its_values() -> None:
 
     async def body(bench: Bench) -> None:
         bindings: tuple[Json, ...] = ({}, {"capability": "objectstorage", "envPrefix": "MEDIA_"})
-        settlement = await bench.deploy(service("a"), service("b"), bindings=bindings)
-        assert settlement.is_settled
-        kinds = [type(o.step.action) for o in settlement.applied]
+        reconcile_result = await bench.deploy(service("a"), service("b"), bindings=bindings)
+        assert reconcile_result.is_settled
+        kinds = [type(o.step.action) for o in reconcile_result.applied]
         assert kinds.count(Provision) == 2
         found = await bench.secret()
         assert any(key.startswith("MEDIA_") for key in found)
@@ -154,8 +156,8 @@ def test_only_what_is_disabled_is_given_back() -> None:
         await bench.deploy(service("a"), bindings=({},))
         await bench.deploy(service("a"))
         assert bench.corestore.deprovisioned == []
-        settlement = await bench.deploy(service("a"), bindings=({"desiredState": "disabled"},))
-        assert [type(o.step.action) for o in settlement.applied][-1] is Deprovision
+        reconcile_result = await bench.deploy(service("a"), bindings=({"desiredState": "disabled"},))
+        assert [type(o.step.action) for o in reconcile_result.applied][-1] is Deprovision
         assert [s.id for s in bench.corestore.deprovisioned] == ["b0"]
         assert await bench.secret() == {}
         again = await bench.deploy(service("a"), bindings=({"desiredState": "disabled"},))
@@ -179,11 +181,11 @@ def test_the_operators_bundle_wins() -> None:
         document["secretBundles"], document["secretGroups"] = [bundle("x")[0]], [group]
         bench.world.cloudly.set(document)
         with capture_logs() as lines:
-            settlement = await bench.reconciler.deploy(timeout=60)
+            reconcile_result = await bench.reconciler.deploy(timeout=60)
         assert (await bench.secret())[key] == "operator-canary"
-        notes = [note.text for note in settlement.last.plan.notes]
+        notes = [note.text for note in reconcile_result.last.plan.notes]
         assert f"secret bundle overrides the provisioned {key}" in notes
-        assert "canary" not in f"{settlement}{lines}"
+        assert "canary" not in f"{reconcile_result}{lines}"
 
     scene_with(body)
 
@@ -226,8 +228,8 @@ def test_on_several_nodes_the_corestore_of_the_services_node_is_asked() -> None:
 
     async def body(bench: Bench) -> None:
         stores = several_nodes(bench, PlacedCorestore)
-        settlement = await bench.deploy(service("a"), service("b"), bindings=({},))
-        assert settlement.is_settled
+        reconcile_result = await bench.deploy(service("a"), service("b"), bindings=({},))
+        assert reconcile_result.is_settled
         (url,) = [url for url, store in stores.items() if store.held]
         (task,) = bench.world.engine.running_tasks("a")
         (corestore,) = [
@@ -235,7 +237,9 @@ def test_on_several_nodes_the_corestore_of_the_services_node_is_asked() -> None:
         ]
         addresses = [a.partition("/")[0] for n in corestore["NetworksAttachments"] for a in n["Addresses"]]
         assert urlsplit(url).hostname in addresses
-        assert bench.reconciler.bindings.has(binding_wishes(settlement.last.records.platform).wanted[A][0])
+        assert bench.reconciler.bindings.has(
+            binding_wishes(reconcile_result.last.records.platform).wanted[A][0]
+        )
         again = await bench.deploy(service("a"), service("b"), bindings=({},))
         assert not again.applied
 
@@ -250,8 +254,8 @@ def test_a_name_that_leads_to_any_corestore_is_no_good() -> None:
         with trio.move_on_after(30):
             await bench.deploy(service("a"), service("b"), bindings=({},))
         assert await bench.world.names() == ["b", "corestore"]
-        situation = await bench.reconciler.look()
-        (wait,) = [wait for wait in situation.plan.waits if wait.name == "a"]
+        reconcile_state = await bench.reconciler.look()
+        (wait,) = [wait for wait in reconcile_state.plan.waits if wait.name == "a"]
         assert "set CORESTORE_CONTROL_URL" in wait.reason
 
     scene_with(body)
@@ -282,8 +286,8 @@ def test_a_binding_that_cannot_be_read_holds_its_service(nonsense: object, held:
         }
         assert [name for name in images if images[name] == "good:1"] == held
         assert await bench.secret() == before
-        situation = await bench.reconciler.look()
-        assert [w.name for w in situation.plan.waits if "cannot be read" in w.reason] == held
+        reconcile_state = await bench.reconciler.look()
+        assert [w.name for w in reconcile_state.plan.waits if "cannot be read" in w.reason] == held
         assert not bench.corestore.deprovisioned
 
     scene_with(body)
@@ -297,10 +301,10 @@ def test_a_platform_that_is_nonsense_holds_everything() -> None:
         document = cluster(service("a", "good:2"), platform={"bindings": "nonsense"})
         bench.world.cloudly.set(document)
         with trio.move_on_after(60):
-            settlement = await bench.reconciler.deploy(timeout=30)
-        assert not settlement.applied
-        assert [w.name for w in settlement.last.plan.waits] == ["a"]
-        assert any("bindings" in note.text for note in settlement.last.plan.notes)
+            reconcile_result = await bench.reconciler.deploy(timeout=30)
+        assert not reconcile_result.applied
+        assert [w.name for w in reconcile_result.last.plan.waits] == ["a"]
+        assert any("bindings" in note.text for note in reconcile_result.last.plan.notes)
 
     scene_with(body)
 
@@ -309,8 +313,8 @@ def test_what_nobody_provides_is_reported() -> None:
     """Unsupported is no reason to hold a service."""
 
     async def body(bench: Bench) -> None:
-        settlement = await bench.deploy(service("a"), bindings=({"capability": "mail"},))
-        assert settlement.is_settled
+        reconcile_result = await bench.deploy(service("a"), bindings=({"capability": "mail"},))
+        assert reconcile_result.is_settled
         assert bench.states() == [("b0", "unsupported")]
 
     scene_with(body)

@@ -1,4 +1,4 @@
-"""No far side can make us tell a secret: whatever it quotes of what it was sent, however it spells it, cut or whole.
+"""No peer can make us tell a secret: whatever it quotes of what it was sent, however it spells it, cut or whole.
 
 Every secret of the records is a canary of its own. Each call of the engine fails once with an echo of its request, and
 tasks and roll-outs tell what they were made from; then nothing that comes out of the process may hold a canary: log,
@@ -186,15 +186,18 @@ async def outputs(engine: Any, log_format: str) -> list[str]:
                 known=known,
             )
             try:
-                situation = await reconciler.look(refresh=True)
-                settlement = await reconciler.deploy(timeout=3)
+                reconcile_state = await reconciler.look(refresh=True)
+                reconcile_result = await reconciler.deploy(timeout=3)
             except CoreflowError as exc:
                 structlog.get_logger().warning("waiting", reason=str(exc))
                 sink += [str(exc)]
                 continue
-            deploy.show_plan(situation, Format.TEXT, console)
-            deploy.show_settlement(settlement, Format.TEXT, console)
-            sink += [*leaves(present.plan_json(situation)), *leaves(present.settlement_json(settlement))]
+            deploy.show_plan(reconcile_state, Format.TEXT, console)
+            deploy.show_settlement(reconcile_result, Format.TEXT, console)
+            sink += [
+                *leaves(present.plan_json(reconcile_state)),
+                *leaves(present.settlement_json(reconcile_result)),
+            ]
     sink += console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     live = engine.engine if isinstance(engine, Echoing) else engine
     for document in await live.list_services():

@@ -242,8 +242,8 @@ def test_hosts_of_rejected_services_are_listed_with_the_reason() -> None:
         hosts: dict[str, Any] = {"domains": [{"name": "a.example.com"}], "ports": {"web": 80}}
         bad = service("b", volumes=[{"mountPath": "/proc", "driver": "local"}], **hosts)
         world.cloudly.set(cluster(service("a"), bad))
-        situation = await world.reconciler().look()
-        (missing,) = routes._rejected(situation, RouteTable())
+        reconcile_state = await world.reconciler().look()
+        (missing,) = routes._rejected(reconcile_state, RouteTable())
         assert (missing.host, missing.service) == ("a.example.com", "b")
         assert missing.reason.startswith("its record is rejected: volumes[0].mountPath belongs to the kernel")
         shown = io.StringIO()
@@ -252,7 +252,8 @@ def test_hosts_of_rejected_services_are_listed_with_the_reason() -> None:
         assert (
             list(
                 routes._rejected(
-                    situation, RouteTable(claims=(HostClaim(host="a.example.com", service="b", port=80),))
+                    reconcile_state,
+                    RouteTable(claims=(HostClaim(host="a.example.com", service="b", port=80),)),
                 )
             )
             == []
@@ -364,8 +365,8 @@ def test_the_exit_status_of_a_plan() -> None:
         world.cloudly.set(cluster(service("a"), service("b", secretBundleId="gone")))
         wrong = await world.reconciler().look()
         return [
-            deploy.plan_status(situation, detailed=detailed)
-            for situation in (new, same, wrong)
+            deploy.plan_status(reconcile_state, detailed=detailed)
+            for reconcile_state in (new, same, wrong)
             for detailed in (False, True)
         ]
 
@@ -415,9 +416,9 @@ def test_results_are_shown_with_their_problems() -> None:
         world.cloudly.set(cluster(service("a", BAD), service("b", secretBundleId="gone"), service("c")))
         console = _console(200)
         with progress.listening(console, Format.TEXT) as listener:
-            settlement = await world.reconciler(listener).deploy(timeout=60)
-        deploy.show_settlement(settlement, Format.TEXT, console)
-        return console.export_text(), present.settlement_json(settlement)
+            reconcile_result = await world.reconciler(listener).deploy(timeout=60)
+        deploy.show_settlement(reconcile_result, Format.TEXT, console)
+        return console.export_text(), present.settlement_json(reconcile_result)
 
     text, document = play(scene)
     text = " ".join(text.split())
@@ -439,10 +440,10 @@ def test_a_refusal_says_how_to_confirm() -> None:
         world.cloudly.set(cluster(service("a"), service("b")))
         await world.reconciler().deploy(timeout=60)
         world.cloudly.set(cluster())
-        situation = await world.reconciler().look()
+        reconcile_state = await world.reconciler().look()
         console = _console(200)
-        deploy.show_plan(situation, Format.TEXT, console)
-        return console.export_text(), present.plan_json(situation)
+        deploy.show_plan(reconcile_state, Format.TEXT, console)
+        return console.export_text(), present.plan_json(reconcile_state)
 
     text, document = play(scene)
     assert document["refusal"]["names"] == ["a", "b"]
@@ -457,8 +458,8 @@ def test_a_terminal_gets_bars() -> None:
         world.cloudly.set(cluster(service("a", scaleFactor=3)))
         console = _console(terminal=True)
         with progress.listening(console, Format.TEXT) as listener:
-            settlement = await world.reconciler(listener).deploy(timeout=60)
-        deploy.show_settlement(settlement, Format.TEXT, console)
+            reconcile_result = await world.reconciler(listener).deploy(timeout=60)
+        deploy.show_settlement(reconcile_result, Format.TEXT, console)
         return console.export_text()
 
     text = play(scene)
@@ -493,8 +494,8 @@ def test_lines_off_a_terminal_are_whole_and_without_colour() -> None:
         await world.reconciler().deploy(timeout=60)
         world.cloudly.set(cluster(service("a")))
         with progress.listening(console, Format.TEXT) as listener:
-            settlement = await world.reconciler(listener).deploy(timeout=60)
-        deploy.show_settlement(settlement, Format.TEXT, console)
+            reconcile_result = await world.reconciler(listener).deploy(timeout=60)
+        deploy.show_settlement(reconcile_result, Format.TEXT, console)
 
     play(scene)
     (line,) = [line for line in stream.getvalue().splitlines() if "updated service" in line]
@@ -518,8 +519,8 @@ def test_time_that_is_up_is_said() -> None:
         world = World()
         world.cloudly.set(cluster(service("a", BAD)))
         console = _console(200)
-        settlement = await world.reconciler().deploy(timeout=5)
-        deploy.show_settlement(settlement, Format.TEXT, console)
+        reconcile_result = await world.reconciler().deploy(timeout=5)
+        deploy.show_settlement(reconcile_result, Format.TEXT, console)
         return console.export_text()
 
     text = play(scene)
@@ -541,8 +542,8 @@ def test_what_the_engine_refuses_is_a_problem_with_its_reason() -> None:
         world.engine.faults += [Fault(method="create_secret", error=EngineError(400, "too odd"))] * 20
         console = _console(200)
         with progress.listening(console, Format.TEXT) as listener:
-            settlement = await world.reconciler(listener).deploy(timeout=5)
-        deploy.show_settlement(settlement, Format.TEXT, console)
+            reconcile_result = await world.reconciler(listener).deploy(timeout=5)
+        deploy.show_settlement(reconcile_result, Format.TEXT, console)
         return console.export_text()
 
     text = play(scene)
@@ -561,18 +562,18 @@ def test_notes_and_waits_have_blocks_of_their_own() -> None:
         world = World()
         world.engine.add_node("node2")
         world.cloudly.set(cluster(service("a", scaleFactor=2, volumes=[{"mountPath": "/data"}])))
-        situation = await world.reconciler().look()
-        unit = situation.plan.steps[-1].unit
+        reconcile_state = await world.reconciler().look()
+        unit = reconcile_state.plan.steps[-1].unit
         waits = (Wait(unit, "b", "runs until a does (renamed)"),)
-        situation = attrs.evolve(situation, plan=attrs.evolve(situation.plan, waits=waits))
+        reconcile_state = attrs.evolve(reconcile_state, plan=attrs.evolve(reconcile_state.plan, waits=waits))
         console = _console(200)
-        deploy.show_plan(situation, Format.TEXT, console)
-        document = present.plan_json(situation)
+        deploy.show_plan(reconcile_state, Format.TEXT, console)
+        document = present.plan_json(reconcile_state)
         assert document["waits"] == [
             {"name": "b", "unit": unit, "reason": "runs until a does (renamed)", "until": None}
         ]
         assert document["notes"][0]["name"] == "a"
-        return console.export_text(), deploy.plan_status(situation, detailed=False)
+        return console.export_text(), deploy.plan_status(reconcile_state, detailed=False)
 
     text, status = play(scene)
     assert re.search(r"waiting\n +· wait +b +runs until a does", text)

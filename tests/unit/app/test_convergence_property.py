@@ -167,8 +167,8 @@ def test_any_story_ends_in_the_desired_world(story: list[tuple[str, Any]], final
         await trio.sleep(60)  # let roll-outs end: a spec must not be blamed for an older one's failure
         token = (await world.reconciler().look()).plan.refusal
         options = {"confirmed": token.token, "retry_failed": True} if token else {"retry_failed": True}
-        settlement = await world.reconciler(**options).deploy(timeout=600)
-        assert settlement.is_settled, _explain(settlement)
+        reconcile_result = await world.reconciler(**options).deploy(timeout=600)
+        assert reconcile_result.is_settled, _explain(reconcile_result)
         wanted = sorted(wish.record()["data"]["name"] for wish in final)
         assert [name for name in await world.names() if name != "foreign"] == wanted
         for wish in final:
@@ -199,15 +199,15 @@ class _Guarded(World):
         self.engine_foreign_version = version
 
 
-def _explain(settlement: Any) -> str:
-    plan = settlement.last.plan
+def _explain(reconcile_result: Any) -> str:
+    plan = reconcile_result.last.plan
     parts = [
         *plan.actions,
         *plan.waits,
         *plan.failures,
         *plan.rejections,
         plan.refusal,
-        *settlement.troubles,
-        *(v for v in settlement.verdicts.values() if not v.done),
+        *reconcile_result.troubles,
+        *(v for v in reconcile_result.verdicts.values() if not v.done),
     ]
     return "\n".join(map(str, parts))

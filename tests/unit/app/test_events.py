@@ -174,7 +174,7 @@ def test_the_return_of_the_engine_starts_a_pass(settings: Settings, away: float,
                     if how == "crash" or away > 61:  # else nothing need have been asked meanwhile
                         assert await _pass_after(engine, 100) <= 1
                     await trio.sleep(20)
-        assert sum(line["event"] == "waiting for a far side" for line in lines) <= 20 * 3
+        assert sum(line["event"] == "waiting for a peer" for line in lines) <= 20 * 3
 
     play(scene)
 

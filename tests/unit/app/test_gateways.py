@@ -40,8 +40,8 @@ class Bench:
     async def settle(self, *services: Json, gateway: Json | None = RECORD) -> None:
         """A pass with these services and this gateway."""
         self.stage.cloudly.set(cluster(*services, externalGatewayConfig=gateway))
-        situation = await self.stage.reconciler.look()
-        self.gateways.settled(situation, situation.desired.hosts.values())
+        reconcile_state = await self.stage.reconciler.look()
+        self.gateways.settled(reconcile_state, reconcile_state.desired.hosts.values())
 
     def hosts(self) -> list[str]:
         """The hosts of our routes there."""

@@ -29,7 +29,7 @@ def _restored() -> object:
 
 
 def test_nothing_that_a_terminal_obeys() -> None:
-    """Escapes in texts of far sides are written out; a traceback keeps its lines."""
+    """Escapes in texts of peers are written out; a traceback keeps its lines."""
     with redirect_stderr(io.StringIO()) as out:
         logs.configure("console")
         structlog.get_logger().warning("held", name="x\x1b]0;pwn\x07", traceback="one\ntwo")

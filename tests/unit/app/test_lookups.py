@@ -168,8 +168,8 @@ def test_passes_do_not_ask_again_and_again() -> None:
         world.cloudly.set(cluster(service("a", ONE.reference), service("b")))
         reconciler = world.reconciler()
         for _ in range(20):
-            settlement = await reconciler.settle()
-        (held,) = settlement.last.plan.rejections
+            reconcile_result = await reconciler.settle()
+        (held,) = reconcile_result.last.plan.rejections
         assert held.held
         assert held.reasons == (f"image {ONE.reference}: {HOST} answers 500 Internal Server Error",)
         assert [method for method, _ in world.engine.calls].count("inspect_distribution") == 1

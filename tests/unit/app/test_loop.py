@@ -57,9 +57,9 @@ def test_the_daemon_deploys_follows_and_stops(settings: Settings) -> None:
             await trio.sleep(2)
             assert await world.names() == ["a", "b"]
             engine.kick()
-            settlement = await engine.settled()
-            assert settlement.last.plan.kept == 2
-            assert engine.last is settlement
+            reconcile_result = await engine.settled()
+            assert reconcile_result.last.plan.kept == 2
+            assert engine.last is reconcile_result
         calls = len(world.engine.calls)
         await trio.sleep(600)
         assert len(world.engine.calls) == calls
@@ -155,7 +155,7 @@ def test_the_daemon_survives_an_engine_that_goes_and_comes(settings: Settings) -
                 world.engine.revive()
                 await trio.sleep(120)
                 assert await world.names() == ["a", "b"]
-        waiting = [line for line in lines if line["event"] == "waiting for a far side"]
+        waiting = [line for line in lines if line["event"] == "waiting for a peer"]
         assert {line["job"] for line in waiting} == {"reconcile", "watch docker"}
         assert len(waiting) <= 4
 
@@ -334,10 +334,10 @@ def test_a_roll_out_is_a_problem_only_when_it_takes_long() -> None:
         world = World()
         problems = Problems()
         world.cloudly.set(cluster(service("a")))
-        settlement = await world.reconciler().settle()
+        reconcile_result = await world.reconciler().settle()
         with capture_logs() as lines:
             for now in (0.0, 59.0, 60.0, 61.0):
-                problems.report(settlement, now)
+                problems.report(reconcile_result, now)
             await world.reconciler().deploy(timeout=60)
             for now in (2000.0, 2001.0):
                 problems.report(await world.reconciler().settle(), now)

@@ -408,7 +408,7 @@ class Life:
 
 
 class Seen:
-    """A far side as one process sees it: what happens before and after each of its calls, `tick` sees."""
+    """A peer as one process sees it: what happens before and after each of its calls, `tick` sees."""
 
     def __init__(self, inner: object, life: Life, tick: Callable[[], None]) -> None:
         self._inner, self._life, self._tick = inner, life, tick

@@ -10,16 +10,16 @@ from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, new
 
 from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.memory import Behaviour, Fault, MemoryCloudly
-from coreflow.app.reconcile import Settlement
+from coreflow.app.reconcile import ReconcileResult
 from coreflow.domain.deploy.base import SERVICES, BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.deploy.steps import verb_of
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 
 
-def _done(settlement: Settlement, kind: str = "service") -> list[tuple[str, str]]:
+def _done(reconcile_result: ReconcileResult, kind: str = "service") -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
-    for outcome in settlement.applied:
+    for outcome in reconcile_result.applied:
         action = outcome.step.action
         subject: Any = getattr(action, "spec", None) or getattr(action, "target", None)
         if kind in type(subject).__name__.lower():
@@ -52,8 +52,8 @@ def test_the_base_comes_with_every_cluster() -> None:
         world = World(new_engine(nodes=3), render=RenderOptions(base=BaseOptions(images=images)))
         for image in images.values():
             world.engine.add_image(f"{image}:latest")
-        settlement = await world.reconciler().deploy(timeout=60)
-        assert settlement.is_settled
+        reconcile_result = await world.reconciler().deploy(timeout=60)
+        assert reconcile_result.is_settled
         assert len(world.engine.running_tasks("corestore")) == 3
         fewer = attrs.evolve(
             world, render=RenderOptions(base=BaseOptions(services=("corelog",), images=images))
@@ -117,9 +117,9 @@ def test_a_failure_is_found_by_a_process_that_did_not_see_it() -> None:
         world.cloudly.set(cluster(service("a", BAD)))
         await world.reconciler().run_pass()
         world.engine.settle()
-        settlement = await world.reconciler().deploy(timeout=60)
-        assert [verb for verb, _ in _done(settlement)] == ["mark failed"]
-        assert not settlement.is_settled
+        reconcile_result = await world.reconciler().deploy(timeout=60)
+        assert [verb for verb, _ in _done(reconcile_result)] == ["mark failed"]
+        assert not reconcile_result.is_settled
 
     play(scene)
 
@@ -134,8 +134,8 @@ def test_a_failed_spec_is_retried_when_somebody_says_so() -> None:
         world.cloudly.set(cluster(service("a", BAD)))
         await world.reconciler().deploy(timeout=60)
         world.engine.behaviours[BAD] = Behaviour()
-        settlement = await world.reconciler(retry_failed=True).deploy(timeout=60)
-        assert settlement.is_settled
+        reconcile_result = await world.reconciler(retry_failed=True).deploy(timeout=60)
+        assert reconcile_result.is_settled
         assert (await world.live("a"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == BAD
 
     play(scene)
@@ -152,8 +152,8 @@ def test_a_roll_back_by_hand_is_respected() -> None:
         live = await world.live("a")
         await world.engine.rollback_service(live["ID"], live["Version"]["Index"])
         world.engine.settle()
-        settlement = await world.reconciler().deploy(timeout=60)
-        assert "rolled back by hand" in settlement.last.plan.failures[0].reason
+        reconcile_result = await world.reconciler().deploy(timeout=60)
+        assert "rolled back by hand" in reconcile_result.last.plan.failures[0].reason
         assert (await world.live("a"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == GOOD
 
     play(scene)
@@ -169,9 +169,9 @@ def test_a_lost_race_is_planned_again() -> None:
         world.cloudly.set(cluster(service("a", scaleFactor=2)))
         lost = EngineError(500, "rpc error: code = Unknown desc = update out of sequence")
         world.engine.faults.append(Fault(method="update_service", error=lost))
-        settlement = await world.reconciler().deploy(timeout=60)
-        assert settlement.is_settled
-        assert len(settlement.reports[0].troubles) == 1
+        reconcile_result = await world.reconciler().deploy(timeout=60)
+        assert reconcile_result.is_settled
+        assert len(reconcile_result.reports[0].troubles) == 1
 
     play(scene)
 
@@ -183,8 +183,8 @@ def test_a_failed_network_blocks_what_joins_it() -> None:
         world = World()
         world.cloudly.set(cluster(service("a")))
         world.engine.faults += [Fault(method="create_network", error=EngineError(403, "no"))] * 2
-        settlement = await world.reconciler().settle()
-        details = [outcome.detail for outcome in settlement.reports[0].troubles]
+        reconcile_result = await world.reconciler().settle()
+        details = [outcome.detail for outcome in reconcile_result.reports[0].troubles]
         assert "creating network sznwebgateway: no" in details
         assert "network sznwebgateway could not be created" in details
 
@@ -198,9 +198,9 @@ def test_a_network_that_was_just_made_is_taken_for_nothing_else() -> None:
         world = World()
         world.engine.network_seconds = 3.0
         world.cloudly.set(cluster(service("a")))
-        settlement = await world.reconciler().deploy(timeout=60)
-        assert settlement.is_settled
-        assert not any(report.plan.rejections for report in settlement.reports)
+        reconcile_result = await world.reconciler().deploy(timeout=60)
+        assert reconcile_result.is_settled
+        assert not any(report.plan.rejections for report in reconcile_result.reports)
 
     play(scene)
 
@@ -213,10 +213,10 @@ def test_one_service_fails_alone() -> None:
         world.cloudly.set(cluster(service("a", secretBundleId="b"), service("b"), secrets={"b": "x"}))
         refusal = EngineError(400, "rpc error: code = InvalidArgument desc = no")
         world.engine.faults += [Fault(method="create_secret", error=refusal)] * 9
-        settlement = await world.reconciler().deploy(timeout=30)
-        assert not settlement.is_settled
+        reconcile_result = await world.reconciler().deploy(timeout=30)
+        assert not reconcile_result.is_settled
         assert await world.names() == ["b"]
-        assert {outcome.status for outcome in settlement.troubles} == {"failed", "blocked"}
+        assert {outcome.status for outcome in reconcile_result.troubles} == {"failed", "blocked"}
 
     play(scene)
 
@@ -267,8 +267,8 @@ def test_an_engine_that_hangs_up_while_we_wait_is_asked_again() -> None:
                 if not world.engine.running_tasks("a") and not world.engine.faults:
                     world.engine.faults.append(Fault(method="list_tasks"))
 
-        settlement = await world.reconciler(Hiccup()).deploy(timeout=60)
-        assert settlement.is_settled
+        reconcile_result = await world.reconciler(Hiccup()).deploy(timeout=60)
+        assert reconcile_result.is_settled
 
     play(scene)
 
@@ -372,8 +372,8 @@ def test_a_login_is_used_checked_and_refreshed() -> None:
         [task] = world.engine.running_tasks("a")
         registry.login = ("user", "newer")
         world.cloudly.set(record("newer"))
-        settlement = await world.reconciler().deploy(timeout=60)
-        assert _done(settlement) == [("update", "registry login changed")]
+        reconcile_result = await world.reconciler().deploy(timeout=60)
+        assert _done(reconcile_result) == [("update", "registry login changed")]
         assert world.engine.running_tasks("a")[0]["ID"] == task["ID"]
         world.cloudly.set(record("wrong"))
         writes = world.engine.writes
@@ -413,9 +413,9 @@ def test_an_internal_image_is_loaded_once() -> None:
         assert (await world.reconciler().deploy(timeout=60)).is_settled
         assert sum(method == "load_image" for method, _ in world.engine.calls) == 1
         world.cloudly.set(records("2"))
-        settlement = await world.reconciler().deploy(timeout=10)
-        assert not settlement.is_settled
-        assert settlement.troubles[0].detail
+        reconcile_result = await world.reconciler().deploy(timeout=10)
+        assert not reconcile_result.is_settled
+        assert reconcile_result.troubles[0].detail
         assert len(world.engine.running_tasks("a")) == 1
         world.cloudly.archives["img", "2"] = b"no archive at all"
         garbage = await world.reconciler().deploy(timeout=10)
@@ -433,11 +433,11 @@ def test_several_nodes_keep_a_loaded_image_where_it_is() -> None:
         world = World(new_engine(nodes=3))
         next(iter(world.engine.nodes.values())).images.add("img:1")
         world.cloudly.set(cluster({"id": "id-a", "data": data}, images=[image]))
-        settlement = await world.reconciler().deploy(timeout=60)
-        assert settlement.is_settled
+        reconcile_result = await world.reconciler().deploy(timeout=60)
+        assert reconcile_result.is_settled
         own = next(iter(world.engine.nodes))
         assert world.engine.running_tasks("a")[0]["NodeID"] == own
-        assert "kept on this node" in settlement.last.plan.notes[0].text
+        assert "kept on this node" in reconcile_result.last.plan.notes[0].text
 
     play(scene)
 
@@ -463,8 +463,8 @@ def test_a_renamed_record_runs_all_the_time() -> None:
                 running = world.engine.running_tasks("old") + world.engine.running_tasks("new")
                 fewest[0] = min(fewest[0], len(running))
 
-        settlement = await world.reconciler(Watch()).deploy(timeout=60)
-        assert settlement.is_settled
+        reconcile_result = await world.reconciler(Watch()).deploy(timeout=60)
+        assert reconcile_result.is_settled
         assert await world.names() == ["new"]
         assert fewest == [1]
 
@@ -492,11 +492,11 @@ def test_what_changes_as_fast_as_it_is_put_right_is_left_for_a_while() -> None:
             def progressed(self, verdicts: object) -> None: ...
 
         vandalise()
-        settlement = await world.reconciler(Vandal()).settle()
-        assert len(settlement.applied) == 2
-        assert not settlement.is_settled
-        assert [contest.name for contest in settlement.last.plan.contests] == ["a"]
-        assert [wait.until for wait in settlement.last.plan.waits] == [world.engine.clock() + 10]
+        reconcile_result = await world.reconciler(Vandal()).settle()
+        assert len(reconcile_result.applied) == 2
+        assert not reconcile_result.is_settled
+        assert [contest.name for contest in reconcile_result.last.plan.contests] == ["a"]
+        assert [wait.until for wait in reconcile_result.last.plan.waits] == [world.engine.clock() + 10]
 
     play(scene)
 
@@ -511,9 +511,9 @@ def test_somebody_who_was_faster_is_no_trouble() -> None:
             409, "rpc error: code = AlreadyExists desc = name conflicts with an existing object"
         )
         world.engine.faults.append(Fault(method="create_service", when="after", error=taken))
-        settlement = await world.reconciler().settle()
-        assert [o.status for o in settlement.reports[0].outcomes][-1] == "overtaken"
-        assert settlement.troubles == ()
+        reconcile_result = await world.reconciler().settle()
+        assert [o.status for o in reconcile_result.reports[0].outcomes][-1] == "overtaken"
+        assert reconcile_result.troubles == ()
         assert await world.names() == ["a"]
 
     play(scene)

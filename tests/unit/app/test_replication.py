@@ -43,7 +43,7 @@ UNNAMED = Manifest(backup_id="b1", service_id=SHOP, finished_ms=1, parts=())
 
 
 class Line(MemoryReplica):
-    """A far side that counts what travels, and looks after each copy whether what is there can be used."""
+    """A peer that counts what travels, and looks after each copy whether what is there can be used."""
 
     def __init__(self) -> None:
         super().__init__()

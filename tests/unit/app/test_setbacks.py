@@ -142,10 +142,10 @@ def test_an_apply_ends_with_a_refusal_and_tells_it() -> None:
         world = _refusing()
         world.cloudly.set(cluster(service("a"), service("b")))
         world.engine.faults = type(world.engine.faults)([Fault(method="create_service", error=REFUSAL)])
-        settlement = await world.reconciler().deploy(timeout=300)
+        reconcile_result = await world.reconciler().deploy(timeout=300)
         assert trio.current_time() < 60
-        assert [outcome.status for outcome in settlement.troubles] == ["failed"]
-        assert not settlement.is_settled
+        assert [outcome.status for outcome in reconcile_result.troubles] == ["failed"]
+        assert not reconcile_result.is_settled
         assert _calls(world) == 2
 
     play(scene)
@@ -159,8 +159,8 @@ def test_an_apply_tries_again_what_may_work_later() -> None:
         world.cloudly.set(cluster(service("a"), service("b")))
         error = EngineError(500, "rpc error: code = Unavailable desc = later")
         world.engine.faults += [Fault(method="create_service", error=error) for _ in range(5)]
-        settlement = await world.reconciler().deploy(timeout=300)
-        assert settlement.is_settled
+        reconcile_result = await world.reconciler().deploy(timeout=300)
+        assert reconcile_result.is_settled
         assert _calls(world) == 7
 
     play(scene)

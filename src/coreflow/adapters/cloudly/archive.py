@@ -22,7 +22,7 @@ SLICE_SECONDS = 120.0
 """How long a slice may take: the line may be slow, and peers send with their answer what they were asked."""
 COPIES_LIMIT = 1_000_000
 PAGES_LIMIT = 100_000
-"""Of one list; a far side that has more is not in its right mind."""
+"""Of one list; a peer that has more is not in its right mind."""
 _CURSOR_LIMIT = 10_000
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 

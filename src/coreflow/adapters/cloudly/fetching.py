@@ -23,7 +23,7 @@ from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refuse
 from coreflow.domain.records.codec import RecordDecoder, platform_frame
 from coreflow.domain.records.converter import decode
 from coreflow.domain.records.models import GatewayRecord, Records, RejectedRecord
-from coreflow.quiet import LARGE_DOCUMENT, quiet
+from coreflow.gc_pause import LARGE_DOCUMENT, quiet
 
 from .link import Link, Live, NotOffered, TokenRefused
 from .methods import (

@@ -54,7 +54,7 @@ _REJECTION = re.compile(
 
 
 class NotOffered(Refused):
-    """The far side does not have this method."""
+    """The peer does not have this method."""
 
 
 class TokenRefused(Refused):

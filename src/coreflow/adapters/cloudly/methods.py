@@ -3,7 +3,7 @@
 A correction of a name is a change of this table. What its certainties mean stands in `coreflow.adapters.names`; `read` is
 in a published copy of the interfaces package (5.0 to 5.3).
 
-A `proposed` method that the far side does not have is not asked for again on that connection.
+A `proposed` method that the peer does not have is not asked for again on that connection.
 """
 
 from attrs import frozen
@@ -143,7 +143,7 @@ IDENTITY_TAG = "identity"
 SERVICES_MEMBER = "services"
 GATEWAY_MEMBER = "externalGatewayConfig"
 
-# Members of what is said about copies of archive objects. Where they have several names, the far side may use any.
+# Members of what is said about copies of archive objects. Where they have several names, the peer may use any.
 
 CURSOR, NEXT_CURSOR = Member(("cursor",), _PROPOSED), Member(("nextCursor",), _PROPOSED)
 PREFIX = Member(("prefix",), _PROPOSED, "of the copies' names")

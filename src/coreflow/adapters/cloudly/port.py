@@ -1,4 +1,4 @@
-"""`CloudlyPort` and `ReplicaPort` on a Cloudly that is somewhere on the network."""
+"""`ControlPlane` and `ReplicaPort` on a Cloudly that is somewhere on the network."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager

@@ -45,9 +45,9 @@ from coreflow.domain.ids import ServiceId
 from coreflow.domain.platform.bindings import CAPABILITIES, BindingSpec, Provisioned
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact, Redactor
 
-from . import contents
 from . import methods as m
-from .shapes import endpoints, message, secrets_in, texts, variables
+from . import parse_archive
+from .parse_bindings import endpoints, message, secrets_in, texts, variables
 
 T = TypeVar("T")
 
@@ -171,7 +171,7 @@ class Corestore:
     async def volumes(self) -> tuple[StoredVolume, ...]:
         """All volumes."""
         what = "corestore: list volumes"
-        return self._listed(what, contents.volumes, await self._ask(what, self._api.list_volumes))
+        return self._listed(what, parse_archive.volumes, await self._ask(what, self._api.list_volumes))
 
     async def create_volume(self, spec: VolumeSpec) -> None:
         """Make a volume. There already is success, and changes nothing of it."""
@@ -233,13 +233,13 @@ class Corestore:
         what = "corestore: list snapshots"
         query = {} if service_id is None else {m.SERVICE_ID.name: service_id}
         answer = await self._ask(what, self._api.list_snapshots, query)
-        found = self._listed(what, contents.snapshots, answer)
+        found = self._listed(what, parse_archive.snapshots, answer)
         return tuple(one for one in found if service_id is None or one.belongs_to in (None, service_id))
 
     def _taken(
         self, what: str, answer: object, kind: SnapshotKind, name: str, tags: Mapping[str, str]
     ) -> Snapshot:
-        found = contents.snapshot(answer, kind, name, tags)
+        found = parse_archive.snapshot(answer, kind, name, tags)
         if found is None:
             raise Unavailable(f"{what}: the answer has no snapshot that can be used")
         return found
@@ -262,7 +262,7 @@ class Corestore:
         found: dict[str, ArchiveObject] = {}
         for query in queries:
             answer = await self._ask(what, self._api.list_objects, query)
-            found.update({obj.path: obj for obj in self._listed(what, contents.objects, answer)})
+            found.update({obj.path: obj for obj in self._listed(what, parse_archive.objects, answer)})
         return tuple(found.values())
 
     @asynccontextmanager
@@ -490,7 +490,7 @@ class Corestore:
         return self._redacted(message(body), (*secrets, *texts(m.VARIABLES.of(body))))
 
     def _redacted(self, text: str, secrets: Iterable[str] = ()) -> str:
-        """A text of the far side, fit to be told."""
+        """A text of the peer, fit to be told."""
         return self._redact((self._known | Redactor(secrets)).redact(text))
 
 

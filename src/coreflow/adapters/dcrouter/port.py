@@ -4,7 +4,7 @@ A TypedRequest server says with HTTP status 200 also that something went wrong: 
 then `response: null` (its handler crashed), then `success` in the response.
 
 The token travels in every request, so no error of ours has one of the HTTP client's behind it: those hold the request.
-What the far side says is redacted, and so are the keys that it gave us.
+What the peer says is redacted, and so are the keys that it gave us.
 """
 
 import re
@@ -31,7 +31,7 @@ from coreflow.domain.routing.gateway import (
 )
 
 from . import methods as m
-from .shapes import certificate, metadata, observed_route, route_body
+from .parse_routes import certificate, metadata, observed_route, route_body
 
 log = structlog.get_logger()
 
@@ -236,7 +236,7 @@ class Dcrouter:
         raise _Declined(f"gateway: {method.name}: {self._redacted(text) or 'declined without a reason'}")
 
     def _redacted(self, text: object) -> str:
-        """A text of the far side, fit to be told."""
+        """A text of the peer, fit to be told."""
         return self._redact(Redactor([self._token, *self._keys]).redact(text))
 
 

@@ -1,4 +1,4 @@
-"""The far sides in memory: for tests, for embedding, and for `coreflow demo`."""
+"""The peers in memory: for tests, for embedding, and for `coreflow demo`."""
 
 from coreflow.adapters.engine.memory import Behaviour, Fault, MemoryEngine, Node, Registry
 

@@ -144,7 +144,7 @@ class MemoryReplica:
 
 
 class MemoryCloudly(MemoryReplica):
-    """`CloudlyPort` on a cluster document (see `RecordDecoder.decode`) that `set` replaces.
+    """`ControlPlane` on a cluster document (see `RecordDecoder.decode`) that `set` replaces.
 
     `archives` maps image id and version to the bytes of an archive. The errors in `faults` are raised first, one per
     call, whichever method is called. It keeps copies of archive objects, too.

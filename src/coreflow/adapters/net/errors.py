@@ -95,7 +95,7 @@ def _tls_trouble(exc: ClientConnectorSSLError | ssl.SSLError) -> str:
 
 @contextmanager
 def translated(where: str, seconds: float) -> Iterator[None]:
-    """Turn what connecting to `where` may raise into the domain's two errors. Texts name the far side, no values."""
+    """Turn what connecting to `where` may raise into the domain's two errors. Texts name the peer, no values."""
     try:
         yield
     except TimeoutError as exc:

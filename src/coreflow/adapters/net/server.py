@@ -119,19 +119,19 @@ async def serve_websockets(
     `GET /healthz`, other pages and a POST are answered as the options say. What a handler raises costs its own
     connection only. Raises Unavailable when it cannot listen.
     """
-    site = _Site(handler, options)
+    instance = _Site(handler, options)
     try:
-        listener = await in_asyncio(site.listen, host, port)
+        listener = await in_asyncio(instance.listen, host, port)
     except OSError as exc:
         raise Unavailable(f"cannot listen on {host}:{port}: {exc.strerror or type(exc).__name__}") from exc
     async with trio.open_nursery() as nursery:
         try:
-            await in_asyncio(site.start, nursery)
+            await in_asyncio(instance.start, nursery)
             task_status.started(listener)
             await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):
-                await in_asyncio(site.stop)
+                await in_asyncio(instance.stop)
 
 
 class _Server(web.Server):

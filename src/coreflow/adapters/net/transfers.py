@@ -28,8 +28,8 @@ _WRITE_BYTES = 64 * 1024
 class Download:
     """An answer that is still arriving: iterate over it, once, for its body.
 
-    No piece is empty, and none is much longer than PIECE_BYTES. What is not read waits on the far side. Reading raises
-    Unavailable when the far side breaks off, or stalls.
+    No piece is empty, and none is much longer than PIECE_BYTES. What is not read waits on the peer. Reading raises
+    Unavailable when the peer breaks off, or stalls.
     """
 
     def __init__(self, where: str, answer: aiohttp.ClientResponse, stall: float) -> None:
@@ -41,7 +41,7 @@ class Download:
 
     @property
     def size(self) -> int | None:
-        """Bytes of the body, if the far side says."""
+        """Bytes of the body, if the peer says."""
         return self._answer.content_length
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -122,9 +122,9 @@ async def http_upload(
     stall: float = STALL_SECONDS,
     max_answer: int = MAX_ANSWER,
 ) -> HttpAnswer:
-    """Send `size` bytes from `chunks`, which is asked for more only as fast as the far side reads.
+    """Send `size` bytes from `chunks`, which is asked for more only as fast as the peer reads.
 
-    The last piece is sent when `chunks` has ended. So whatever it raises, and this comes out, the far side has not got a
+    The last piece is sent when `chunks` has ended. So whatever it raises, and this comes out, the peer has not got a
     whole body. The same goes for another number of bytes than `size`, which is Refused. Raises Unavailable (it may have
     been received) also when no byte moves, or no answer comes, for `stall` seconds; or Denied as `http_get`.
     """

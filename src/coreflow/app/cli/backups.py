@@ -146,7 +146,7 @@ def _checked(backup_id: str) -> str:
 
 @frozen(kw_only=True)
 class _Work:
-    """Far sides that are open, and somebody who carries out what is asked for."""
+    """Peers that are open, and somebody who carries out what is asked for."""
 
     tools: Tools
     operations: Operations

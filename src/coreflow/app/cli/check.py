@@ -21,7 +21,7 @@ from coreflow.app.streams import console_for
 from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.errors import CoreflowError, PortError
-from coreflow.domain.ports import CloudlyPort, DockerPort
+from coreflow.domain.ports import ControlPlane, DockerPort
 from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.images import ImageRequest
 from coreflow.domain.swarm.observed import Observed
@@ -98,7 +98,7 @@ def _settings(environ: Mapping[str, str], records: Path | None, tell: Tell) -> S
 @asynccontextmanager
 async def _cloudly(
     settings: Settings, known: Confidential, records: Path | None, tell: Tell
-) -> AsyncIterator[CloudlyPort | None]:
+) -> AsyncIterator[ControlPlane | None]:
     if records is None and (
         settings.cloudly_url is None or (settings.needs_network and not settings.jumpcode)
     ):
@@ -114,7 +114,7 @@ async def _cloudly(
 
 
 async def examine(
-    cloudly: CloudlyPort | None, docker: DockerPort, host: str, render: RenderOptions, tell: Tell
+    cloudly: ControlPlane | None, docker: DockerPort, host: str, render: RenderOptions, tell: Tell
 ) -> None:
     """Look at the records, the engine at `host`, and every image that the records name."""
     records = await _records(cloudly, tell) if cloudly is not None else None
@@ -122,7 +122,7 @@ async def examine(
         await _images(Renderer(render).image_requests(records, Observed(), refresh=True), docker, tell)
 
 
-async def _records(cloudly: CloudlyPort, tell: Tell) -> Records | None:
+async def _records(cloudly: ControlPlane, tell: Tell) -> Records | None:
     try:
         records = await cloudly.records()
     except CoreflowError as exc:

@@ -10,7 +10,7 @@ from coreflow.app.main import run_daemon
 def run() -> int:
     """Keep the Swarm as the records say, until SIGTERM.
 
-    Settings come from the environment, .nogit/ and /run/secrets (docs/settings.md). A far side that is away is waited
+    Settings come from the environment, .nogit/ and /run/secrets (docs/settings.md). A peer that is away is waited
     for; what runs stays as it is meanwhile. SIGHUP looks up everything again, images and
     certificates too; SIGUSR1 tries again what Swarm has rolled back; SIGTERM and Ctrl-C end it with status 0.
     """

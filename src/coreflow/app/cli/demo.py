@@ -20,7 +20,7 @@ from coreflow.app.cli import present
 from coreflow.app.cli.deploy import show_plan, show_settlement
 from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, guarded
-from coreflow.app.reconcile import Reconciler, Settlement
+from coreflow.app.reconcile import Reconciler, ReconcileResult
 from coreflow.app.streams import console_for
 from coreflow.domain.deploy.base import SERVICES, BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
@@ -173,14 +173,14 @@ class _Demo:
         return sorted({unpinned(task["Spec"]["ContainerSpec"]["Image"]) for task in tasks})
 
     async def _plan(self) -> None:
-        situation = await self._reconciler().look()
-        show_plan(situation, Format.TEXT, self._console)
+        reconcile_state = await self._reconciler().look()
+        show_plan(reconcile_state, Format.TEXT, self._console)
 
-    async def _apply(self) -> Settlement:
+    async def _apply(self) -> ReconcileResult:
         with listening(self._console, Format.TEXT) as listener:
-            settlement = await self._reconciler(listener).deploy(timeout=PATIENCE)
-        show_settlement(settlement, Format.TEXT, self._console)
-        return settlement
+            reconcile_result = await self._reconciler(listener).deploy(timeout=PATIENCE)
+        show_settlement(reconcile_result, Format.TEXT, self._console)
+        return reconcile_result
 
     # what is said
 

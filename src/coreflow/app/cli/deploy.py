@@ -16,12 +16,12 @@ from coreflow.app.cli import present
 from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import Ports, open_ports
-from coreflow.app.reconcile import Listener, Reconciler, Settlement
+from coreflow.app.reconcile import Listener, Reconciler, ReconcileResult
+from coreflow.app.reconcile_state import ReconcileState
 from coreflow.app.settings import Settings
-from coreflow.app.situation import Situation
 from coreflow.app.streams import console_for, json_text
 from coreflow.domain.deploy.steps import PlanOptions
-from coreflow.quiet import LARGE_CLUSTER, quiet
+from coreflow.gc_pause import LARGE_CLUSTER, quiet
 
 GOES_ON = "The time is up. Swarm goes on with what is unfinished; apply again to see how it ends."
 
@@ -61,10 +61,10 @@ def plan(
         settings = read_settings(need_records=records is None)
         options = attrs.evolve(settings.plan_options, retry_failed=retry_failed)
         async with open_ports(settings, records) as ports:
-            situation = await _reconciler(ports, settings, options).look(refresh=refresh)
-            with quiet(enabled=len(situation.desired.services) >= LARGE_CLUSTER):
-                show_plan(situation, format, confirm=_apply_command(records))
-                return plan_status(situation, detailed=detailed_exitcode)
+            reconcile_state = await _reconciler(ports, settings, options).look(refresh=refresh)
+            with quiet(enabled=len(reconcile_state.desired.services) >= LARGE_CLUSTER):
+                show_plan(reconcile_state, format, confirm=_apply_command(records))
+                return plan_status(reconcile_state, detailed=detailed_exitcode)
 
     return run(command, format)
 
@@ -92,18 +92,18 @@ def apply(
         async with open_ports(settings, records) as ports:
             with listening(console, format) as listener:
                 reconciler = _reconciler(ports, settings, options, listener)
-                settlement = await reconciler.deploy(timeout=timeout, refresh=refresh)
-            show_settlement(settlement, format, console, confirm=_apply_command(records))
-        return 0 if settlement.is_settled else 1
+                reconcile_result = await reconciler.deploy(timeout=timeout, refresh=refresh)
+            show_settlement(reconcile_result, format, console, confirm=_apply_command(records))
+        return 0 if reconcile_result.is_settled else 1
 
     return run(command, format, hosted=True)
 
 
-def plan_status(situation: Situation, *, detailed: bool) -> int:
+def plan_status(reconcile_state: ReconcileState, *, detailed: bool) -> int:
     """The exit status of a plan."""
-    if not situation.plan.is_clean or situation.crash_loops:
+    if not reconcile_state.plan.is_clean or reconcile_state.crash_loops:
         return 1
-    changes = situation.plan.steps or situation.plan.waits
+    changes = reconcile_state.plan.steps or reconcile_state.plan.waits
     return 2 if detailed and changes else 0
 
 
@@ -128,32 +128,36 @@ def _reconciler(
 
 
 def show_plan(
-    situation: Situation, output: Format, console: Console | None = None, *, confirm: str = "coreflow apply"
+    reconcile_state: ReconcileState,
+    output: Format,
+    console: Console | None = None,
+    *,
+    confirm: str = "coreflow apply",
 ) -> None:
     """Print a plan. `confirm` is the command that takes the token of a refusal."""
     if output is Format.JSON:
-        write_json(present.plan_json(situation))
+        write_json(present.plan_json(reconcile_state))
         return
     console = console or console_for()
-    loops = situation.crash_loops
-    present.print_blocks(console, present.plan_blocks(situation.plan, loops, confirm=confirm))
-    present.print_line(console, present.plan_summary(situation.plan, loops))
+    loops = reconcile_state.crash_loops
+    present.print_blocks(console, present.plan_blocks(reconcile_state.plan, loops, confirm=confirm))
+    present.print_line(console, present.plan_summary(reconcile_state.plan, loops))
 
 
 def show_settlement(
-    settlement: Settlement, output: Format, console: Console, *, confirm: str = "coreflow apply"
+    reconcile_result: ReconcileResult, output: Format, console: Console, *, confirm: str = "coreflow apply"
 ) -> None:
     """Print how an apply ended. `confirm` is the command that takes the token of a refusal."""
     if output is Format.JSON:
-        write_json(present.settlement_json(settlement))
+        write_json(present.settlement_json(reconcile_result))
         return
-    problems = tuple(present.settlement_problems(settlement, confirm))
-    if settlement.applied or problems:
+    problems = tuple(present.settlement_problems(reconcile_result, confirm))
+    if reconcile_result.applied or problems:
         console.print()
     if problems:
         present.print_blocks(console, [present.Block("problems", problems)])
-    present.print_line(console, present.settlement_summary(settlement))
-    if settlement.pending:
+    present.print_line(console, present.settlement_summary(reconcile_result))
+    if reconcile_result.pending:
         present.print_line(console, Text(GOES_ON, style="dim"))
 
 

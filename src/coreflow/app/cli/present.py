@@ -14,8 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from coreflow.app.reconcile import Settlement
-from coreflow.app.situation import Situation
+from coreflow.app.reconcile import ReconcileResult
+from coreflow.app.reconcile_state import ReconcileState
 from coreflow.app.streams import clean
 from coreflow.app.telling import told
 from coreflow.domain.deploy.desired import Rejection
@@ -241,40 +241,43 @@ def _services(number: int) -> str:
 # results
 
 
-def settlement_problems(settlement: Settlement, confirm: str = "coreflow apply") -> Iterator[Row]:
+def settlement_problems(reconcile_result: ReconcileResult, confirm: str = "coreflow apply") -> Iterator[Row]:
     """Everything that keeps an apply from being a success."""
-    plan = settlement.last.plan
+    plan = reconcile_result.last.plan
     yield from plan_problems(plan, confirm)
-    for outcome in settlement.troubles:
+    for outcome in reconcile_result.troubles:
         kind = "blocked" if outcome.status == "blocked" else "not done"
         what = f"{verb_of(outcome.step.action)} {kind_of(outcome.step.action)}"
         yield _problem(kind, name_of(outcome.step.action), f"{what}: {outcome.detail}")
-    for outcome in settlement.under_way:
+    for outcome in reconcile_result.under_way:
         what = f"{verb_of(outcome.step.action)} {kind_of(outcome.step.action)}"
         yield _problem("unfinished", name_of(outcome.step.action), f"{what}: not done yet")
-    explained = explained_names(settlement)
-    for name, verdict in settlement.verdicts.items():
+    explained = explained_names(reconcile_result)
+    for name, verdict in reconcile_result.verdicts.items():
         if verdict.is_crash_looping:
             yield crash_loop_row(verdict)
         elif not verdict.done and name not in explained:
             yield _problem("unfinished", name, state_text(verdict))
 
 
-def explained_names(settlement: Settlement) -> frozenset[str]:
+def explained_names(reconcile_result: ReconcileResult) -> frozenset[str]:
     """Services whose problem has been told already."""
-    plan = settlement.last.plan
+    plan = reconcile_result.last.plan
     return frozenset(
         {rejection.name for rejection in plan.rejections}
         | {failure.name for failure in plan.failures}
-        | {name_of(outcome.step.action) for outcome in (*settlement.troubles, *settlement.under_way)}
+        | {
+            name_of(outcome.step.action)
+            for outcome in (*reconcile_result.troubles, *reconcile_result.under_way)
+        }
     )
 
 
-def settlement_summary(settlement: Settlement) -> Text:
+def settlement_summary(reconcile_result: ReconcileResult) -> Text:
     """`Applied: 3 created, 1 updated; 12 services as desired.`"""
-    plan, applied = settlement.last.plan, settlement.applied
-    explained = explained_names(settlement)
-    unexplained = [v for name, v in settlement.verdicts.items() if name not in explained and not v.done]
+    plan, applied = reconcile_result.last.plan, reconcile_result.applied
+    explained = explained_names(reconcile_result)
+    unexplained = [v for name, v in reconcile_result.verdicts.items() if name not in explained and not v.done]
     loops = [verdict for verdict in unexplained if verdict.is_crash_looping]
     unfinished = len(unexplained)
     as_desired = f"{_services(max(plan.kept - unfinished, 0))} as desired"
@@ -282,7 +285,7 @@ def settlement_summary(settlement: Settlement) -> Text:
         text = Text("Applied: ", style="bold")
         text.append_text(_counts(((verb_of(outcome.step.action), 1) for outcome in applied), PAST))
         text.append(f"; {as_desired}", style="not bold")
-    elif any(report.outcomes for report in settlement.reports):
+    elif any(report.outcomes for report in reconcile_result.reports):
         text = Text("Nothing could be done", style="bold")
         text.append(f"; {as_desired}", style="not bold")
     else:
@@ -291,7 +294,7 @@ def settlement_summary(settlement: Settlement) -> Text:
     counts = {
         **problem_counts(plan),
         **_crash_loop_count(loops),
-        "not done": len(settlement.troubles),
+        "not done": len(reconcile_result.troubles),
         "unfinished": unfinished - len(loops),
     }
     for word, number in counts.items():
@@ -462,12 +465,12 @@ def _part(row: Row) -> int:
 # JSON
 
 
-def plan_json(situation: Situation) -> Json:
+def plan_json(reconcile_state: ReconcileState) -> Json:
     """The plan as documented in docs/commands.md."""
-    plan = situation.plan
+    plan = reconcile_state.plan
     refusal = plan.refusal
     return {
-        "cluster": situation.records.cluster.id,
+        "cluster": reconcile_state.records.cluster.id,
         "actions": [_action_json(step) for step in plan.steps],
         "kept": plan.kept,
         "waits": [
@@ -489,7 +492,7 @@ def plan_json(situation: Situation) -> Json:
                 "since": _moment(verdict.crashing_since),
                 "error": told(verdict.error),
             }
-            for verdict in situation.crash_loops
+            for verdict in reconcile_state.crash_loops
         ],
         "notes": [{"name": note.name, "unit": note.unit, "text": told(note.text)} for note in plan.notes],
         "refusal": None
@@ -517,13 +520,13 @@ def _action_json(step: Step) -> Json:
     }
 
 
-def settlement_json(settlement: Settlement) -> Json:
+def settlement_json(reconcile_result: ReconcileResult) -> Json:
     """The result of an apply: what is left as a plan, what was done, how the services are."""
     return {
-        **plan_json(settlement.last),
+        **plan_json(reconcile_result.last),
         "outcomes": [
             {**_action_json(outcome.step), "status": outcome.status, "detail": told(outcome.detail)}
-            for report in settlement.reports
+            for report in reconcile_result.reports
             for outcome in report.outcomes
         ],
         "services": [
@@ -534,7 +537,7 @@ def settlement_json(settlement: Settlement) -> Json:
                 "state": state_of(verdict),
                 "detail": told(verdict.detail),
             }
-            for verdict in settlement.verdicts.values()
+            for verdict in reconcile_result.verdicts.values()
         ],
-        "settled": settlement.is_settled,
+        "settled": reconcile_result.is_settled,
     }

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from coreflow.app.cli import present
 from coreflow.app.cli.running import Format
-from coreflow.app.reconcile import Listener, Quiet
+from coreflow.app.reconcile import Listener, NullListener
 from coreflow.app.streams import clean
 from coreflow.app.telling import told
 from coreflow.domain.deploy.result import Outcome
@@ -30,7 +30,7 @@ _LEAST_ROOM, _MOST_ROOM = 3, 12
 def listening(console: Console, output: Format) -> Iterator[Listener]:
     """The listener for this console: a board on a terminal, lines elsewhere, nothing for JSON."""
     if output is Format.JSON:
-        yield Quiet()
+        yield NullListener()
     elif console.is_terminal and not console.is_dumb_terminal:
         board = Board(console)
         live = Live(board, console=console, refresh_per_second=FRAMES_PER_SECOND, transient=True)

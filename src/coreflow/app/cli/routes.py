@@ -18,17 +18,17 @@ from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.gateways import gateway_routes
 from coreflow.app.main import make_dcrouter, open_ports
 from coreflow.app.reconcile import Reconciler
+from coreflow.app.reconcile_state import ReconcileState
 from coreflow.app.routing import claims_of
 from coreflow.app.settings import Settings
-from coreflow.app.situation import Situation
 from coreflow.app.streams import console_for
 from coreflow.domain.deploy.services import host_ports
 from coreflow.domain.errors import CoreflowError
-from coreflow.domain.ports import CloudlyPort, GatewayPort
+from coreflow.domain.ports import ControlPlane, GatewayPort
 from coreflow.domain.routing.certificates import Certificate
 from coreflow.domain.routing.gateway import CreateRoute, UpdateRoute, plan_gateway
 from coreflow.domain.routing.routes import Missing, NoCertificate, Route, RouteTable, locate, make_table
-from coreflow.quiet import LARGE_CLUSTER, quiet
+from coreflow.gc_pause import LARGE_CLUSTER, quiet
 
 Json = dict[str, Any]
 _now = time.time  # noqa: TID251 - the edge
@@ -130,38 +130,38 @@ async def _look(settings: Settings, records: Path | None) -> View:
         reconciler = Reconciler(
             ports.cloudly, ports.docker, render=settings.render_options, known=ports.known
         )
-        situation = await reconciler.look()
-        record = situation.records.gateway
+        reconcile_state = await reconciler.look()
+        record = reconcile_state.records.gateway
         gateway = (
-            make_dcrouter(record, situation.desired.cluster, redact=ports.known.redact)
+            make_dcrouter(record, reconcile_state.desired.cluster, redact=ports.known.redact)
             if record is not None and record.enabled
             else None
         )
         source = gateway if record is not None and record.export_certificates else None
-        found = await _certificates(situation, ports.cloudly, source)
+        found = await _certificates(reconcile_state, ports.cloudly, source)
         table = make_table(
-            claims_of(situation),
+            claims_of(reconcile_state),
             locate(
-                situation.desired.cluster,
-                situation.observed.services,
-                situation.observed.tasks,
+                reconcile_state.desired.cluster,
+                reconcile_state.observed.services,
+                reconcile_state.observed.tasks,
                 settings.route_tasks,
             ),
             found,
             _now(),
         )
-        changes, problem = await _gateway(situation, table, gateway)
-        table = evolve(table, missing=(*table.missing, *_rejected(situation, table)))
-    nodes: dict[str, str] = {node.id: node.hostname for node in situation.observed.nodes}
+        changes, problem = await _gateway(reconcile_state, table, gateway)
+        table = evolve(table, missing=(*table.missing, *_rejected(reconcile_state, table)))
+    nodes: dict[str, str] = {node.id: node.hostname for node in reconcile_state.observed.nodes}
     return View(table=table, nodes=nodes, gateway=changes, gateway_problem=problem)
 
 
-def _rejected(situation: Situation, table: RouteTable) -> Iterator[Missing]:
+def _rejected(reconcile_state: ReconcileState, table: RouteTable) -> Iterator[Missing]:
     """Hosts that records ask for which are rejected or held, unless somebody has them all the same."""
     claimed = {claim.host for claim in table.claims}
-    reasons = {rejection.unit: rejection for rejection in situation.plan.rejections}
-    salvaged = (r.salvaged.record for r in situation.records.rejected if r.salvaged is not None)
-    for record in (*situation.records.services, *salvaged):
+    reasons = {rejection.unit: rejection for rejection in reconcile_state.plan.rejections}
+    salvaged = (r.salvaged.record for r in reconcile_state.records.rejected if r.salvaged is not None)
+    for record in (*reconcile_state.records.services, *salvaged):
         rejection = reasons.get(record.id)
         if rejection is None:
             continue
@@ -174,10 +174,10 @@ def _rejected(situation: Situation, table: RouteTable) -> Iterator[Missing]:
 
 
 async def _certificates(
-    situation: Situation, cloudly: CloudlyPort, gateway: GatewayPort | None
+    reconcile_state: ReconcileState, cloudly: ControlPlane, gateway: GatewayPort | None
 ) -> Mapping[str, Certificate | NoCertificate]:
     found: dict[str, Certificate | NoCertificate] = {}
-    hosts = [claim.host for claim in claims_of(situation)]
+    hosts = [claim.host for claim in claims_of(reconcile_state)]
     rest = iter(hosts)
 
     async def some() -> None:
@@ -195,15 +195,15 @@ async def _certificates(
 
 
 async def _gateway(
-    situation: Situation, table: RouteTable, gateway: GatewayPort | None
+    reconcile_state: ReconcileState, table: RouteTable, gateway: GatewayPort | None
 ) -> tuple[Mapping[str, str] | None, str]:
     """What would have to change at the gateway, by host, and what is wrong with it."""
-    record = situation.records.gateway
+    record = reconcile_state.records.gateway
     if record is None or gateway is None or not record.sync_routes:
         return None, ""
     if record.target_host is None:
         return {}, "its record has no targetHost"
-    cluster = situation.desired.cluster
+    cluster = reconcile_state.desired.cluster
     wanted = gateway_routes(record, cluster, (claim.host for claim in table.claims))
     try:
         actions = plan_gateway(cluster, wanted, await gateway.routes(), complete=False)

@@ -15,7 +15,7 @@ from coreflow.domain.deploy.volumes import DEFAULT_DRIVER, make_mounts, plain
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.platform.bindings import BindingSpec
-from coreflow.domain.platform.instances import Site
+from coreflow.domain.platform.instances import Instance
 from coreflow.domain.records.models import ServiceRecord
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.images import Rejected
@@ -128,7 +128,7 @@ class RestoreResult:
 class Take:
     """Have a Corestore take the snapshot of a part."""
 
-    site: Site
+    instance: Instance
     part: Part
     tags: Mapping[str, str]
 
@@ -138,15 +138,15 @@ class BackupPlan:
     """What has to be done, and what needs nothing done: it is there already, or cannot be had."""
 
     steps: tuple[Take, ...] = ()
-    settled: tuple[tuple[Site, Part], ...] = ()
+    settled: tuple[tuple[Instance, Part], ...] = ()
 
 
 def plan_backup(
     request: BackupRequest,
     service: ServiceRecord,
     bindings: Sequence[BindingSpec],
-    sites: Sequence[Site],
-    found: Mapping[Site, Sequence[Snapshot]],
+    instances: Sequence[Instance],
+    found: Mapping[Instance, Sequence[Snapshot]],
     live: Iterable[Mount] = (),
 ) -> BackupPlan:
     """The snapshots to take: volumes first, then databases and buckets. One that `found` has already is not taken again.
@@ -168,18 +168,18 @@ def plan_backup(
     if not wanted:
         raise Refused("nothing to back up: it has no volume that is marked for backup, and no binding")
     steps: list[Take] = []
-    settled: list[tuple[Site, Part]] = []
+    settled: list[tuple[Instance, Part]] = []
     for part in wanted:
-        for site in sites:
-            placed = evolve(part, node=site.node)
-            snapshot = _of_backup(placed, request, found.get(site, ()))
+        for instance in instances:
+            placed = evolve(part, node=instance.node)
+            snapshot = _of_backup(placed, request, found.get(instance, ()))
             if snapshot is not None:
                 there = evolve(placed, snapshot_id=snapshot.id, size_bytes=snapshot.size_bytes)
-                settled.append((site, there))
+                settled.append((instance, there))
             elif part.error:
-                settled.append((site, placed))
+                settled.append((instance, placed))
             else:
-                steps.append(Take(site, placed, _tags(placed, request.service_id, request.backup_id)))
+                steps.append(Take(instance, placed, _tags(placed, request.service_id, request.backup_id)))
     return BackupPlan(steps=tuple(steps), settled=tuple(settled))
 
 
@@ -241,14 +241,14 @@ class Target:
 
     part: Part
     """With the name that the volume has now."""
-    site: Site
+    instance: Instance
     volume: VolumeSpec | None = None
     """How to make the volume, should it not be there."""
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What is overwritten."""
-        return self.part.kind, self.part.name, self.site.url
+        return self.part.kind, self.part.name, self.instance.url
 
 
 def parts_in(
@@ -325,11 +325,11 @@ def _completed(part: Part, known: Part | None) -> Part:
     )
 
 
-def aim(
+def resolve_targets(
     service: ServiceRecord,
     bindings: Sequence[BindingSpec],
     parts: Iterable[Part],
-    homes: Sequence[Site],
+    homes: Sequence[Instance],
     live: Iterable[Mount] = (),
 ) -> tuple[Target, ...]:
     """Where every part goes: to the volume of its name or else at its path, on the node where the service has it now.
@@ -340,11 +340,11 @@ def aim(
     mounts = volumes_of(service, live)
     targets: dict[tuple[str, str, str], Target] = {}
     for part in parts:
-        there = [site for site in homes if site.node is None or site.node == part.node]
+        there = [instance for instance in homes if instance.node is None or instance.node == part.node]
         if not there and not homes:
             raise Refused("no Corestore is known on the node of this service")
-        site = (there or list(homes))[0]
-        target = _aimed(service, mounts, bindings, part, site)
+        instance = (there or list(homes))[0]
+        target = _aimed(service, mounts, bindings, part, instance)
         if target.key in targets:
             raise Refused(f"two snapshots are to be restored to {target.part}")
         targets[target.key] = target
@@ -356,13 +356,13 @@ def _aimed(
     mounts: Sequence[Mount],
     bindings: Sequence[BindingSpec],
     part: Part,
-    site: Site,
+    instance: Instance,
 ) -> Target:
     if part.kind != VOLUME:
         spec = _binding_of(part.kind, bindings)
         if spec is None:
             raise Refused(f"the service has no binding for {part}")
-        return Target(part=evolve(part, name=part.kind, binding_id=spec.id), site=site)
+        return Target(part=evolve(part, name=part.kind, binding_id=spec.id), instance=instance)
     mount = next((m for m in mounts if m.source == part.name), None)
     place = plain(part.mount_path)
     mount = mount or next((m for m in mounts if place and plain(m.target) == place), None)
@@ -379,19 +379,21 @@ def _aimed(
         options=mount.options,
         labels=mount.labels,
     )
-    return Target(part=evolve(part, name=mount.source, mount_path=mount.target), site=site, volume=spec_)
+    return Target(
+        part=evolve(part, name=mount.source, mount_path=mount.target), instance=instance, volume=spec_
+    )
 
 
 def check_snapshots(
-    service_id: ServiceId, targets: Iterable[Target], found: Mapping[Site, Sequence[Snapshot]]
+    service_id: ServiceId, targets: Iterable[Target], found: Mapping[Instance, Sequence[Snapshot]]
 ) -> None:
     """Make sure that every snapshot is there, of the right kind, and of this service. Raises Refused with all that is not."""
     problems: list[str] = []
     for target in targets:
         part = target.part
-        snapshot = next((s for s in found.get(target.site, ()) if s.id == part.snapshot_id), None)
+        snapshot = next((s for s in found.get(target.instance, ()) if s.id == part.snapshot_id), None)
         if snapshot is None:
-            problems.append(f"{part}: {target.site} has no snapshot {part.snapshot_id}")
+            problems.append(f"{part}: {target.instance} has no snapshot {part.snapshot_id}")
         elif snapshot.belongs_to not in (None, service_id) or _is_strange(snapshot, part, service_id):
             problems.append(f"{part}: snapshot {part.snapshot_id} belongs to another service")
         elif snapshot.kind != part.kind:
@@ -412,7 +414,7 @@ def _is_strange(snapshot: Snapshot, part: Part, service_id: ServiceId) -> bool:
 
 def safety_tags(target: Target, note: RestoreNote, service_id: ServiceId) -> dict[str, str]:
     """The tags of the snapshot that is taken of what a restore is about to overwrite: a backup of its own."""
-    part = evolve(target.part, node=target.site.node)
+    part = evolve(target.part, node=target.instance.node)
     return _tags(part, service_id, undo_id(note.id), **{RESTORE_TAG: note.id})
 
 

@@ -192,8 +192,8 @@ class Renderer:
         for rejected in records.rejected:
             if rejected.kind == "service" and rejected.id is not None and rejected.id in count:
                 count[rejected.id] += 1
-        doubled = {identity for identity, times in count.items() if times > 1}
-        for identity in sorted(doubled):
+        duplicates = {identity for identity, times in count.items() if times > 1}
+        for identity in sorted(duplicates):
             names = sorted({service.name for service in records.services if service.id == identity})
             work.reject(identity, names[0], (f"{count[identity]} service records have the id {identity}",))
         for service in sorted(
@@ -204,7 +204,7 @@ class Renderer:
                 s.id,
             ),
         ):
-            if service.id in doubled:
+            if service.id in duplicates:
                 continue
             if is_workload(service):
                 yield service

@@ -36,7 +36,7 @@ def make_mounts(service: ServiceRecord, live: Iterable[Mount] = ()) -> tuple[Mou
 
     `live` are mounts that the service has now. One that is spelt otherwise there stays so: its data is in a volume whose
     name comes from that spelling, and nothing restarts because a path is written in another way.
-    Raises Rejected with every problem found: relative or doubled paths, unusable names.
+    Raises Rejected with every problem found: relative or duplicate paths, unusable names.
     """
     problems: list[str] = []
     mounts: list[Mount] = []

@@ -18,7 +18,7 @@ _NETWORKS = (CORE_CHAT, WEB_GATEWAY)
 
 
 @frozen(kw_only=True)
-class Site:
+class Instance:
     """One Corestore: the address of its control API, and the node it is on where that is known."""
 
     url: str
@@ -37,27 +37,27 @@ class Site:
 
 
 @frozen(kw_only=True)
-class Sites:
+class Instances:
     """All Corestores of a Swarm. `shared` serves every node; without it each of `by_node` serves its own."""
 
-    shared: Site | None = None
-    by_node: Mapping[NodeId, Site] = Factory(dict)
+    shared: Instance | None = None
+    by_node: Mapping[NodeId, Instance] = Factory(dict)
 
-    def of(self, nodes: Iterable[NodeId]) -> tuple[Site, ...]:
+    def of(self, nodes: Iterable[NodeId]) -> tuple[Instance, ...]:
         """Those that serve these nodes, each once; nodes without one are left out."""
         if self.shared is not None:
             return (self.shared,)
         return tuple(self.by_node[node] for node in sorted(set(nodes)) if node in self.by_node)
 
     @property
-    def all(self) -> tuple[Site, ...]:
+    def all(self) -> tuple[Instance, ...]:
         """Every one, by node."""
         return (self.shared,) if self.shared is not None else self.of(self.by_node)
 
 
-def sites_of(
+def find_instances(
     observed: Observed, cluster: str, configured: str | None = None, *, is_ours: bool = False
-) -> Sites:
+) -> Instances:
     """Find the Corestores of a cluster.
 
     One that is configured serves everybody. Else every running task of our corestore service serves its node, at its
@@ -65,21 +65,23 @@ def sites_of(
     single node and no task of it, the name that it should have is tried.
     """
     if configured:
-        return Sites(shared=Site(url=configured))
+        return Instances(shared=Instance(url=configured))
     hostnames = {node.id: node.hostname for node in observed.nodes}
     ours = {
         s.id for s in observed.services if s.name == CORESTORE and s.owner == BASE and s.cluster == cluster
     }
-    found: dict[NodeId, Site] = {}
+    found: dict[NodeId, Instance] = {}
     for task in sorted(observed.tasks, key=lambda t: t.created_at):
         running = task.state == "running" and task.desired_state == "running"
         address = _address(task)
         if task.service_id in ours and running and address and task.node_id:
             url = f"http://{address}:{CONTROL_PORT}"
-            found[task.node_id] = Site(url=url, node=task.node_id, hostname=hostnames.get(task.node_id, ""))
+            found[task.node_id] = Instance(
+                url=url, node=task.node_id, hostname=hostnames.get(task.node_id, "")
+            )
     if (ours or is_ours) and len(observed.nodes) > 1:
-        return Sites(by_node=found)
-    return Sites(shared=next(iter(found.values()), Site(url=DEFAULT_URL)))
+        return Instances(by_node=found)
+    return Instances(shared=next(iter(found.values()), Instance(url=DEFAULT_URL)))
 
 
 def _address(task: ObservedTask) -> str:
@@ -95,16 +97,20 @@ def nodes_of_service(observed: Observed, service_id: str) -> tuple[NodeId, ...]:
     return tuple(sorted({task.node_id for task in meant if task.node_id is not None}))
 
 
-def site_of_service(sites: Sites, observed: Observed, cluster: str, owner: str) -> Site | None:
+def instance_of_service(
+    instances: Instances, observed: Observed, cluster: str, owner: str
+) -> Instance | None:
     """The Corestore of a service that needs exactly one: on the node where it is kept or runs, else on ours."""
-    if sites.shared is not None:
-        return sites.shared
+    if instances.shared is not None:
+        return instances.shared
     nodes: tuple[NodeId, ...] = ()
     for live in observed.services:
         if live.cluster == cluster and live.owner == owner:
             nodes = kept_on(live.body.constraints) or nodes_of_service(observed, live.id)
-    candidates = nodes or ((observed.own_node,) if observed.own_node is not None else tuple(sites.by_node))
-    found = sites.of(candidates)
+    candidates = nodes or (
+        (observed.own_node,) if observed.own_node is not None else tuple(instances.by_node)
+    )
+    found = instances.of(candidates)
     return found[0] if found else None
 
 

@@ -9,7 +9,7 @@ from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.records.models import BindingRecord, PlatformRecord
 
 from .bindings import BindingSpec, BindingStatus, BindingWishes, Bound, Provisioned
-from .instances import Site, is_ambiguous
+from .instances import Instance, is_ambiguous
 
 T = TypeVar("T")
 NOBODY = "it is bound to {}, and there is no Corestore to ask"
@@ -26,7 +26,7 @@ class Entry:
     """A binding that was provisioned: what was asked for, where, and what came of it."""
 
     spec: BindingSpec
-    site: Site
+    instance: Instance
     provisioned: Provisioned
 
 
@@ -55,11 +55,11 @@ class Ledger:
         """Corestore is being asked: what expires meanwhile is asked for once more."""
         return evolve(self, stale=self.stale - {spec.id})
 
-    def provisioned(self, spec: BindingSpec, site: Site, found: Provisioned) -> "Ledger":
+    def provisioned(self, spec: BindingSpec, instance: Instance, found: Provisioned) -> "Ledger":
         """Corestore gave what the spec wants."""
         return evolve(
             self,
-            entries={**self.entries, spec.id: Entry(spec=spec, site=site, provisioned=found)},
+            entries={**self.entries, spec.id: Entry(spec=spec, instance=instance, provisioned=found)},
             errors=_without(self.errors, spec.id),
         )
 
@@ -75,10 +75,15 @@ class Ledger:
             released={**self.released, spec.id: spec},
         )
 
-    def has(self, spec: BindingSpec, site: Site | None) -> bool:
+    def has(self, spec: BindingSpec, instance: Instance | None) -> bool:
         """Whether it is provisioned as it is wanted, at this Corestore."""
         entry = self.entries.get(spec.id)
-        return entry is not None and entry.spec == spec and site is not None and entry.site.key == site.key
+        return (
+            entry is not None
+            and entry.spec == spec
+            and instance is not None
+            and entry.instance.key == instance.key
+        )
 
 
 @frozen(kw_only=True)
@@ -88,7 +93,7 @@ class Circumstances:
     wishes: BindingWishes
     services: frozenset[ServiceId]
     """Those that there are records of."""
-    sites: Mapping[ServiceId, Site] = field(factory=dict)
+    instances: Mapping[ServiceId, Instance] = field(factory=dict)
     """The Corestore of each bound service, where one is known."""
     unreadable: frozenset[ServiceId | None] = frozenset()
     """Services with a binding that cannot be read; None if it is not known whose it is."""
@@ -129,7 +134,7 @@ def _obstacle(service: ServiceId, specs: tuple[BindingSpec, ...], facts: Circums
         return UNREADABLE
     if specs and not facts.is_served:
         return NOBODY.format(" and ".join(spec.capability for spec in specs))
-    if specs and service not in facts.sites:
+    if specs and service not in facts.instances:
         return NOWHERE
     return ""
 
@@ -137,18 +142,18 @@ def _obstacle(service: ServiceId, specs: tuple[BindingSpec, ...], facts: Circums
 def _missing(specs: tuple[BindingSpec, ...], ledger: Ledger, facts: Circumstances) -> str:
     """What a service waits for, if it has not everything that it is bound to."""
     service = specs[0].service_id
-    site = facts.sites[service]
-    lacking = [spec for spec in specs if not ledger.has(spec, site)]
+    instance = facts.instances[service]
+    lacking = [spec for spec in specs if not ledger.has(spec, instance)]
     if lacking:
         errors = sorted({ledger.errors[spec.id] for spec in lacking if spec.id in ledger.errors})
         return "; ".join((f"waits for its {' and '.join(spec.capability for spec in lacking)}", *errors))
     if _home(service, facts) and any(is_ambiguous(ledger.entries[s.id].provisioned) for s in specs):
-        return AMBIGUOUS.format(site)
+        return AMBIGUOUS.format(instance)
     return ""
 
 
 def _home(service: ServiceId, facts: Circumstances) -> NodeId | None:
-    return facts.sites[service].node if facts.several_nodes else None
+    return facts.instances[service].node if facts.several_nodes else None
 
 
 def _variables(specs: tuple[BindingSpec, ...], ledger: Ledger) -> Mapping[str, str]:
@@ -162,7 +167,7 @@ def _why(spec: BindingSpec, ledger: Ledger, facts: Circumstances) -> str:
     """Why Corestore has to be asked, if it has to."""
     if spec.id not in ledger.entries:
         return "its values are not known yet"
-    if not ledger.has(spec, facts.sites.get(spec.service_id)):
+    if not ledger.has(spec, facts.instances.get(spec.service_id)):
         return "the binding changed"
     return "asked again, in case its values changed" if spec.id in ledger.stale else ""
 
@@ -170,7 +175,7 @@ def _why(spec: BindingSpec, ledger: Ledger, facts: Circumstances) -> str:
 def _is_due_back(spec: BindingSpec, ledger: Ledger, facts: Circumstances) -> bool:
     """Whether a disabled binding has to be given back. One that cannot be read may say that somebody uses the same."""
     return (
-        spec.service_id in facts.sites
+        spec.service_id in facts.instances
         and ledger.released.get(spec.id) != spec
         and facts.unreadable.isdisjoint({spec.service_id, None})
     )

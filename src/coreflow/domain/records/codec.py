@@ -1,7 +1,7 @@
 """Wire <-> record: the one place that knows Cloudly's spelling.
 
 Strict in types (cattrs alone would turn `"no"` into `True`), calm about unknown fields, which are ignored. A JSON
-`null` counts as absent, since the far side is written in a language that sends both. Older spellings of Cloudly's
+`null` counts as absent, since the peer is written in a language that sends both. Older spellings of Cloudly's
 interfaces are accepted: `servers` for `nodes`, `containers` inside the cluster for `services`, domains as plain text,
 `memorySizeMB`, records without the `data` envelope, a registry login inside the cluster record.
 

@@ -55,7 +55,7 @@ _WITH_ID = frozenset(_ENVELOPED) - {NodeRecord}
 _TYPE_NAMES: dict[type, str] = {
     str: "text",
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     dict: "a mapping",
     list: "a list",
@@ -82,7 +82,7 @@ class Unclear:
 _NUMBERS = (int, float)
 _BEYOND_WHOLE = 2**63
 _BEYOND_FLOATS = 2**1023
-"""A whole number that some float cannot hold."""
+"""A integer that some float cannot hold."""
 
 
 class _Wrong(ValueError):

@@ -103,7 +103,7 @@ def handlers_of(answers: Mapping[str, Any]) -> dict[str, Handler]:
 
 @define(eq=False)
 class Streaming:
-    """A far side that answers every request with a stream of these pieces; then it ends, unless it does not."""
+    """A peer that answers every request with a stream of these pieces; then it ends, unless it does not."""
 
     socket: TextSocket
     pieces: list[bytes]

@@ -39,7 +39,7 @@ CUTS = (1.0, 0.8, 0.5)
 
 
 def echo(spell: Callable[[str], str], kept: float, *what: object) -> str:
-    """What a far side says of what it was sent, and of what it knows."""
+    """What a peer says of what it was sent, and of what it knows."""
     text = spell(json.dumps([*what, GROUP, PASSWORD], ensure_ascii=False, default=str))
     return f"cannot do it: {text[: int(len(text) * kept)]}"
 

@@ -29,7 +29,7 @@ REFUSES = "Cloudly refuses the token"
 
 
 def link_to(far: FarCloudly, nursery: trio.Nursery, ups: list[Any] | None = None) -> Link:
-    """A link at work. It notes what the far side had seen when it came up."""
+    """A link at work. It notes what the peer had seen when it came up."""
 
     def on_up() -> None:
         if ups is not None:
@@ -386,7 +386,7 @@ QUOTES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 async def test_an_error_shows_no_secrets(
     autojump_clock: MockClock, quote: str, nursery: trio.Nursery
 ) -> None:
-    """Whatever the far side quotes of what we sent, it goes no further than here."""
+    """Whatever the peer quotes of what we sent, it goes no further than here."""
 
     def refuse(body: Mapping[str, Any]) -> Json:
         raise Refused(QUOTES[quote](body))

@@ -249,7 +249,7 @@ async def test_cancelling_ends_a_connection(autojump_clock: MockClock) -> None:
 async def ask_for_stream(
     nursery: trio.Nursery, pieces: list[bytes], **options: Any
 ) -> tuple[Peer, StreamRef, Streaming]:
-    """A stream of these pieces, from a far side that was asked for one."""
+    """A stream of these pieces, from a peer that was asked for one."""
     near, far = socket_pair()
     asking, streaming = Peer(near), Streaming(far, pieces, **options)
     nursery.start_soon(asking.run)
@@ -298,7 +298,7 @@ async def test_a_stream_is_given_up(autojump_clock: MockClock, nursery: trio.Nur
 async def test_a_stream_that_nobody_reads_is_held_back(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    """Not taking leaves the rest with the far side, and nothing is lost by it."""
+    """Not taking leaves the rest with the peer, and nothing is lost by it."""
     asking, ref, streaming = await ask_for_stream(nursery, [b"x"] * 200)
     await trio.sleep(60)
     assert len(streaming.pieces) > 100

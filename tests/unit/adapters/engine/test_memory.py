@@ -261,15 +261,15 @@ async def test_time_follows_the_clock(autojump_clock: trio.testing.MockClock) ->
 
 
 async def test_events_can_be_lost_and_doubled(engine: MemoryEngine) -> None:
-    """A lost event is not sent, a doubled one is sent twice."""
+    """A lost event is not sent, a duplicate one is sent twice."""
     async with engine.events() as events:
         engine.lose_events = 1
         await engine.create_secret(secret("lost", b"1"))
         engine.double_events = 1
-        await engine.create_secret(secret("doubled", b"2"))
+        await engine.create_secret(secret("duplicate", b"2"))
         await engine.create_secret(secret("once", b"3"))
         seen = [(await anext(events))["Actor"]["Attributes"]["name"] for _ in range(3)]
-    assert seen == ["doubled", "doubled", "once"]
+    assert seen == ["duplicate", "duplicate", "once"]
 
 
 async def test_every_listener_hears(engine: MemoryEngine) -> None:

@@ -111,7 +111,7 @@ async def test_a_download(start_tcp: StartTcp) -> None:
 
 
 async def test_a_download_without_a_length(start_tcp: StartTcp) -> None:
-    """Until the far side hangs up."""
+    """Until the peer hangs up."""
     port = await start_tcp(sending("200 OK\r\nConnection: close", b"a", b"b"))
     async with http_download(f"http://127.0.0.1:{port}/x") as download:
         assert download.size is None
@@ -201,7 +201,7 @@ async def test_downloads_that_stall(start_tcp: StartTcp) -> None:
 
 
 async def test_a_reader_that_does_not_read(start_tcp: StartTcp) -> None:
-    """The far side waits, and little is kept here."""
+    """The peer waits, and little is kept here."""
     sent = 0
 
     async def endless(stream: trio.SocketStream) -> None:
@@ -270,7 +270,7 @@ async def test_an_upload_of_nothing(start_tcp: StartTcp) -> None:
 @pytest.mark.parametrize("given", [0, 1, 600_000, 2_999_999, 3_000_000])
 @pytest.mark.parametrize("error", [Unavailable("mine"), TimeoutError("mine"), None])
 async def test_uploads_that_end_too_early(start_tcp: StartTcp, given: int, error: Exception | None) -> None:
-    """What the source raises comes out as it is, and the far side never has a whole body."""
+    """What the source raises comes out as it is, and the peer never has a whole body."""
     server = Server(after=3_000_000)
     port = await start_tcp(server)
     content = MEGABYTE * 3

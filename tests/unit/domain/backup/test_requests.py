@@ -16,11 +16,11 @@ from coreflow.domain.backup.requests import (
     Replication,
     RestoreRequest,
     Target,
-    aim,
     check_snapshots,
     chosen_parts,
     parts_in,
     plan_backup,
+    resolve_targets,
     safety_of,
     safety_tags,
     status_of,
@@ -30,15 +30,15 @@ from coreflow.domain.deploy.volumes import make_mounts
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.platform.bindings import BindingSpec
-from coreflow.domain.platform.instances import Site
+from coreflow.domain.platform.instances import Instance
 from coreflow.domain.records.codec import decode_records
 from coreflow.domain.records.models import ServiceRecord
 from coreflow.domain.swarm.naming import volume_name
 
 SHOP, OTHER = ServiceId("id-shop"), ServiceId("id-other")
 N1, N2 = NodeId("n1"), NodeId("n2")
-STORE = Site(url="http://store:3000")
-ONE, TWO = Site(url="http://10.0.0.1:3000", node=N1), Site(url="http://10.0.0.2:3000", node=N2)
+STORE = Instance(url="http://store:3000")
+ONE, TWO = Instance(url="http://10.0.0.1:3000", node=N1), Instance(url="http://10.0.0.2:3000", node=N2)
 DATA, CACHE = volume_name(SHOP, "/data"), volume_name(SHOP, "/cache")
 BACKUP = BackupRequest(backup_id="b1", service_id=SHOP)
 RESTORE = RestoreRequest(backup_id="b1", service_id=SHOP)
@@ -67,7 +67,7 @@ def snapshot(identity: str, kind: SnapshotKind = "volume", **changes: Any) -> Sn
 
 def planned(service: ServiceRecord = SERVICE, **options: Any) -> BackupPlan:
     """The plan of a backup, at one Corestore unless said otherwise."""
-    values: dict[str, Any] = {"bindings": (), "sites": (STORE,), "found": {}, "request": BACKUP}
+    values: dict[str, Any] = {"bindings": (), "instances": (STORE,), "found": {}, "request": BACKUP}
     return plan_backup(service=service, **(values | options))
 
 
@@ -106,8 +106,8 @@ def test_marked_volumes_first_then_databases_and_buckets() -> None:
 
 def test_what_is_on_several_nodes_is_taken_on_each() -> None:
     """A part for every node, told apart by it."""
-    plan = planned(sites=(ONE, TWO))
-    assert [(take.site, take.part.node, take.tags["nodeId"]) for take in plan.steps] == [
+    plan = planned(instances=(ONE, TWO))
+    assert [(take.instance, take.part.node, take.tags["nodeId"]) for take in plan.steps] == [
         (ONE, N1, N1),
         (TWO, N2, N2),
     ]
@@ -162,9 +162,9 @@ def test_snapshots_that_are_not_of_this_part(changes: dict[str, Any]) -> None:
 
 def test_a_snapshot_at_another_corestore_does_not_count() -> None:
     """Each node has data of its own."""
-    plan = planned(sites=(ONE, TWO), found={ONE: (snapshot("s1"),)})
-    assert [take.site for take in plan.steps] == [TWO]
-    assert [site for site, _ in plan.settled] == [ONE]
+    plan = planned(instances=(ONE, TWO), found={ONE: (snapshot("s1"),)})
+    assert [take.instance for take in plan.steps] == [TWO]
+    assert [instance for instance, _ in plan.settled] == [ONE]
 
 
 def test_volumes_of_other_drivers_are_settled_with_an_error() -> None:
@@ -286,7 +286,9 @@ def test_parts_go_to_where_the_service_has_them_now() -> None:
         {"mountPath": "/data", "name": "new-name", "options": {"k": "v"}}, {"mountPath": "/cache"}
     )
     cache = volume(CACHE, mount_path="/old", snapshot_id="s9")
-    first, second, third = aim(renamed, (DB,), (database(binding_id="gone"), volume(), cache), (STORE,))
+    first, second, third = resolve_targets(
+        renamed, (DB,), (database(binding_id="gone"), volume(), cache), (STORE,)
+    )
     assert (first.part.name, first.part.mount_path) == (CACHE, "/cache")
     assert (second.part.name, third.part.binding_id) == ("new-name", "b-db")
     assert second.volume is not None
@@ -302,7 +304,7 @@ def test_a_path_may_be_spelt_otherwise(then: str, now: str) -> None:
     """A backup goes back to the same place, however its path was written, be it known whose the snapshot is or not."""
     service = record({"mountPath": now, "backup": True})
     part = volume(volume_name(SHOP, then), mount_path=then)
-    (target,) = aim(service, (), (part,), (STORE,))
+    (target,) = resolve_targets(service, (), (part,), (STORE,))
     assert (target.part.name, target.part.mount_path) == (DATA, "/data")
     for identity in (SHOP, None):
         tags = {"backupId": "b1", "mountPath": then}
@@ -323,22 +325,22 @@ def test_the_volume_that_is_in_use_counts() -> None:
     service = record({"mountPath": "/data", "backup": True})
     (step,) = planned(service, live=(old,)).steps
     assert (step.part.name, step.part.mount_path) == (old.source, path)
-    (target,) = aim(service, (), (volume(),), (STORE,), (old,))
+    (target,) = resolve_targets(service, (), (volume(),), (STORE,), (old,))
     assert target.part.name == old.source
 
 
 def test_parts_go_to_the_node_they_are_of() -> None:
     """Or where that has no Corestore any more, to one that the service is on."""
-    for homes, sites in (
+    for homes, instances in (
         ((ONE, TWO), [ONE, TWO]),
         ((TWO, ONE), [ONE, TWO]),
         ((STORE,), None),
     ):
         parts = (volume(node=N1), volume(CACHE, mount_path="/cache", snapshot_id="s9", node=N2))
-        targets = {target.part.name: target.site for target in aim(SERVICE, (), parts, homes)}
-        assert targets == dict(zip((DATA, CACHE), sites or [STORE, STORE], strict=True))
-    (gone,) = aim(SERVICE, (), (volume(node=NodeId("n9")),), (TWO, ONE))
-    assert gone.site == TWO
+        targets = {target.part.name: target.instance for target in resolve_targets(SERVICE, (), parts, homes)}
+        assert targets == dict(zip((DATA, CACHE), instances or [STORE, STORE], strict=True))
+    (gone,) = resolve_targets(SERVICE, (), (volume(node=NodeId("n9")),), (TWO, ONE))
+    assert gone.instance == TWO
 
 
 @pytest.mark.parametrize(
@@ -358,21 +360,21 @@ def test_parts_go_to_the_node_they_are_of() -> None:
 def test_parts_without_a_place(parts: list[Part], reason: str) -> None:
     """Not of this service, not bound, or two for one place."""
     with pytest.raises(Refused, match=reason):
-        aim(SERVICE, (DB,), parts, (STORE,))
+        resolve_targets(SERVICE, (DB,), parts, (STORE,))
 
 
 def test_no_corestore_and_other_drivers() -> None:
     """Both are refused."""
     with pytest.raises(Refused, match="no Corestore is known"):
-        aim(SERVICE, (), (volume(),), ())
+        resolve_targets(SERVICE, (), (volume(),), ())
     local = record({"mountPath": "/data", "driver": "local"})
     with pytest.raises(Refused, match="has the driver local"):
-        aim(local, (), (volume(),), (STORE,))
+        resolve_targets(local, (), (volume(),), (STORE,))
 
 
 def test_snapshots_are_looked_at_before_anything_is_touched() -> None:
     """There, of this service and of this kind; all that is wrong is named."""
-    targets = aim(SERVICE, (DB,), (volume(), database()), (STORE,))
+    targets = resolve_targets(SERVICE, (DB,), (volume(), database()), (STORE,))
     good = (snapshot("s1"), snapshot("s2", "database"))
     check_snapshots(SHOP, targets, {STORE: good})
     check_snapshots(SHOP, targets, {STORE: tuple(evolve(one, service_id=None, tags={}) for one in good)})
@@ -395,7 +397,7 @@ def test_snapshots_are_looked_at_before_anything_is_touched() -> None:
 
 def test_the_snapshot_that_was_taken_of_what_is_overwritten() -> None:
     """Of this restore, kind and volume; found again by its tags."""
-    target = Target(part=volume(), site=STORE)
+    target = Target(part=volume(), instance=STORE)
     tags = safety_tags(target, NOTE, SHOP)
     assert tags == {
         "restoreId": "r1",
@@ -412,7 +414,7 @@ def test_the_snapshot_that_was_taken_of_what_is_overwritten() -> None:
     )
     assert safety_of(target, NOTE, (*others, mine)) == mine
     assert safety_of(target, NOTE, others) is None
-    assert safety_of(Target(part=database(), site=STORE), NOTE, (*others, mine)) == others[3]
+    assert safety_of(Target(part=database(), instance=STORE), NOTE, (*others, mine)) == others[3]
 
 
 # --- what a stopped service says of itself

@@ -13,18 +13,18 @@ from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import Target
 from coreflow.domain.backup.restore import Answer, Outcome, Phase, Restore, after, begin, next_step
 from coreflow.domain.ids import ServiceId
-from coreflow.domain.platform.instances import Site
+from coreflow.domain.platform.instances import Instance
 from coreflow.domain.swarm.stopped import NOBODY, undo_id
 
 Data = Literal["old", "new", "half"]
 SHOP = ServiceId("id-shop")
-SITE = Site(url="http://corestore:3000")
+SITE = Instance(url="http://corestore:3000")
 NOTE = RestoreNote(id="0123456789abcdef", backup_id="b1", holder="command-1")
 
 
 def target(name: str) -> Target:
     """A volume that is restored."""
-    return Target(part=Part(kind="volume", name=name, snapshot_id=f"snap-{name}"), site=SITE)
+    return Target(part=Part(kind="volume", name=name, snapshot_id=f"snap-{name}"), instance=SITE)
 
 
 TARGETS = (target("a"), target("b"))

@@ -173,7 +173,7 @@ def test_local_driver() -> None:
     ],
 )
 def test_problems(record: ServiceRecord, expected: str) -> None:
-    """Paths that are relative, doubled or the root, and unusable names, reject the record."""
+    """Paths that are relative, duplicate or the root, and unusable names, reject the record."""
     assert reasons(record) == (expected,)
 
 

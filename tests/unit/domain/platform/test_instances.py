@@ -10,12 +10,12 @@ from coreflow.domain.ids import BASE, NodeId
 from coreflow.domain.platform.bindings import Endpoint, Provisioned
 from coreflow.domain.platform.instances import (
     DEFAULT_URL,
-    Site,
-    Sites,
+    Instance,
+    Instances,
+    find_instances,
+    instance_of_service,
     is_ambiguous,
     nodes_of_service,
-    site_of_service,
-    sites_of,
 )
 from coreflow.domain.swarm.naming import CORE_CHAT, CORESTORE, WEB_GATEWAY
 from coreflow.domain.swarm.observed import Observed, ObservedNode, ObservedTask
@@ -51,36 +51,36 @@ def swarm(nodes: int, *tasks: ObservedTask, **changes: Any) -> Observed:
     return Observed(**(values | changes))
 
 
-def found(observed: Observed, **options: Any) -> Sites:
+def found(observed: Observed, **options: Any) -> Instances:
     """The Corestores of it."""
-    return sites_of(observed, CLUSTER, **options)
+    return find_instances(observed, CLUSTER, **options)
 
 
 def test_a_configured_one_serves_everybody() -> None:
     """Whatever runs."""
-    sites = found(swarm(2, store(1), store(2)), configured="http://store.example.com")
-    site = Site(url="http://store.example.com")
-    assert sites.all == sites.of([N1, N2]) == (site,)
-    assert str(site) == "the Corestore at http://store.example.com"
-    assert site.key == site.url
+    instances = found(swarm(2, store(1), store(2)), configured="http://store.example.com")
+    instance = Instance(url="http://store.example.com")
+    assert instances.all == instances.of([N1, N2]) == (instance,)
+    assert str(instance) == "the Corestore at http://store.example.com"
+    assert instance.key == instance.url
 
 
 def test_a_single_node_has_a_single_one() -> None:
     """The task's address, or where none runs, the name that it should have."""
-    sites = found(swarm(1, store(1)))
-    assert sites.shared == Site(url="http://10.0.0.1:3000", node=N1, hostname="host1")
-    assert str(sites.shared) == "the Corestore on host1"
-    assert found(swarm(1), is_ours=True).shared == found(swarm(0)).shared == Site(url=DEFAULT_URL)
+    instances = found(swarm(1, store(1)))
+    assert instances.shared == Instance(url="http://10.0.0.1:3000", node=N1, hostname="host1")
+    assert str(instances.shared) == "the Corestore on host1"
+    assert found(swarm(1), is_ours=True).shared == found(swarm(0)).shared == Instance(url=DEFAULT_URL)
 
 
 def test_every_node_has_its_own() -> None:
     """Each is asked for the nodes it serves, each once; a node without one has none."""
-    sites = found(swarm(3, store(1), store(2)))
-    one, two = sites.by_node[N1], sites.by_node[N2]
-    assert sites.shared is None
-    assert sites.all == (one, two)
-    assert sites.of([N3, N2, N1, N2]) == (one, two)
-    assert sites.of([N3]) == sites.of([]) == ()
+    instances = found(swarm(3, store(1), store(2)))
+    one, two = instances.by_node[N1], instances.by_node[N2]
+    assert instances.shared is None
+    assert instances.all == (one, two)
+    assert instances.of([N3, N2, N1, N2]) == (one, two)
+    assert instances.of([N3]) == instances.of([]) == ()
     assert one.url == "http://10.0.0.1:3000"
 
 
@@ -99,15 +99,15 @@ def test_every_node_has_its_own() -> None:
 )
 def test_tasks_that_cannot_be_asked(changes: dict[str, Any]) -> None:
     """Not running, not meant to run, without an address of ours, or of another service: no Corestore on this node."""
-    sites = found(swarm(2, store(1), store(2, **changes)))
-    assert sites.all == (sites.by_node[N1],)
-    assert found(swarm(1, store(1, **changes))).shared == Site(url=DEFAULT_URL)
+    instances = found(swarm(2, store(1), store(2, **changes)))
+    assert instances.all == (instances.by_node[N1],)
+    assert found(swarm(1, store(1, **changes))).shared == Instance(url=DEFAULT_URL)
 
 
 def test_the_other_network_will_do() -> None:
     """Where a task has no address on the first."""
-    sites = found(swarm(2, store(1, addresses={WEB_GATEWAY: "10.2.0.1"})))
-    assert sites.by_node[N1].url == "http://10.2.0.1:3000"
+    instances = found(swarm(2, store(1, addresses={WEB_GATEWAY: "10.2.0.1"})))
+    assert instances.by_node[N1].url == "http://10.2.0.1:3000"
 
 
 def test_the_newest_task_of_a_node_counts() -> None:
@@ -128,8 +128,8 @@ def test_the_newest_task_of_a_node_counts() -> None:
 def test_a_corestore_that_is_not_ours_is_not_taken_for_one_of_ours(other: Any) -> None:
     """By name, owner and cluster. Where ours shall be there, nobody else's is asked."""
     observed = swarm(2, store(1), services=(other, SHOP))
-    assert found(observed) == Sites(shared=Site(url=DEFAULT_URL))
-    assert found(observed, is_ours=True) == Sites()
+    assert found(observed) == Instances(shared=Instance(url=DEFAULT_URL))
+    assert found(observed, is_ours=True) == Instances()
 
 
 def test_the_nodes_of_a_service() -> None:
@@ -151,8 +151,8 @@ def test_the_one_corestore_of_a_service() -> None:
     runs = (store(1), store(2), shop(1, N1))
 
     def chosen(observed: Observed, owner: str = "id-shop") -> str | None:
-        site = site_of_service(found(observed), observed, CLUSTER, owner)
-        return site.node if site is not None else None
+        instance = instance_of_service(found(observed), observed, CLUSTER, owner)
+        return instance.node if instance is not None else None
 
     assert chosen(swarm(3, *runs, services=(STORE, kept))) == N2
     assert chosen(swarm(3, *runs)) == N1

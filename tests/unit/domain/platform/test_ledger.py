@@ -4,19 +4,19 @@ from attrs import evolve
 
 from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.platform.bindings import BindingSpec, BindingWishes, Endpoint, Provisioned
-from coreflow.domain.platform.instances import Site
+from coreflow.domain.platform.instances import Instance
 from coreflow.domain.platform.ledger import AMBIGUOUS, NOWHERE, UNREADABLE, Circumstances, Ledger, decide
 
 SHOP = ServiceId("shop")
-HERE = Site(url="http://10.0.0.2:3000", node=NodeId("n1"), hostname="one")
-THERE = Site(url="http://10.0.0.3:3000", node=NodeId("n2"), hostname="two")
+HERE = Instance(url="http://10.0.0.2:3000", node=NodeId("n1"), hostname="one")
+THERE = Instance(url="http://10.0.0.3:3000", node=NodeId("n2"), hostname="two")
 DATABASE = BindingSpec(id="b1", service_id=SHOP, service_name="shop", capability="database", prefix="DB_")
 BUCKET = BindingSpec(id="b2", service_id=SHOP, service_name="shop", capability="objectstorage")
 GIVEN = Provisioned(values={"URL": "mongodb://x"})
 FACTS = Circumstances(
     wishes=BindingWishes(wanted={SHOP: (DATABASE, BUCKET)}),
     services=frozenset({SHOP}),
-    sites={SHOP: HERE},
+    instances={SHOP: HERE},
     several_nodes=True,
 )
 
@@ -39,7 +39,7 @@ def test_an_error_is_part_of_the_reason_until_it_works() -> None:
 
 def test_another_corestore_or_another_wish_is_another_binding() -> None:
     ledger = Ledger().provisioned(DATABASE, HERE, GIVEN).provisioned(BUCKET, HERE, GIVEN)
-    moved = decide(ledger, evolve(FACTS, sites={SHOP: THERE}))
+    moved = decide(ledger, evolve(FACTS, instances={SHOP: THERE}))
     assert {reason for _, reason in moved.due} == {"the binding changed"}
     assert SHOP in moved.missing
 
@@ -58,8 +58,8 @@ def test_obstacles() -> None:
     full = Ledger().provisioned(DATABASE, HERE, GIVEN).provisioned(BUCKET, HERE, GIVEN)
     assert decide(full, evolve(FACTS, unreadable=frozenset({SHOP}))).missing == {SHOP: UNREADABLE}
     assert decide(full, evolve(FACTS, unreadable=frozenset({None}))).missing == {SHOP: UNREADABLE}
-    assert decide(full, evolve(FACTS, sites={})).missing == {SHOP: NOWHERE}
-    nobody = decide(full, evolve(FACTS, is_served=False, sites={})).missing[SHOP]
+    assert decide(full, evolve(FACTS, instances={})).missing == {SHOP: NOWHERE}
+    nobody = decide(full, evolve(FACTS, is_served=False, instances={})).missing[SHOP]
     assert nobody == "it is bound to database and objectstorage, and there is no Corestore to ask"
     everywhere = Provisioned(
         values={}, endpoints=(Endpoint(name="db", protocol="mongodb", host="corestore", port=1),)
@@ -76,4 +76,4 @@ def test_a_disabled_binding_is_given_back_once_and_again_when_it_was_wanted_mean
     assert decide(released, facts).unwanted == ()
     assert decide(released.wanting([DATABASE]), facts).unwanted == (DATABASE,)
     assert decide(Ledger(), evolve(facts, unreadable=frozenset({None}))).unwanted == ()
-    assert decide(Ledger(), evolve(facts, sites={})).unwanted == ()
+    assert decide(Ledger(), evolve(facts, instances={})).unwanted == ()

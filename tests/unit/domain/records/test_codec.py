@@ -396,16 +396,16 @@ def test_short_spellings(given_: Json, expected: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("given_", "problem"),
     [
-        ({"name": 5}, "expected text, got a whole number: put quotes around it @ $.data.name"),
+        ({"name": 5}, "expected text, got an integer: put quotes around it @ $.data.name"),
         ({"name": None}, "is missing @ $.data.name"),
         ({"antiAffinity": "no"}, "expected true or false, got text: write true or false, without quotes @ $.data.antiAffinity"),
-        ({"antiAffinity": 0}, "expected true or false, got a whole number @ $.data.antiAffinity"),
-        ({"scaleFactor": True}, "expected a whole number, got true or false @ $.data.scaleFactor"),
-        ({"scaleFactor": 1.5}, "expected a whole number, got a number @ $.data.scaleFactor"),
-        ({"scaleFactor": "2"}, "expected a whole number, got text: write digits, without quotes @ $.data.scaleFactor"),
+        ({"antiAffinity": 0}, "expected true or false, got an integer @ $.data.antiAffinity"),
+        ({"scaleFactor": True}, "expected an integer, got true or false @ $.data.scaleFactor"),
+        ({"scaleFactor": 1.5}, "expected an integer, got a number @ $.data.scaleFactor"),
+        ({"scaleFactor": "2"}, "expected an integer, got text: write digits, without quotes @ $.data.scaleFactor"),
         ({"domains": {}}, "expected a list, got a mapping @ $.data.domains"),
         ({"domains": [None]}, "expected a mapping, got null @ $.data.domains[0]"),
-        ({"domains": ["a", {"name": "b", "port": "80"}]}, "expected a whole number, got text: write digits, without quotes @ $.data.domains[1].port"),
+        ({"domains": ["a", {"name": "b", "port": "80"}]}, "expected an integer, got text: write digits, without quotes @ $.data.domains[1].port"),
         ({"environment": {"A": Unclear("write it so")}}, "write it so @ $.data.environment.A"),
         ({"scaleFactor": Unclear("write it so")}, "write it so @ $.data.scaleFactor"),
         ({"domains": Unclear("write it so")}, "write it so @ $.data.domains"),
@@ -413,17 +413,17 @@ def test_short_spellings(given_: Json, expected: dict[str, object]) -> None:
         ({"resources": {"cpuLimit": 10**400}}, "expected a number that can be written in digits @ $.data.resources.cpuLimit"),
         ({"resources": {"cpuLimit": float("inf")}}, "expected a number that can be written in digits @ $.data.resources.cpuLimit"),
         ({"environment": []}, "expected a mapping, got a list @ $.data.environment"),
-        ({"environment": {"A": "x", "B": 1}}, "expected text, got a whole number: put quotes around it @ $.data.environment.B"),
-        ({"environment": {5: "x"}}, "expected text, got a whole number: put quotes around it @ $.data.environment.5 (key)"),
+        ({"environment": {"A": "x", "B": 1}}, "expected text, got an integer: put quotes around it @ $.data.environment.B"),
+        ({"environment": {5: "x"}}, "expected text, got an integer: put quotes around it @ $.data.environment.5 (key)"),
         ({"environment": {"A": "\ud800"}}, "expected Unicode text, got half a surrogate pair @ $.data.environment.A"),
         ({"name": "\ud800"}, "expected Unicode text, got half a surrogate pair @ $.data.name"),
-        ({"resources": 1}, "expected a mapping, got a whole number @ $.data.resources"),
+        ({"resources": 1}, "expected a mapping, got an integer @ $.data.resources"),
         ({"resources": {"cpuLimit": float("nan")}}, "expected a number that can be written in digits @ $.data.resources.cpuLimit"),
         ({"resources": {"cpuLimit": "1"}}, "expected a number, got text: write digits, without quotes @ $.data.resources.cpuLimit"),
         ({"resources": {"volumeMounts": [{"hostFsPath": "/a"}]}}, "is missing @ $.data.resources.volumeMounts[0].containerFsPath"),
         ({"ports": {"custom": {"a": True}}}, "expected text, got true or false: put quotes around it @ $.data.ports.custom.a"),
         ({"ports": {"custom": "x"}}, "expected a mapping, got text @ $.data.ports.custom"),
-        ({"healthCheck": {"command": [1]}}, "expected text, got a whole number: put quotes around it @ $.data.healthCheck.command[0]"),
+        ({"healthCheck": {"command": [1]}}, "expected text, got an integer: put quotes around it @ $.data.healthCheck.command[0]"),
         ({"additionalSecretBundleIds": "b1"}, "expected a list, got text @ $.data.additionalSecretBundleIds"),
     ],
 )  # fmt: skip
@@ -438,12 +438,12 @@ def test_strict_types(given_: Json, problem: str) -> None:
     ("raw", "problem"),
     [
         ([], "expected a mapping, got a list @ $"),
-        ({"id": "s1", "data": 5}, "expected a mapping, got a whole number @ $.data"),
+        ({"id": "s1", "data": 5}, "expected a mapping, got an integer @ $.data"),
         ({"data": {"name": "shop", "id": "inside"}}, "is missing @ $.id"),
         ({"name": "shop"}, "is missing @ $.id"),
         (
             {"id": 5, "data": {"name": "shop"}},
-            "expected text, got a whole number: put quotes around it @ $.id",
+            "expected text, got an integer: put quotes around it @ $.id",
         ),
         ({"id": "s1"}, "is missing @ $.name"),
     ],
@@ -464,7 +464,7 @@ def test_all_problems_at_once() -> None:
     }
     assert texts(bad) == [
         "is missing @ $.configData.id",
-        "expected text, got a whole number: put quotes around it @ $.configData.data.nodes[0].role",
+        "expected text, got an integer: put quotes around it @ $.configData.data.nodes[0].role",
         "is missing @ $.configData.data.nodes[1].id",
         "is missing: write an empty list if there shall be no services @ $.services",
         "expected a list, got a mapping @ $.images",
@@ -473,9 +473,9 @@ def test_all_problems_at_once() -> None:
     document = good()
     document["services"][1]["data"] = {"scaleFactor": "2", "environment": {"A": 1, "B": 2}, "volumes": [{}]}
     assert sorted(texts(document)) == [
-        "expected a whole number, got text: write digits, without quotes @ $.services[1].data.scaleFactor",
-        "expected text, got a whole number: put quotes around it @ $.services[1].data.environment.A",
-        "expected text, got a whole number: put quotes around it @ $.services[1].data.environment.B",
+        "expected an integer, got text: write digits, without quotes @ $.services[1].data.scaleFactor",
+        "expected text, got an integer: put quotes around it @ $.services[1].data.environment.A",
+        "expected text, got an integer: put quotes around it @ $.services[1].data.environment.B",
         "is missing @ $.services[1].data.name",
         "is missing @ $.services[1].data.volumes[0].mountPath",
     ]

@@ -12,8 +12,8 @@ from coreflow.domain.records.salvage import salvage
 from coreflow.domain.swarm.observed import Observed
 
 GOOD: dict[str, Any] = {"name": "shop", "registryTarget": {"imageUrl": "r.example.com/a:1"}}
-QUOTES = "expected text, got a whole number: put quotes around it"
-DIGITS = "expected a whole number, got text: write digits, without quotes"
+QUOTES = "expected text, got an integer: put quotes around it"
+DIGITS = "expected an integer, got text: write digits, without quotes"
 
 
 def rendered(*services: Any) -> Desired:

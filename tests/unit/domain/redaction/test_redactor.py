@@ -1,4 +1,4 @@
-"""What is left of a far side's text: nothing secret in any spelling, and everything else."""
+"""What is left of a peer's text: nothing secret in any spelling, and everything else."""
 
 import base64
 import html
@@ -61,7 +61,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("secret", [SECRET, TOKEN], ids=["odd", "token"])
 def test_every_spelling_of_a_secret_is_taken_out(spelling: str, secret: str) -> None:
-    """However a far side quotes a known secret, nothing of it is left, and what stands around it is."""
+    """However a peer quotes a known secret, nothing of it is left, and what stands around it is."""
     for redactor in (Redactor([secret]), Redactor(values=[("KEY", secret)])):
         told = redactor.redact(ENGINE.format(SPELLINGS[spelling](secret)))
         assert told.startswith("rpc error: code = InvalidArgument desc = ")
@@ -217,7 +217,7 @@ def test_one_short_line() -> None:
 
 
 def test_what_is_no_text_is_empty() -> None:
-    """A far side may send anything where its text should be."""
+    """A peer may send anything where its text should be."""
     assert [NOTHING_KNOWN.redact(what) for what in (None, 1, ["x"], {"a": "x"})] == ["", "", "", ""]
 
 

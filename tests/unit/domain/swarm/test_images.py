@@ -282,7 +282,7 @@ def test_missing_because_invalid() -> None:
     records = world({"imageId": "i"}, {"location": 5})
     assert missing("image", "other", records) == "image other does not exist"
     assert reasons(records) == (
-        "image i is invalid: expected a mapping, got a whole number @ $.images[0].location",
+        "image i is invalid: expected a mapping, got an integer @ $.images[0].location",
     )
 
 

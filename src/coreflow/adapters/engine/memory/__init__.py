@@ -8,7 +8,7 @@ engines.
 Time is an argument: a clock (trio's by default, so that it follows a mock clock), and `advance` for tests without one.
 Nothing happens between calls; every call first lets happen what is due.
 
-It also takes faults: an error before a call or after its effect, a list that is one call old, events lost or doubled, and
+It also takes faults: an error before a call or after its effect, a list that is one call old, events lost or duplicate, and
 a crash after a number of writes (`crash_after`), until `revive`.
 
 Each module is a room that knows only those before it: `conditions` (what tests arrange), `world` (time, versions, events),

@@ -64,7 +64,7 @@ def stored_service(spec: Mapping[str, Any], network_id: Callable[[str], str]) ->
 
 
 def _check_numbers(spec: Document) -> None:
-    """The engine's JSON has whole numbers of 64 bits, and replicas without a sign."""
+    """The engine's JSON has integers of 64 bits, and replicas without a sign."""
     template = spec.get("TaskTemplate") or {}
     resources = template.get("Resources") or {}
     check = (template.get("ContainerSpec") or {}).get("Healthcheck") or {}

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from attrs import field, frozen
 
-from coreflow.quiet import LARGE_DOCUMENT, quiet
+from coreflow.gc_pause import LARGE_DOCUMENT, quiet
 
 from .errors import NotJson, TooLarge
 from .packets import chunk_to_json

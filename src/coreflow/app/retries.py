@@ -1,4 +1,4 @@
-"""Waiting for a far side that is away."""
+"""Waiting for a peer that is away."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -19,10 +19,10 @@ def _nothing() -> None:
     pass
 
 
-async def patiently(
+async def with_retries(
     call: Callable[[], Awaitable[T]], seconds: float, *, on_failure: Callable[[], None] = _nothing
 ) -> T:
-    """Call, again and again while the far side is away, for so many seconds. Only for what may be repeated.
+    """Call, again and again while the peer is away, for so many seconds. Only for what may be repeated.
 
     `on_failure` is called each time it was. Raises Unavailable in the end.
     """
@@ -35,7 +35,7 @@ async def patiently(
             if trio.current_time() >= until:
                 raise
             if str(exc) != said:
-                log.info("waiting for a far side", reason=str(exc))
+                log.info("waiting for a peer", reason=str(exc))
             said = str(exc)
         pause = next_delay(pause, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         await trio.sleep(pause)

@@ -13,7 +13,7 @@ from coreflow.domain.swarm.observed import Observed
 
 
 @frozen(kw_only=True)
-class Situation:
+class ReconcileState:
     """What one look found, and what follows from it."""
 
     records: Records

@@ -145,7 +145,7 @@ def _text(raw: object) -> str:
 
 
 def _number(raw: object) -> int | None:
-    """A whole number that is not negative."""
+    """A integer that is not negative."""
     if isinstance(raw, str):
         raw = raw.strip()
         if not raw.isascii() or not raw.isdecimal() or len(raw) > _DIGITS:
