@@ -1,0 +1,242 @@
+"""The table of settings, from which the loader, `coreflow check` and the docs are made."""
+
+from collections.abc import Callable
+
+from attrs import field, frozen
+
+from coreflow.domain.deploy.base import SERVICES, BaseOptions
+
+from . import parsers
+
+PREFIX = "COREFLOW_"
+
+
+@frozen(kw_only=True)
+class Setting:
+    """One row of the table. `default` is text like any other value; None where there is none."""
+
+    name: str
+    default: str | None = None
+    parse: Callable[[str], object] = field(repr=False)
+    meaning: str
+    secret: bool = False
+    may_be_empty: bool = False
+    """Whether an empty value is a value."""
+
+    @property
+    def attribute(self) -> str:
+        """Where `Settings` has it."""
+        return self.name.removeprefix(PREFIX).lower()
+
+
+def _base_image(name: str) -> Setting:
+    return Setting(
+        name=f"{PREFIX}{name.upper()}_IMAGE",
+        default=BaseOptions().images[name],
+        parse=parsers.image,
+        meaning=f"The image of {name}.",
+    )
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="CLOUDLY_URL",
+        parse=parsers.cloudly_url,
+        meaning="Required. Where the records come from: a control plane (`https:`, `http:`, `wss:`, `ws:`), "
+        "or a cluster file (`file:///path/to/cluster.yaml`).",
+    ),
+    Setting(
+        name="JUMPCODE",
+        parse=parsers.token,
+        secret=True,
+        meaning="Required, except with a cluster file. The token by which the control plane knows this cluster.",
+    ),
+    Setting(
+        name="COREFLOW_CLOUDLY_CA_FILE",
+        parse=parsers.file,
+        meaning="Certificates (PEM) by which the control plane is trusted, instead of the system's: for an authority of "
+        "your own.",
+    ),
+    Setting(
+        name="HTTPS_PROXY",
+        parse=parsers.proxy,
+        secret=True,
+        meaning="A proxy through which control plane, gateway and a Corestore of `CORESTORE_CONTROL_URL` are reached by "
+        "`https` and `wss`: `http://host:port`, with `user:password@` where it wants one. Also as `https_proxy`.",
+    ),
+    Setting(
+        name="HTTP_PROXY",
+        parse=parsers.proxy,
+        secret=True,
+        meaning="The same for `http` and `ws`. Also as `http_proxy`.",
+    ),
+    Setting(
+        name="NO_PROXY",
+        default="",
+        parse=parsers.line,
+        meaning="Hosts that are reached without a proxy, by comma: names, which cover all names below them, and "
+        "addresses; `*` is all. Also as `no_proxy`. Loopback, the engine and services of the cluster never have one.",
+    ),
+    Setting(
+        name="CORESTORE_API_TOKEN",
+        parse=parsers.token,
+        secret=True,
+        meaning="The token of Corestore's control API; handed to the corestore service, too.",
+    ),
+    Setting(
+        name="CORESTORE_CONTROL_URL",
+        default="http://corestore:3000",
+        parse=parsers.web_url,
+        meaning="The control API of the Corestore that serves every node. Not set: the one on the node of the service.",
+    ),
+    Setting(
+        name="DOCKER_HOST",
+        default="unix:///var/run/docker.sock",
+        parse=parsers.docker_host,
+        meaning="The engine of a Swarm manager: `unix:///path` or `tcp://host:port`.",
+    ),
+    Setting(
+        name="COREFLOW_LISTEN",
+        default="0.0.0.0:3000",
+        parse=parsers.address,
+        meaning="Where services of the cluster reach coreflow: `host:port`, IPv6 as `[::1]:3000`.",
+    ),
+    Setting(
+        name="COREFLOW_ADMIN_LISTEN",
+        default="127.0.0.1:3001",
+        parse=parsers.address,
+        meaning="Where metrics are served, at `/metrics`.",
+    ),
+    Setting(
+        name="COREFLOW_INITIAL_DELAY",
+        default="10",
+        parse=parsers.seconds,
+        meaning="Seconds between the start and the first pass.",
+    ),
+    Setting(
+        name="COREFLOW_SCHEDULE",
+        default=parsers.HOURLY,
+        parse=parsers.schedule,
+        meaning="When every image is looked up again: a cron expression of six fields, seconds first, in UTC.",
+    ),
+    Setting(
+        name="COREFLOW_RELIST_SECONDS",
+        default="60",
+        parse=parsers.interval,
+        meaning="Seconds after which everything is looked at even though nothing was announced; `0` is never.",
+    ),
+    Setting(
+        name="COREFLOW_SETTLE_SECONDS",
+        default="5",
+        parse=parsers.settle_seconds,
+        meaning="Seconds that the tasks of a service must have run without interruption before it counts as running. "
+        "0 takes the first look for the truth; 3600 at most.",
+    ),
+    Setting(
+        name="COREFLOW_SECRET_ENVIRONMENT",
+        default="production",
+        parse=parsers.line,
+        meaning="Which environment's value of each secret group is used.",
+    ),
+    Setting(
+        name="COREFLOW_BASE_SERVICES",
+        default=",".join(SERVICES),
+        parse=parsers.base_services,
+        may_be_empty=True,
+        meaning="Which base services to run, by comma. Empty is a value here: none.",
+    ),
+    *map(_base_image, SERVICES),
+    Setting(
+        name="COREFLOW_CORETRAFFIC_PUBLISH",
+        default="ingress",
+        parse=parsers.choice("ingress", "host"),
+        meaning="How coretraffic gets ports 80 and 443: `ingress` through the routing mesh, "
+        "`host` on every node itself, which shows it the clients' addresses.",
+    ),
+    Setting(
+        name="COREFLOW_CORETRAFFIC_PEERS",
+        default="tasks",
+        parse=parsers.peers,
+        meaning="Who may present itself as coretraffic, and so receives private keys: `tasks` for the addresses of "
+        "that service's tasks, or a list of networks such as `127.0.0.0/8,10.0.0.0/24`.",
+    ),
+    Setting(
+        name="COREFLOW_IMAGE_LIMIT_MB",
+        default="10000",
+        parse=parsers.count,
+        meaning="How large the archive of an image may be that the control plane stores, in MB.",
+    ),
+    Setting(
+        name="COREFLOW_IMAGE_TIMEOUT",
+        default="1800",
+        parse=parsers.interval,
+        meaning="Seconds that such an archive may take to arrive; `0` is no limit.",
+    ),
+    Setting(
+        name="COREFLOW_MESSAGE_LIMIT_MB",
+        default="100",
+        parse=parsers.count,
+        meaning="How large one message of the control plane, or of a service to coreflow, may be, in MiB.",
+    ),
+    Setting(
+        name="COREFLOW_REPORT_LOGS",
+        default="true",
+        parse=parsers.boolean,
+        meaning="Whether the control plane is sent the log, if it takes one.",
+    ),
+    Setting(
+        name="COREFLOW_ROUTE_TASKS",
+        default="all",
+        parse=parsers.choice("all", "first"),
+        meaning="Which tasks of a service get its requests: `all` that run, or only the `first`.",
+    ),
+    Setting(
+        name="COREFLOW_KEEP_ON_NODE",
+        default="true",
+        parse=parsers.boolean,
+        meaning="Whether a service with volumes is kept on the node that has their data, once it has run somewhere.",
+    ),
+    Setting(
+        name="COREFLOW_UPDATE",
+        default="rolling",
+        parse=parsers.choice("rolling", "recreate"),
+        meaning="How a service changes: `rolling` in place, with a way back; `recreate` by removing it and making it "
+        "again.",
+    ),
+    Setting(
+        name="COREFLOW_PRUNE",
+        default="true",
+        parse=parsers.boolean,
+        meaning="Whether services whose record is gone are removed.",
+    ),
+    Setting(
+        name="COREFLOW_CONFIRM_REMOVAL",
+        parse=parsers.line,
+        meaning="The token that a refused removal names: lets exactly that removal happen.",
+    ),
+    Setting(
+        name="COREFLOW_LOG_FORMAT",
+        default="auto",
+        parse=parsers.choice("auto", "console", "json"),
+        meaning="`console` for people, `json` for machines, `auto` for `console` on a terminal and else `json`.",
+    ),
+    Setting(
+        name="COREFLOW_LOG_LEVEL",
+        default="info",
+        parse=parsers.choice("debug", "info", "warning", "error"),
+        meaning="The least important lines that are logged: `debug`, `info`, `warning` or `error`.",
+    ),
+)
+"""Every setting there is."""
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+NAMES = {setting.name.removeprefix(PREFIX): setting.name for setting in SETTINGS}
+"""What is compared with a name that is not known: without the prefix that they share anyway."""
+
+
+def settings_table() -> str:
+    """The settings as the Markdown table of docs/settings.md."""
+    rows = ["| name | default | meaning |", "|---|---|---|"]
+    for setting in SETTINGS:
+        default = "" if setting.default is None else f"`{setting.default}`"
+        rows.append(f"| `{setting.name}` | {default} | {setting.meaning} |")
+    return "\n".join(rows) + "\n"
