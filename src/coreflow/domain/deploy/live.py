@@ -33,6 +33,11 @@ class Live:
         return found
 
     @cached_property
+    def owned_names(self) -> frozenset[tuple[Owner, str]]:
+        """The services of the cluster, as pairs of owner and what Swarm compares of the name."""
+        return frozenset((s.owner, naming.folded(s.name)) for lives in self.owned.values() for s in lives)
+
+    @cached_property
     def foreign(self) -> Mapping[str, ObservedService]:
         """Services that are not the cluster's, by what Swarm compares of their names."""
         return {naming.folded(s.name): s for s in self.observed.services if s.cluster != self.cluster}

@@ -26,22 +26,28 @@ _LEAST_ROOM = 2
 
 def base_networks(observed: Observed, cluster: ClusterId) -> tuple[tuple[NetworkSpec, ...], tuple[str, ...]]:
     """The base networks, and what makes one that exists already unusable."""
-    existing = {n.name: n for n in observed.networks if n.name in NETWORKS and not n.is_remnant}
-    problems = [
-        f"network {name} {problem}"
-        for name, network in sorted(existing.items())
-        if not network.is_new and (problem := _problem(network))
-    ]
-    wanted = {naming.folded(name): name for name in NETWORKS}
-    problems += [
-        f"network {network.name} exists, and Swarm knows no case in names: it stands for {wanted[same]}; rename or remove it"
-        for network in observed.networks
-        if network.scope == "swarm" and network.name not in NETWORKS
-        for same in (naming.folded(network.name),)
-        if same in wanted and not network.is_remnant
-    ]
     taken = [subnet for network in observed.networks for subnet in network.subnets]
-    return render_networks(taken, cluster), tuple(problems)
+    return render_networks(taken, cluster), (*_unusable(observed), *_in_another_case(observed))
+
+
+def _unusable(observed: Observed) -> Iterator[str]:
+    """Base networks that exist already, and that no service could use."""
+    existing = {n.name: n for n in observed.networks if n.name in NETWORKS and not n.is_remnant}
+    for name, network in sorted(existing.items()):
+        if not network.is_new and (problem := _problem(network)):
+            yield f"network {name} {problem}"
+
+
+def _in_another_case(observed: Observed) -> Iterator[str]:
+    """Networks whose names Swarm takes for those of base networks."""
+    wanted = {naming.folded(name): name for name in NETWORKS}
+    for network in observed.networks:
+        name = wanted.get(naming.folded(network.name), network.name)
+        if network.scope == "swarm" and network.name != name and not network.is_remnant:
+            yield (
+                f"network {network.name} exists, and Swarm knows no case in names:"
+                f" it stands for {name}; rename or remove it"
+            )
 
 
 def _problem(network: ObservedNetwork) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection, Iterable
 
-from coreflow.domain.ids import BASE, Owner
+from coreflow.domain.ids import BASE
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Remove
 from coreflow.domain.swarm.observed import ObservedSecret, ObservedService, seconds_of
@@ -85,31 +85,32 @@ def removal_token(ids: Iterable[str]) -> str:
 
 def plan_garbage(facts: Facts, changes: Part, removals: Part) -> Part:
     """Remove secrets of ours that nothing names any more. `changes` and `removals` are planned before."""
-    wanted = {secret.name for secret in facts.desired.secrets.values()}
-    unwanted = {
-        secret.name: secret
-        for secret in facts.observed.secrets
-        if secret.name not in wanted and naming.is_ours(secret.labels, facts.desired.cluster)
-    }
+    unwanted = _unwanted_secrets(facts)
     if not unwanted or not facts.desired.prune:
         return NOTHING
     removed = changes.removed | removals.removed
     kept = _named(facts, unwanted, removed)
-    owners = _rolling(facts, removed)
+    busy = _rolling(facts, removed) | facts.held | changes.rejected | {c.unit for c in facts.contests}
     if removals.refusal:
-        owners |= {service.owner for service in facts.owned.values() if service.name not in removed}
-    units = facts.held | changes.rejected | {contest.unit for contest in facts.contests}
-    return Part(
-        steps=tuple(
-            _removal(secret, "no spec names it")
-            for name, secret in sorted(unwanted.items())
-            if name not in kept
-            and secret.owner not in owners
-            and secret.owner not in units
-            and _unit(secret) not in units
-            and not _is_young(facts, secret)
-        )
+        busy |= {service.owner for service in facts.owned.values() if service.name not in removed}
+    garbage = (
+        secret
+        for name, secret in sorted(unwanted.items())
+        if name not in kept
+        and busy.isdisjoint({secret.owner, _unit(secret)})
+        and not _is_young(facts, secret)
     )
+    return Part(steps=tuple(_removal(secret, "no spec names it") for secret in garbage))
+
+
+def _unwanted_secrets(facts: Facts) -> dict[str, ObservedSecret]:
+    """Secrets of ours that nobody wants, by name."""
+    wanted = {secret.name for secret in facts.desired.secrets.values()}
+    return {
+        secret.name: secret
+        for secret in facts.observed.secrets
+        if secret.name not in wanted and naming.is_ours(secret.labels, facts.desired.cluster)
+    }
 
 
 def _named(facts: Facts, unwanted: Collection[str], removed: frozenset[str]) -> set[str]:
@@ -121,7 +122,7 @@ def _named(facts: Facts, unwanted: Collection[str], removed: frozenset[str]) -> 
     return named
 
 
-def _rolling(facts: Facts, removed: frozenset[str]) -> set[Owner]:
+def _rolling(facts: Facts, removed: frozenset[str]) -> set[str]:
     """Owners of services whose tasks Swarm is replacing."""
     return {
         service.owner

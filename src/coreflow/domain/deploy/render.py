@@ -4,10 +4,11 @@ A record that cannot be rendered is *rejected*, with reasons; a service whose im
 *held*. Either way nothing that its owner has is touched, pruned or garbage-collected: unknown is not empty.
 """
 
-from collections.abc import Iterator, Mapping
-from operator import is_
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter, is_
 
-from attrs import evolve
+from attrs import evolve, fields
 
 from coreflow.domain.ids import BASE, ClusterId, Owner, ServiceId
 from coreflow.domain.platform.bindings import Bound
@@ -113,7 +114,7 @@ class Renderer:
             work.note(BASE, BASE, text)
         for name, request in self._base_requests(records):
             self._render_base(name, request, images, work)
-        for service in self._in_order(records, observed, work):
+        for service in self._in_order(records, work):
             self._render_one(service, images, bound, work)
         for rejected in records.rejected:
             if rejected.kind == "service" and rejected.id is not None and rejected.salvaged is not None:
@@ -180,35 +181,18 @@ class Renderer:
         self._sources[service.id] = (inputs, found)
         return found
 
-    def _in_order(self, records: Records, observed: Observed, work: Draft) -> Iterator[ServiceRecord]:
-        """Workload records, those that run already first: in a quarrel over a name, who has it keeps it."""
-        named = {
-            (s.owner, naming.folded(s.name)) for s in observed.services if s.cluster == records.cluster.id
-        }
-        running = work.live.owned.keys()
-        count: dict[str, int] = {}
-        for service in records.services:
-            count[service.id] = count.get(service.id, 0) + 1
-        for rejected in records.rejected:
-            if rejected.kind == "service" and rejected.id is not None and rejected.id in count:
-                count[rejected.id] += 1
-        duplicates = {identity for identity, times in count.items() if times > 1}
-        for identity in sorted(duplicates):
-            names = sorted({service.name for service in records.services if service.id == identity})
-            work.reject(identity, names[0], (f"{count[identity]} service records have the id {identity}",))
-        for service in sorted(
-            records.services,
-            key=lambda s: (
-                (Owner(s.id), naming.folded(s.name)) not in named,
-                Owner(s.id) not in running,
-                s.id,
-            ),
-        ):
+    def _in_order(self, records: Records, work: Draft) -> Iterator[ServiceRecord]:
+        """Workload records whose ids are their own, those that run already first."""
+        duplicates = _duplicates(records)
+        for identity, times in sorted(duplicates.items()):
+            name = min(service.name for service in records.services if service.id == identity)
+            work.reject(identity, name, (f"{times} service records have the id {identity}",))
+        for service in _running_first(records.services, work.live):
             if service.id in duplicates:
                 continue
             if is_workload(service):
                 yield service
-            elif Owner(service.id) in running:
+            elif Owner(service.id) in work.live.owned:
                 work.hold(service.id)
                 work.note(service.id, service.name, f"its category is {service.service_category}: left alone")
 
@@ -244,6 +228,30 @@ class Renderer:
                 return
         work.keep_hosts(service)
 
+    def _image(
+        self,
+        service: ServiceRecord,
+        images: Mapping[ImageRequest, Resolution],
+        work: Draft,
+        problems: list[str],
+    ) -> tuple[ImageSource, str, ResolvedImage | ImageProblem] | None:
+        """The source of an image, the hash of the login for it, and what is there or why that is not known now.
+
+        None: there is no such image; why goes to `problems`.
+        """
+        try:
+            source, login = self._source(service, work.records)
+        except Rejected as exc:
+            problems += exc.reasons
+            return None
+        if not isinstance(source, RegistryImage):
+            return source, login, ResolvedImage()
+        answer = work.image(service.id, source.request, login, images)
+        if isinstance(answer, ImageProblem) and not answer.unavailable:
+            problems.append(answer.text)
+            return None
+        return source, login, answer
+
     def _ingredients(
         self,
         service: ServiceRecord,
@@ -252,28 +260,15 @@ class Renderer:
         work: Draft,
     ) -> Ingredients:
         problems: list[str] = []
-        source: ImageSource | None = None
-        held: ImageProblem | None = None
-        image = ResolvedImage()
-        login = ""
-        try:
-            source, login = self._source(service, work.records)
-            if isinstance(source, RegistryImage):
-                answer = work.image(service.id, source.request, login, images)
-                if isinstance(answer, ImageProblem):
-                    held = answer if answer.unavailable else None
-                    problems += [] if answer.unavailable else [answer.text]
-                else:
-                    image = answer
-        except Rejected as exc:
-            problems += exc.reasons
+        found = self._image(service, images, work, problems)
         layers = tuple(work.layers.of_service(service, problems))
-        if problems or source is None:
+        if problems or found is None:
             raise Rejected(*problems, *value_problems(service))
-        if held is not None:
+        source, login, image = found
+        if isinstance(image, ImageProblem):
             if wrong := value_problems(service):
                 raise Rejected(*wrong)
-            raise _Held(held)
+            raise _Held(image)
         if service.id in bound.missing:
             raise _Unbound(bound.missing[service.id])
         return Ingredients(
@@ -297,25 +292,38 @@ class Renderer:
         )
 
 
+def _duplicates(records: Records) -> dict[str, int]:
+    """Ids of services that several records have, those included that cannot be read, and how many."""
+    counts = Counter[str](service.id for service in records.services)
+    for rejected in records.rejected:
+        if rejected.kind == "service" and rejected.id is not None and rejected.id in counts:
+            counts[rejected.id] += 1
+    return {identity: times for identity, times in counts.items() if times > 1}
+
+
+def _running_first(services: Iterable[ServiceRecord], live: Live) -> list[ServiceRecord]:
+    """The records in the order in which they are rendered: in a quarrel over a name, who has it keeps it."""
+    named, running = live.owned_names, live.owned.keys()
+
+    def place(service: ServiceRecord) -> tuple[bool, bool, str]:
+        owner = Owner(service.id)
+        return (owner, naming.folded(service.name)) not in named, owner not in running, service.id
+
+    return sorted(services, key=place)
+
+
+_BY_IDENTITY = ("service", "source", "layers")
+_by_value = attrgetter(*(field.name for field in fields(Ingredients) if field.name not in _BY_IDENTITY))
+
+
 def _same(one: Ingredients, other: Ingredients) -> bool:
-    """Whether two sets of ingredients consist of the same objects."""
+    """Whether two sets of ingredients consist of the same records and layers, and of equal facts."""
     return (
         one.service is other.service
         and one.source is other.source
-        and one.digest == other.digest
-        and one.platforms == other.platforms
-        and one.unsuited == other.unsuited
-        and one.pin_to == other.pin_to
-        and one.home == other.home
-        and one.lacking == other.lacking
-        and one.secret_names == other.secret_names
-        and one.spelt == other.spelt
-        and one.nodes == other.nodes
-        and one.most_nano_cpus == other.most_nano_cpus
-        and one.cluster == other.cluster
-        and one.provisioned == other.provisioned
         and len(one.layers) == len(other.layers)
         and all(map(is_, one.layers, other.layers))
+        and _by_value(one) == _by_value(other)
     )
 
 

@@ -454,6 +454,11 @@ def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
     ssh = [domain.name for domain in record.domains if domain.protocol == "ssh"]
     if ssh:
         yield f"not routed, since they are for ssh: {', '.join(ssh)}"
+    yield from _placement_remarks(given)
+
+
+def _placement_remarks(given: Ingredients) -> Iterator[str]:
+    """What keeps a service on some of the nodes."""
     if given.pin_to:
         yield "kept on this node: its image was loaded here and no registry has it"
     elif given.home:
