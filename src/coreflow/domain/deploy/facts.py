@@ -58,7 +58,7 @@ class Facts:
 
     def running(self, service: ObservedService) -> int:
         """How many tasks of a service run and are meant to."""
-        return sum(t.state == "running" and t.desired_state == "running" for t in self.tasks_of(service))
+        return sum(task.is_running for task in self.tasks_of(service))
 
     @cached_property
     def unclaimed(self) -> tuple[ObservedService, ...]:

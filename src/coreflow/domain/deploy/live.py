@@ -113,6 +113,6 @@ class Live:
     def _nodes_with_tasks(self) -> Mapping[str, set[NodeId]]:
         found: dict[str, set[NodeId]] = {}
         for task in self.observed.tasks:
-            if task.desired_state == "running" and task.state == "running" and task.node_id is not None:
+            if task.is_running and task.node_id is not None:
                 found.setdefault(task.service_id, set()).add(task.node_id)
         return found

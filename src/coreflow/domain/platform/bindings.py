@@ -112,34 +112,45 @@ def binding_wishes(platform: PlatformRecord | None) -> BindingWishes:
     """Sort the bindings of a platform record. One that names another provider, or no known capability, is unsupported."""
     if platform is None:
         return BindingWishes()
-    known = {p.id for p in platform.providers if p.type == PROVIDER}
-    ours = {p.id for p in platform.providers if p.type == PROVIDER and p.enabled}
-    wanted: dict[ServiceId, list[BindingSpec]] = {}
-    unwanted: list[BindingSpec] = []
+    corestores = {provider.id for provider in platform.providers if provider.type == PROVIDER}
+    enabled = {
+        provider.id for provider in platform.providers if provider.type == PROVIDER and provider.enabled
+    }
+    wanted: list[BindingRecord] = []
     unsupported: list[BindingRecord] = []
+    disabled: list[BindingRecord] = []
     for record in sorted(platform.bindings, key=lambda b: b.id):
         if record.desired_state == DISABLED:
-            if _is_ours(record, known, platform):
-                unwanted.append(_spec(record))
-        elif record.capability not in CAPABILITIES or not _is_ours(record, ours, platform):
-            unsupported.append(record)
+            disabled.append(record)
         else:
-            wanted.setdefault(record.service_id, []).append(_spec(record))
-    in_use = {(spec.service_id, spec.capability) for specs in wanted.values() for spec in specs}
+            (wanted if _is_provided(record, enabled, platform) else unsupported).append(record)
+    in_use = {(record.service_id, record.capability) for record in wanted}
     return BindingWishes(
-        wanted={service: tuple(specs) for service, specs in wanted.items()},
+        wanted=_by_service(wanted),
         unwanted=tuple(
-            spec
-            for spec in unwanted
-            if spec.capability in CAPABILITIES and (spec.service_id, spec.capability) not in in_use
+            _spec(record)
+            for record in disabled
+            if _is_provided(record, corestores, platform)
+            and (record.service_id, record.capability) not in in_use
         ),
         unsupported=tuple(unsupported),
     )
 
 
-def _is_ours(record: BindingRecord, ours: Iterable[str], platform: PlatformRecord) -> bool:
-    """Whether Corestore is to provide it: as named, or because nobody else is."""
-    return record.provider_id in ours if record.provider_id else bool(ours) or not platform.providers
+def _is_provided(record: BindingRecord, corestores: Iterable[str], platform: PlatformRecord) -> bool:
+    """Whether Corestore can provide it, and is to: as named, or because nobody else is."""
+    if record.capability not in CAPABILITIES:
+        return False
+    if record.provider_id:
+        return record.provider_id in corestores
+    return bool(corestores) or not platform.providers
+
+
+def _by_service(records: Iterable[BindingRecord]) -> dict[ServiceId, tuple[BindingSpec, ...]]:
+    found: dict[ServiceId, tuple[BindingSpec, ...]] = {}
+    for record in records:
+        found[record.service_id] = (*found.get(record.service_id, ()), _spec(record))
+    return found
 
 
 def _spec(record: BindingRecord) -> BindingSpec:

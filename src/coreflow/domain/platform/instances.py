@@ -1,6 +1,6 @@
 """Which Corestore to ask: every node may have one, with volumes, databases and an archive of its own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from attrs import Factory, frozen
 
@@ -66,22 +66,28 @@ def find_instances(
     """
     if configured:
         return Instances(shared=Instance(url=configured))
-    hostnames = {node.id: node.hostname for node in observed.nodes}
     ours = {
         s.id for s in observed.services if s.name == CORESTORE and s.owner == BASE and s.cluster == cluster
     }
-    found: dict[NodeId, Instance] = {}
-    for task in sorted(observed.tasks, key=lambda t: t.created_at):
-        running = task.state == "running" and task.desired_state == "running"
-        address = _address(task)
-        if task.service_id in ours and running and address and task.node_id:
-            url = f"http://{address}:{CONTROL_PORT}"
-            found[task.node_id] = Instance(
-                url=url, node=task.node_id, hostname=hostnames.get(task.node_id, "")
-            )
+    found = _by_node(observed, ours)
     if (ours or is_ours) and len(observed.nodes) > 1:
         return Instances(by_node=found)
     return Instances(shared=next(iter(found.values()), Instance(url=DEFAULT_URL)))
+
+
+def _by_node(observed: Observed, service_ids: Collection[str]) -> dict[NodeId, Instance]:
+    """The running tasks of these services that can be reached; of several on one node the newest."""
+    hostnames = {node.id: node.hostname for node in observed.nodes}
+    found: dict[NodeId, Instance] = {}
+    for task in sorted(observed.tasks, key=lambda t: t.created_at):
+        address = _address(task)
+        if task.service_id in service_ids and task.is_running and address and task.node_id:
+            found[task.node_id] = Instance(
+                url=f"http://{address}:{CONTROL_PORT}",
+                node=task.node_id,
+                hostname=hostnames.get(task.node_id, ""),
+            )
+    return found
 
 
 def _address(task: ObservedTask) -> str:

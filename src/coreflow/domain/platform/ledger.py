@@ -1,6 +1,6 @@
 """What one process knows of bindings, and what follows from it: who can be deployed, what has to be asked for."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from attrs import Factory, evolve, field, frozen
@@ -105,11 +105,7 @@ class Circumstances:
 def decide(ledger: Ledger, facts: Circumstances) -> Bound:
     """Say which services have everything they are bound to, what the others wait for, and what to ask for."""
     wanted = {service: specs for service, specs in facts.wishes.wanted.items() if service in facts.services}
-    obstacles = {
-        service: why
-        for service in facts.services
-        if (why := _obstacle(service, wanted.get(service, ()), facts))
-    }
+    obstacles = {s: why for s in facts.services if (why := _obstacle(s, wanted.get(s, ()), facts))}
     served = {service: specs for service, specs in wanted.items() if service not in obstacles}
     missing = {service: why for service, specs in served.items() if (why := _missing(specs, ledger, facts))}
     return Bound(
@@ -118,12 +114,7 @@ def decide(ledger: Ledger, facts: Circumstances) -> Bound:
         },
         missing=obstacles | missing,
         homes={service: home for service in served if (home := _home(service, facts)) is not None},
-        due=tuple(
-            (spec, reason)
-            for specs in served.values()
-            for spec in specs
-            if (reason := _why(spec, ledger, facts))
-        ),
+        due=tuple(_due(served.values(), ledger, facts)),
         unwanted=tuple(spec for spec in facts.wishes.unwanted if _is_due_back(spec, ledger, facts)),
     )
 
@@ -161,6 +152,16 @@ def _variables(specs: tuple[BindingSpec, ...], ledger: Ledger) -> Mapping[str, s
     for spec in specs:
         variables |= ledger.entries[spec.id].provisioned.variables(spec.prefix)
     return variables
+
+
+def _due(
+    served: Iterable[tuple[BindingSpec, ...]], ledger: Ledger, facts: Circumstances
+) -> Iterator[tuple[BindingSpec, str]]:
+    """The bindings that Corestore has to be asked for, each with why."""
+    for specs in served:
+        for spec in specs:
+            if reason := _why(spec, ledger, facts):
+                yield spec, reason
 
 
 def _why(spec: BindingSpec, ledger: Ledger, facts: Circumstances) -> str:

@@ -133,6 +133,11 @@ class ObservedTask:
     template: Fingerprint | None = None
     """The template fingerprint of what the task was made from; known for services that were rolled back."""
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs, and is meant to."""
+        return self.state == "running" and self.desired_state == "running"
+
 
 @frozen(kw_only=True)
 class ObservedSecret:
