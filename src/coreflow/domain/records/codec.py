@@ -194,38 +194,54 @@ def _frame(document: object) -> tuple[Mapping[str, Any], ClusterRecord]:
     """Check what must hold before single records can be looked at."""
     if type(document) is not dict:
         raise InvalidRecord(Problem("$", expected(dict, document)))
-    if type(document.get("response")) is dict and "method" in document:  # a captured answer, envelope and all
-        document = {
-            **document["response"],
-            **{k: v for k, v in document.items() if k not in {"response", "request"}},
-        }
+    document = _with_older_services(_without_envelope(document))
     problems: list[Problem] = []
-    raw = document.get("configData")
-    cluster = None
-    if raw is None:
-        problems.append(Problem("$.configData", "is missing: it says which cluster this is"))
-    else:
-        try:
-            cluster = decode(raw, ClusterRecord, "$.configData")
-        except InvalidRecord as exc:
-            problems.extend(exc.problems)
-    if document.get("services") is None and type(raw) is dict:
-        old = (raw["data"] if type(raw.get("data")) is dict else raw).get("containers")
-        if old is not None:  # before 2023 the services travelled inside the cluster record
-            document = {**document, "services": old}
-    if document.get("services") is None:
-        problems.append(
-            Problem("$.services", "is missing: write an empty list if there shall be no services")
-        )
-    for key in ("services", "images", "externalRegistries", "secretBundles", "secretGroups"):
-        value = document.get(key)
-        if value is not None and type(value) is not list:
-            problems.append(Problem(f"$.{key}", expected(list, value)))
-        elif value is not None and len(value) > RECORD_LIMIT:
-            problems.append(Problem(f"$.{key}", f"has more than {RECORD_LIMIT} records"))
+    cluster = _cluster(document, problems)
+    problems += _list_problems(document)
     if problems or cluster is None:
         raise InvalidRecord(*problems)
     return document, cluster
+
+
+def _without_envelope(document: dict[str, Any]) -> dict[str, Any]:
+    """The records of a captured answer, which has them under `response`."""
+    response = document.get("response")
+    if type(response) is not dict or "method" not in document:
+        return document
+    return {**response, **{k: v for k, v in document.items() if k not in {"response", "request"}}}
+
+
+def _with_older_services(document: dict[str, Any]) -> dict[str, Any]:
+    """Before 2023 the services travelled inside the cluster record."""
+    raw = document.get("configData")
+    if document.get("services") is not None or type(raw) is not dict:
+        return document
+    older = (raw["data"] if type(raw.get("data")) is dict else raw).get("containers")
+    return document if older is None else {**document, "services": older}
+
+
+def _cluster(document: Mapping[str, Any], problems: list[Problem]) -> ClusterRecord | None:
+    raw = document.get("configData")
+    if raw is None:
+        problems.append(Problem("$.configData", "is missing: it says which cluster this is"))
+        return None
+    try:
+        return decode(raw, ClusterRecord, "$.configData")
+    except InvalidRecord as exc:
+        problems.extend(exc.problems)
+        return None
+
+
+def _list_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the lists of records as such."""
+    if document.get("services") is None:
+        yield Problem("$.services", "is missing: write an empty list if there shall be no services")
+    for key in ("services", "images", "externalRegistries", "secretBundles", "secretGroups"):
+        value = document.get(key)
+        if value is not None and type(value) is not list:
+            yield Problem(f"$.{key}", expected(list, value))
+        elif value is not None and len(value) > RECORD_LIMIT:
+            yield Problem(f"$.{key}", f"has more than {RECORD_LIMIT} records")
 
 
 def _optional(

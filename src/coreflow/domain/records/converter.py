@@ -82,7 +82,7 @@ class Unclear:
 _NUMBERS = (int, float)
 _BEYOND_WHOLE = 2**63
 _BEYOND_FLOATS = 2**1023
-"""A integer that some float cannot hold."""
+"""An integer that some float cannot hold."""
 
 
 class _Wrong(ValueError):
@@ -272,31 +272,58 @@ def _port_text(value: Any) -> Any:
     return str(int(value)) if is_whole else value
 
 
+def _respell_cluster(raw: dict[str, Any]) -> dict[str, Any]:
+    if "nodes" not in raw and "servers" in raw:
+        raw = {**raw, "nodes": raw["servers"]}
+    if raw.get("id") is None and type(raw.get("name")) is str:  # records of 2022 have no id
+        raw = {**raw, "id": raw["name"]}
+    return raw
+
+
+def _respell_ports(raw: dict[str, Any]) -> dict[str, Any]:
+    custom = raw.get("custom")
+    if type(custom) is not dict:
+        return raw
+    return {**raw, "custom": {name: _port_text(port) for name, port in custom.items()}}
+
+
+def _respell_health_check(raw: dict[str, Any]) -> dict[str, Any]:
+    command = raw.get("command")
+    return {**raw, "command": ["CMD-SHELL", command]} if type(command) is str else raw
+
+
+_RESPELLINGS: Mapping[type, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    ClusterRecord: _respell_cluster,
+    Ports: _respell_ports,
+    HealthCheckRecord: _respell_health_check,
+}
+"""What turns older and shorter spellings of a class into the current one."""
+_RESPELLED = {*_ENVELOPED, *_RESPELLINGS, DomainRecord}
+
+
 def _respell(kind: type, raw: Any) -> Any:
-    """Turn older and shorter spellings of one class into the current one. Returns `raw` itself where nothing is to do."""
+    """The current spelling of a record, without envelope and nulls: `raw` itself where nothing is to do."""
     if kind is DomainRecord and type(raw) is str:
         return {"name": raw}
     if type(raw) is not dict:
         return raw
-    if kind in _ENVELOPED and raw.get("data") is not None:
-        if type(raw["data"]) is not dict:
-            raise _Wrong(expected(dict, raw["data"]), ".data")
-        raw = {**raw["data"], "id": raw.get("id")}
-    if kind is ClusterRecord:
-        if "nodes" not in raw and "servers" in raw:
-            raw = {**raw, "nodes": raw["servers"]}
-        if raw.get("id") is None and type(raw.get("name")) is str:  # records of 2022 have no id
-            raw = {**raw, "id": raw["name"]}
-    elif kind is Ports and type(raw.get("custom")) is dict:
-        raw = {**raw, "custom": {k: _port_text(v) for k, v in raw["custom"].items()}}
-    elif kind is HealthCheckRecord and type(raw.get("command")) is str:
-        raw = {**raw, "command": ["CMD-SHELL", raw["command"]]}
-    if None in raw.values():
-        raw = {key: value for key, value in raw.items() if value is not None}
-    return raw
+    if kind in _ENVELOPED:
+        raw = _without_envelope(raw)
+    respell = _RESPELLINGS.get(kind)
+    return _without_nulls(raw if respell is None else respell(raw))
 
 
-_RESPELLED = {*_ENVELOPED, DomainRecord, Ports, HealthCheckRecord}
+def _without_envelope(raw: dict[str, Any]) -> dict[str, Any]:
+    data = raw.get("data")
+    if data is None:
+        return raw
+    if type(data) is not dict:
+        raise _Wrong(expected(dict, data), ".data")
+    return {**data, "id": raw.get("id")}
+
+
+def _without_nulls(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in raw.items() if value is not None} if None in raw.values() else raw
 
 
 def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
@@ -317,8 +344,8 @@ def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
                 raise _Wrong(expected(dict, raw))
         elif type(raw) is not dict:
             raise _Wrong(expected(dict, raw))
-        elif None in raw.values():
-            raw = {key: value for key, value in raw.items() if value is not None}
+        else:
+            raw = _without_nulls(raw)
         try:
             return base(raw, kind)
         except cattrs.ClassValidationError as exc:
