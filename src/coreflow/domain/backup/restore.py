@@ -370,8 +370,7 @@ def after(restore: Restore, step: Step, outcome: Outcome) -> Restore:
     if restore.phase.is_over:
         return restore
     if outcome.answer is Answer.TAKEN:
-        told = () if restore.phase is Phase.STARTING or not outcome.text else (outcome.text,)
-        return _moved(_with_problems(restore, *told), Event.TAKEN)
+        return _after_take_over(restore, outcome)
     match step:
         case Stop():
             return _arrived(*_after_simple(restore, outcome))
@@ -380,9 +379,7 @@ def after(restore: Restore, step: Step, outcome: Outcome) -> Restore:
         case Save(index):
             return _arrived(*_after_save(restore, index, outcome))
         case Mark():
-            if outcome.answer is Answer.DONE:
-                restore = evolve(restore, note=evolve(restore.note, has_begun=True))
-            return _arrived(*_after_simple(restore, outcome))
+            return _arrived(*_after_mark(restore, outcome))
         case Overwrite(index, undoes=undoes):
             undone = _after_undo if undoes else _after_overwrite
             return _arrived(*undone(restore, index, outcome))
@@ -395,6 +392,18 @@ def after(restore: Restore, step: Step, outcome: Outcome) -> Restore:
             given_up = evolve(restore, note=evolve(restore.note, holder=NOBODY))
             return _moved(given_up, Event.READY)
     return _moved(restore, Event.READY)
+
+
+def _after_take_over(restore: Restore, outcome: Outcome) -> Restore:
+    """Somebody else goes on; that is no problem where only the start was left to do."""
+    told = () if restore.phase is Phase.STARTING else (outcome.text,)
+    return _moved(_with_problems(restore, *told), Event.TAKEN)
+
+
+def _after_mark(restore: Restore, outcome: Outcome) -> tuple[Restore, Event]:
+    if outcome.answer is Answer.DONE:
+        restore = evolve(restore, note=evolve(restore.note, has_begun=True))
+    return _after_simple(restore, outcome)
 
 
 def _after_simple(restore: Restore, outcome: Outcome) -> tuple[Restore, Event]:

@@ -98,7 +98,7 @@ def locate(
     for task in tasks:
         name = names.get(task.service_id)
         address = task.addresses.get(WEB_GATEWAY)
-        if name is None or address is None or task.state != RUNNING or task.desired_state != RUNNING:
+        if name is None or address is None or not task.is_running:
             continue
         destination = Destination(address=address, task_id=task.id, node_id=task.node_id)
         found.setdefault(name, []).append((task.created_at, destination))
@@ -131,35 +131,15 @@ def make_table(
 
     Where a certificate cannot be had, the one of the last table goes on as long as it is valid.
     """
-    old = {route.host: route for route in last.routes}
+    last_certificates = {route.host: route.certificate for route in last.routes}
     routes: list[Route] = []
     missing: list[Missing] = []
     ordered = tuple(sorted(claims, key=lambda claim: claim.host))
     for claim in ordered:
-        certificate = certificates.get(claim.host)
-        before = old.get(claim.host)
-        if (
-            not isinstance(certificate, Certificate)
-            and before is not None
-            and before.certificate.is_valid(now)
-        ):
-            certificate = before.certificate
+        certificate = _certificate(certificates.get(claim.host), last_certificates.get(claim.host), now)
         destinations = located.get(claim.service, ())
-        reasons = []
-        if not destinations:
-            reasons.append("no task of the service runs yet")
-        if certificate is None:
-            reasons.append("its certificate has not been looked up yet")
-        elif isinstance(certificate, NoCertificate):
-            reasons.append(certificate.reason)
-        elif not certificate.is_valid(now):
-            reasons.append("its certificate is not valid any more")
-            certificate = None
-        if reasons or not isinstance(certificate, Certificate):
-            text = "; ".join(reasons)
-            missing.append(
-                Missing(host=claim.host, service=claim.service, reason=text, is_dead=not destinations)
-            )
+        if isinstance(certificate, NoCertificate) or not destinations:
+            missing.append(_missing(claim, destinations, certificate))
             continue
         routes.append(
             Route(
@@ -171,6 +151,30 @@ def make_table(
             )
         )
     return RouteTable(routes=tuple(routes), missing=tuple(missing), claims=ordered)
+
+
+def _certificate(
+    found: Certificate | NoCertificate | None, last: Certificate | None, now: float
+) -> Certificate | NoCertificate:
+    """The certificate of a host that is valid now, or why there is none."""
+    if not isinstance(found, Certificate) and last is not None and last.is_valid(now):
+        return last
+    if found is None:
+        return NoCertificate(reason="its certificate has not been looked up yet")
+    if isinstance(found, Certificate) and not found.is_valid(now):
+        return NoCertificate(reason="its certificate is not valid any more")
+    return found
+
+
+def _missing(
+    claim: HostClaim, destinations: tuple[Destination, ...], certificate: Certificate | NoCertificate
+) -> Missing:
+    reasons = [] if destinations else ["no task of the service runs yet"]
+    if isinstance(certificate, NoCertificate):
+        reasons.append(certificate.reason)
+    return Missing(
+        host=claim.host, service=claim.service, reason="; ".join(reasons), is_dead=not destinations
+    )
 
 
 def reverse_configs(table: RouteTable) -> list[dict[str, object]]:

@@ -264,23 +264,21 @@ def judge(
         return Verdict(service=service.name, running=0, wanted=wanted, detail=told(service))
     wanted = _wanted(service, tasks, nodes)
     present = [task for task in tasks if task.is_current]
-    running = [task for task in present if task.state == _READY and task.desired_state == _READY]
+    running = [task for task in present if task.is_running]
     settled = sum(
         settling.age(task) >= settling.needed(settling.history.ends(_slot(task))) for task in running
     )
     is_stuck = service.update_state in _STUCK
     is_done = settled >= wanted and not service.in_roll_out and not is_stuck
     loop = () if is_done else _crash_loop(present, settling)
-    error, detail = _obstacle(service, tasks, loop, is_done=is_done)
-    is_complete = len(running) >= wanted
-    if not (is_done or error or detail) and is_complete and not service.in_roll_out:
-        detail = "settling"
+    is_short = len(running) < wanted
+    error, detail = _obstacle(service, tasks, loop, is_done=is_done, is_short=is_short)
     return Verdict(
         service=service.name,
         running=min(len(running), wanted),
         wanted=wanted,
         done=is_done,
-        failed=is_stuck or (len(loop) >= HOPELESS and not is_complete and not service.in_roll_out),
+        failed=is_stuck or (len(loop) >= HOPELESS and is_short and not service.in_roll_out),
         detail=detail or error,
         has_error=bool(error),
         crashes=len(loop),
@@ -290,9 +288,14 @@ def judge(
 
 
 def _obstacle(
-    service: ObservedService, tasks: list[ObservedTask], loop: tuple[End, ...], *, is_done: bool
+    service: ObservedService,
+    tasks: list[ObservedTask],
+    loop: tuple[End, ...],
+    *,
+    is_done: bool,
+    is_short: bool,
 ) -> tuple[str, str]:
-    """What is wrong, and what to tell of it, if it is more or something else."""
+    """What is wrong, and what to tell of it, if it is more or something else. `is_short`: too few tasks run."""
     state = service.update_state
     if state in _STUCK or state == "rollback_completed":
         return f"{state.replace('_', ' ')}: {_last_error(tasks) or service.update_message}", ""
@@ -303,8 +306,9 @@ def _obstacle(
     if is_done:
         return "", ""
     present = [task for task in tasks if task.is_current]
-    error = _last_error(present)
-    return error, "" if error else _stuck(present)
+    if error := _last_error(present):
+        return error, ""
+    return "", _stuck(present) or ("" if is_short or service.in_roll_out else "settling")
 
 
 def _crash_loop(tasks: Iterable[ObservedTask], settling: Settling) -> tuple[End, ...]:
