@@ -46,6 +46,9 @@ log = structlog.get_logger()
 
 CONCURRENCY = 8
 """Records that are asked for at once, where it has to be one by one."""
+LOOP_BYTES = 64 * 1024
+"""The largest document that is decoded in the loop (some 25 ms); a larger one is in a thread, while pings, health and
+routes go on."""
 PLATFORM_MEMBER = "platform"
 CONFIG_MEMBER = "configData"
 _FRAME = (CONFIG_MEMBER, SERVICES_MEMBER, GATEWAY_MEMBER)
@@ -115,7 +118,7 @@ class Fetcher:
         that cannot be used while there is no older one to take its place.
         """
         found = _Findings()
-        pushed = self._take_pushed()
+        pushed = await self._take_pushed()
         if self._config_of is not live:
             self._config = {}
         try:
@@ -126,7 +129,7 @@ class Fetcher:
                 nursery.start_soon(self._platform, live, found)
                 nursery.start_soon(self._gateway, live, found)
             await self._one_by_one(found)
-            return self._decode(live, found)
+            return await self._decode(live, found)
         except (ConnectionClosed, TimedOut):
             raise
         except (InvalidRecord, Refused, Unavailable) as exc:
@@ -134,14 +137,14 @@ class Fetcher:
 
     # --- the frame: cluster and services
 
-    def _take_pushed(self) -> Document | None:
+    async def _take_pushed(self) -> Document | None:
         """What was pushed, if it can be used."""
         pushed, self._pushed = self._pushed, None
         if pushed is None:
             return None
         frame = {CONFIG_MEMBER: pushed.get(CONFIG_MEMBER), SERVICES_MEMBER: pushed.get(SERVICES_MEMBER)}
         try:
-            self._discovery.decode(frame)
+            await _decoded(self._discovery, frame, _written(frame))
         except InvalidRecord as exc:
             if str(exc) != self._rejected_push:
                 log.warning("push rejected, asking instead", reason=str(exc))
@@ -261,7 +264,7 @@ class Fetcher:
         """What is referred to, kind after kind: a reference may stand in a record of the kind before."""
         for collection, ids in _REFERENCES:
             if collection.member in found.one_by_one:
-                so_far = self._discovery.decode(found.parts)
+                so_far = await _decoded(self._discovery, found.parts, _written(found.parts))
                 if collection is GROUPS:
                     self._leave_out_tagged(so_far, found)
                 await self._these(collection, sorted({i for i in ids(so_far) if i}), found)
@@ -317,18 +320,14 @@ class Fetcher:
 
     # --- putting it together
 
-    def _decode(self, live: Live, found: _Findings) -> Records:
+    async def _decode(self, live: Live, found: _Findings) -> Records:
         parts = dict(found.parts)
         if _ASKED_GATEWAY in parts:
             parts[GATEWAY_MEMBER] = parts.pop(_ASKED_GATEWAY)
-        try:
-            form = orjson.dumps(parts, default=lambda _: None, option=orjson.OPT_SORT_KEYS)
-        except TypeError:  # it nests deeper than can be written: there is nothing to compare
-            form = b""
+        form = _written(parts)
         digest, rejected = hashlib.sha256(form).digest(), tuple(found.rejected)
         if not form or self._known is None or self._known[:2] != (digest, rejected):
-            with quiet(enabled=len(form) >= LARGE_DOCUMENT):
-                records = self._decoder.decode(parts)
+            records = await _decoded(self._decoder, parts, form)
             self._known = digest, rejected, evolve(records, rejected=records.rejected + rejected)
         self._good, self._config_of = found.parts, live
         self._config = {member: parts[member] for member in _FRAME if member in parts}
@@ -363,6 +362,29 @@ _REFERENCES: tuple[tuple[Collection, Callable[[Records], Iterable[str | None]]],
         lambda records: (g for b in records.secret_bundles.values() for g in b.included_secret_group_ids),
     ),
 )
+
+
+def _written(document: Document) -> bytes:
+    """The document as it can be compared and measured; empty when it nests deeper than can be written."""
+    try:
+        return orjson.dumps(document, default=lambda _: None, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return b""
+
+
+async def _decoded(decoder: RecordDecoder, document: Document, form: bytes) -> Records:
+    """Decode a document, which is `form` when written; a large one in a thread. Raises InvalidRecord.
+
+    A decoder remembers what it decoded, so it has one document at a time: whoever is cancelled waits for the thread.
+    """
+
+    def decode_quietly() -> Records:
+        with quiet(enabled=len(form) >= LARGE_DOCUMENT):
+            return decoder.decode(document)
+
+    if 0 < len(form) <= LOOP_BYTES:  # one that cannot be written may have any size
+        return decode_quietly()
+    return await trio.to_thread.run_sync(decode_quietly)
 
 
 def _list_in(answer: Mapping[str, Any], method: Method) -> list[Any]:

@@ -1,6 +1,6 @@
 """Records from Cloudly's answers, whichever of them it gives, and however badly."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.cloudly.fetching import CONCURRENCY, _Findings
 from coreflow.adapters.cloudly.methods import COLLECTIONS, LOGIN, PUSH_CONFIG, PUSH_PLATFORM
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
+from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import Records
 
 CONFIG, SERVICES, IMAGES = "getClusterConfig", "getServices", "getAllImages"
@@ -714,7 +715,7 @@ async def test_a_record_that_nests_too_deep_costs_nobody_else(
     live = await port.link.wait()
     for version in "12":
         parts = {**pushed(service("a", version), {**service("b"), "unknown": deep})}
-        records = port._fetcher._decode(live, _Findings(parts=parts))
+        records = await port._fetcher._decode(live, _Findings(parts=parts))
         assert versions(records)["a"] == version
 
 
@@ -729,3 +730,52 @@ async def test_too_much_nonsense_is_nonsense_as_a_whole(
     records = await port.records()
     assert versions(records) == versions(good)
     assert "more than 1000 records cannot be read" in str(records.rejected)
+
+
+# --- a large document
+
+
+class AsksTheLoop(RecordDecoder):
+    """Decodes only once the loop has gone on: in the loop itself this cannot be waited for."""
+
+    def __init__(self, go_on: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self.go_on, self.calls = go_on, 0
+
+    def decode(self, document: object, *, consume: bool = False) -> Records:
+        """See `RecordDecoder`."""
+        self.calls += 1
+        trio.from_thread.run(self.go_on)
+        return super().decode(document, consume=consume)
+
+
+@pytest.mark.parametrize("pushed", [True, False])
+async def test_a_large_document_does_not_hold_up_the_loop(
+    mock_clock: MockClock, pushed: bool, nursery: trio.Nursery
+) -> None:
+    """Neither what was asked for nor what was pushed: other tasks go on while 1,000 services are decoded."""
+    far = knowing(None, *(f"s{number}" for number in range(1000)))
+    port = follow(far, nursery)
+    live = await port.link.wait()
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await trio.lowlevel.checkpoint()
+            ticks += 1
+
+    async def three_more() -> None:
+        before = ticks
+        while ticks < before + 3:
+            await trio.lowlevel.checkpoint()
+
+    fetcher = port._fetcher
+    fetcher._decoder, fetcher._discovery = AsksTheLoop(three_more), AsksTheLoop(three_more)
+    nursery.start_soon(tick)
+    if pushed:
+        fetcher.push({"configData": CLUSTER, "services": far.answers[SERVICES]["services"]})
+    records = await fetcher.fetch(live)
+    nursery.cancel_scope.cancel()
+    assert len(records.services) == 1000
+    assert (fetcher._decoder.calls, fetcher._discovery.calls) == (1, int(pushed))
