@@ -34,7 +34,7 @@ from tests.integration.node_harness import Cloudly, start_cloudly
 
 from coreflow.adapters import net
 from coreflow.adapters.cloudly import NetworkCloudly
-from coreflow.adapters.cloudly.link import Pace
+from coreflow.adapters.cloudly.link import LinkOptions, Pace
 from coreflow.adapters.corestore import Corestore
 from coreflow.app.progress import NoMeter
 from coreflow.app.replication import Replicator
@@ -197,7 +197,7 @@ def _resident_anew() -> int:
 async def _move(options: argparse.Namespace) -> Moved:
     pace = Pace(first=0.05, longest=0.5)
     dial = partial(net.connect_websocket, options.cloudly)
-    cloudly = NetworkCloudly(dial, "token", wall_clock=time.time, pace=pace)  # noqa: TID251 - as the daemon does
+    cloudly = NetworkCloudly(dial, "token", wall_clock=time.time, options=LinkOptions(pace=pace))  # noqa: TID251 - as the daemon does
     counted = _Counted(cloudly)
     corestore = Corestore(options.corestore, options.token)
     move = partial(_push if options.action == "push" else _pull, Replicator(counted), corestore)

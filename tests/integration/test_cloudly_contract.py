@@ -15,7 +15,7 @@ import pytest
 import trio
 from tests.integration.node_harness import Cloudly, needs_node, start_cloudly
 
-from coreflow.adapters.cloudly import NetworkCloudly, Pace
+from coreflow.adapters.cloudly import LinkOptions, NetworkCloudly, Pace
 from coreflow.adapters.file import FileCloudly
 from coreflow.adapters.memory.cloudly import MemoryCloudly
 from coreflow.adapters.net import connect_websocket
@@ -118,7 +118,7 @@ def new_port(cloudly: Cloudly, token: str = TOKEN, **options: Any) -> NetworkClo
         dial,
         token,
         wall_clock=time.time,  # noqa: TID251 - as the daemon does
-        **{"pace": pace, **options},
+        options=LinkOptions(**{"pace": pace, **options}),
     )
 
 

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from tests.integration.node_harness import Cloudly, NodeError, needs_node, start_cloudly, start_coretraffic
 from tests.unit.adapters.typedsocket.test_asks import MALFORMED
 
-from coreflow.adapters.cloudly import ImageLimits, NetworkCloudly, Pace
-from coreflow.adapters.internal import PER_ADDRESS, InternalServer
+from coreflow.adapters.cloudly import ImageLimits, LinkOptions, NetworkCloudly, Pace
+from coreflow.adapters.internal import PER_ADDRESS, InternalOptions, InternalServer
 from coreflow.adapters.net import Closed, SocketOptions, connect_websocket, http_get
 from coreflow.adapters.net.peer import Peer
 from coreflow.adapters.net.typedsocket import PeerError, TimedOut, Timing
@@ -44,7 +44,11 @@ async def connected(nursery: trio.Nursery, cloudly: Cloudly, **options: Any) -> 
     heartbeat = options.pop("heartbeat", 20.0)
     dial = partial(connect_websocket, cloudly.url, SocketOptions(heartbeat=heartbeat))
     token = options.pop("token", "token")
-    settings = {"wall_clock": time.time, "pace": QUICK, **options}  # noqa: TID251 - as the daemon does
+    settings = {
+        "wall_clock": time.time,  # noqa: TID251 - as the daemon does
+        "options": LinkOptions(pace=QUICK, timing=options.pop("timing", None)),
+        **options,
+    }
     port = NetworkCloudly(dial, token, **settings)
     nursery.start_soon(port.run)
     await port.link.wait()
@@ -459,7 +463,7 @@ async def test_health_and_crowds(nursery: trio.Nursery) -> None:
     async def admit(_: str) -> Any:
         return lambda _: True
 
-    server = InternalServer(admit, max_connections=2)
+    server = InternalServer(admit, options=InternalOptions(max_connections=2))
     port = await nursery.start(server.run, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{port}"
     assert (await http_get(f"{url}/healthz")).body == {"status": "ok"}

@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 import trio
+from attrs import field, frozen
 
 from coreflow.domain.errors import Refused
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
@@ -51,8 +52,21 @@ def _refuse(method: str, _: Mapping[str, object]) -> Response:
     raise Refused(f"{method} is not available on this server")
 
 
+@frozen(kw_only=True)
+class InternalOptions:
+    """What the server may hold, and whom it trusts."""
+
+    tag: str = "coretraffic"
+    """The one that matters: whoever may have it is trusted."""
+    max_connections: int = MAX_CONNECTIONS
+    heartbeat: float = HEARTBEAT_SECONDS
+    limits: Limits = field(factory=Limits)
+    """Of a connection that is trusted."""
+    timing: Timing | None = None
+
+
 class InternalServer:
-    """Connections by tag; `tag` is the one that matters, and whoever may have it is trusted. `run` serves them; `on_tags` is called with a tag that was set or is gone, and whose.
+    """Connections by tag. `run` serves them; `on_tags` is called with a tag that was set or is gone, and whose.
 
     `clean` makes what a connection says fit to be told.
     """
@@ -61,14 +75,10 @@ class InternalServer:
         self,
         admit: Admission,
         *,
-        tag: str = "coretraffic",
         on_tags: Callable[[str, Peer], None] | None = None,
         handlers: Mapping[str, Handler] | None = None,
-        max_connections: int = MAX_CONNECTIONS,
-        heartbeat: float = HEARTBEAT_SECONDS,
-        limits: Limits | None = None,
-        timing: Timing | None = None,
         clean: Redact = NOTHING_KNOWN.redact,
+        options: InternalOptions | None = None,
     ) -> None:
         self._clean = clean
         self._admit, self._on_tags = admit, on_tags
@@ -76,9 +86,7 @@ class InternalServer:
             **{name: partial(_refuse, name) for name in NOT_HERE},
             **(handlers or {}),
         }
-        self._max_connections, self._heartbeat = max_connections, heartbeat
-        self._limits, self._timing = limits or Limits(), timing
-        self._tag = tag
+        self._options = options or InternalOptions()
         self._refusals: set[tuple[str, str]] = set()
         self._tagged: dict[str, list[Peer]] = {}
         self._admitted: dict[str, tuple[Callable[[str], bool], float]] = {}
@@ -100,14 +108,14 @@ class InternalServer:
                     self._serve,
                     ServerOptions(
                         room=Room(
-                            connections=self._max_connections,
+                            connections=self._options.max_connections,
                             per_address=PER_ADDRESS,
-                            reserved=self._max_connections // RESERVED_SHARE,
+                            reserved=self._options.max_connections // RESERVED_SHARE,
                         ),
                         is_expected=self._may_be_proxy,
                         message_limit=self._message_limit,
-                        max_message=self._limits.message_bytes,
-                        heartbeat=self._heartbeat,
+                        max_message=self._options.limits.message_bytes,
+                        heartbeat=self._options.heartbeat,
                     ),
                 )
             )
@@ -115,14 +123,14 @@ class InternalServer:
             task_status.started(listening.port)
 
     async def _may_be_proxy(self, address: str) -> bool:
-        return (await self._admission(address))(self._tag)
+        return (await self._admission(address))(self._options.tag)
 
     async def _message_limit(self, address: str) -> int:
         """Hold no long message of a stranger, not even until it is complete."""
-        limit = min(STRANGERS.message_bytes, self._limits.message_bytes)
+        limit = min(STRANGERS.message_bytes, self._options.limits.message_bytes)
         with trio.move_on_after(_DECIDE_SECONDS):
             if await self._may_be_proxy(address):
-                limit = self._limits.message_bytes
+                limit = self._options.limits.message_bytes
         return limit
 
     async def _admission(self, address: str) -> Callable[[str], bool]:
@@ -136,12 +144,12 @@ class InternalServer:
 
     async def _serve(self, socket: WebSocket) -> None:
         may_have = await self._admission(socket.peer.rpartition(":")[0])
-        trusted = may_have(self._tag)
+        trusted = may_have(self._options.tag)
         peer = Peer(
             socket,
             handlers=self._handlers,
-            limits=self._limits if trusted else STRANGERS,
-            timing=self._timing,
+            limits=self._options.limits if trusted else STRANGERS,
+            timing=self._options.timing,
             tag_policy=lambda name, _: may_have(name),
             tag_listener=self,
             clean=self._clean,
@@ -180,7 +188,7 @@ class InternalServer:
 
     def _say(self, name: str, event: str, **facts: str) -> None:
         """Tags that nobody here uses are nobody's business: anybody may set them, as often as they like."""
-        (log.info if name == self._tag else log.debug)(event, **facts)
+        (log.info if name == self._options.tag else log.debug)(event, **facts)
 
     def _forget(self, peer: Peer, name: str) -> bool:
         peers = self._tagged.get(name, [])

@@ -144,7 +144,7 @@ def proxies_of(settings: Settings) -> "Proxies":
 
 
 def _network_cloudly(settings: Settings, known: Confidential) -> "NetworkCloudly":
-    from coreflow.adapters.cloudly import ImageLimits, NetworkCloudly
+    from coreflow.adapters.cloudly import ImageLimits, LinkOptions, NetworkCloudly
     from coreflow.adapters.net import Outbound, SocketOptions, connect_websocket
     from coreflow.adapters.net.typedsocket import Limits
 
@@ -159,9 +159,8 @@ def _network_cloudly(settings: Settings, known: Confidential) -> "NetworkCloudly
         dial,
         settings.jumpcode or "",
         wall_clock=time.time,  # noqa: TID251 - the edge
-        limits=limits,
+        options=LinkOptions(limits=limits, redact=known.redact),
         image_limits=ImageLimits(bytes=settings.image_limit_mb * 1_000_000, seconds=settings.image_timeout),
-        redact=known.redact,
         learn=known.learn,
     )
 
@@ -370,7 +369,7 @@ async def _serving(
         yield None
         return
     from coreflow.adapters.coretraffic import CoretrafficRoutes
-    from coreflow.adapters.internal import InternalServer
+    from coreflow.adapters.internal import InternalOptions, InternalServer
     from coreflow.adapters.net.typedsocket import Limits
 
     def clean(text: str, limit: int = TEXT_LIMIT, /) -> str:
@@ -379,8 +378,8 @@ async def _serving(
     server = InternalServer(
         gate.admit,
         on_tags=lambda name, peer: coretraffic.tags_changed(name, peer),
-        limits=Limits(message_bytes=settings.message_limit_mb * _MIB),
         clean=clean,
+        options=InternalOptions(limits=Limits(message_bytes=settings.message_limit_mb * _MIB)),
     )
     coretraffic: CoretrafficRoutes = CoretrafficRoutes(server.tagged, redact=known.redact)
     serve = partial(server.run, settings.listen.host, settings.listen.port)

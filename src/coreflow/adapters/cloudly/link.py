@@ -5,8 +5,6 @@ clearly, tried again slowly, and touches nothing that runs.
 """
 
 import random
-import re
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -14,18 +12,15 @@ from typing import Any
 
 import structlog
 import trio
-from attrs import define, field, frozen
 
 from coreflow.adapters.net.peer import Handler, Peer, Socket
 from coreflow.adapters.net.typedsocket import (
     INTERNAL_ERROR,
     NO_SUCH_METHOD,
     ConnectionClosed,
-    Limits,
     NoResult,
     PeerError,
     StreamRef,
-    Timing,
 )
 from coreflow.domain.errors import (
     CoreflowError,
@@ -37,88 +32,24 @@ from coreflow.domain.errors import (
     Unreached,
 )
 from coreflow.domain.pacing import next_delay
-from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
 
-from .identity import Identity
-from .methods import IDENTITY_TAG, LOGIN, STATUS, Method
+from .login import LinkOptions, Live, Logins, Pace, TokenRefused
+from .methods import STATUS, Method
 
 log = structlog.get_logger()
 
 Dial = Callable[[], AbstractAsyncContextManager[Socket]]
 _AWAY = "not connected to Cloudly yet"
-_REJECTION = re.compile(
-    r"identity|jwt|token|credential|log ?in|log(ged)? ?out|auth|permission|forbidden|expired|guard",
-    re.IGNORECASE,
-)
-"""Texts of errors that may mean that the identity is no longer accepted. The real texts are not known."""
 
 
 class NotOffered(Refused):
     """The peer does not have this method."""
 
 
-class TokenRefused(Refused):
-    """Cloudly does not accept the machine token."""
-
-
-@frozen(kw_only=True)
-class Pace:
-    """Seconds."""
-
-    first: float = 1.0
-    longest: float = 60.0
-    """Back-off of connecting: from `first`, doubling up to `longest`, each time shortened by up to a quarter."""
-    unreached: float = 0.8
-    """The longest where nobody listens: a connect costs nobody anything, and the first that succeeds is the return."""
-    refused_first: float = 15.0
-    refused_longest: float = 300.0
-    """The same after a refused token."""
-    steady: float = 5.0
-    """A connection that was up for so long has worked: the next back-off begins anew."""
-    heartbeat: float = 60.0
-    """Between two signs of life."""
-    relogin: float = 60.0
-    """Shortest time between two logins that were made because an answer did not tell clearly what was wrong; longest
-    between two that did not help."""
-
-
-@define(eq=False)
-class Live:
-    """A connection that is logged in."""
-
-    peer: Peer
-    identity: Identity
-    logged_in_at: float
-    """On trio's clock."""
-    wall_at_login: float
-    """The same in seconds since 1970, by our clock. Only what passed since then counts: that clock may be wrong."""
-    not_offered: set[str] = field(factory=set)
-    """Methods that turned out not to be there."""
-    in_vain: set[str] = field(factory=set)
-    """Methods whose refusal another login did not change: it is not about the identity."""
-    refusal: TokenRefused | None = None
-    """What the last attempt to log in again came to, if it was this; until the next one, it stands."""
-    refused_until: float = 0.0
-    refused_delay: float = 0.0
-    useless_delay: float = 0.0
-    no_login_before: float = 0.0
-    """Logins did not help with what was asked for: the next one for that reason has to wait."""
-
-    def logged_in(self, identity: Identity, now: float, wall: float) -> None:
-        """Take a new identity."""
-        self.identity, self.logged_in_at, self.wall_at_login = identity, now, wall
-
-    def has_expired(self, now: float, wall: float) -> bool:
-        """Whether more time has passed since the login than the identity is good for, by either clock."""
-        lifetime = self.identity.lifetime(self.wall_at_login)
-        return lifetime is not None and lifetime <= max(now - self.logged_in_at, wall - self.wall_at_login)
-
-
 class Link:
     """Keeps one connection to Cloudly up. `run` does the work; everything else asks over the present connection.
 
     `wall_clock` gives seconds since 1970; `on_up` is called after every login on a new connection.
-    `redact` takes out of Cloudly's texts what must not be told, besides token and identity.
     """
 
     def __init__(
@@ -129,22 +60,15 @@ class Link:
         handlers: Mapping[str, Handler],
         wall_clock: Callable[[], float],
         on_up: Callable[[], None],
-        pace: Pace | None = None,
-        limits: Limits | None = None,
-        timing: Timing | None = None,
-        redact: Redact = NOTHING_KNOWN.redact,
+        options: LinkOptions | None = None,
     ) -> None:
-        self._redact = redact
-        self._dial, self._token, self._handlers = dial, token, handlers
-        self._wall_clock, self._on_up = wall_clock, on_up
-        self._pace = pace or Pace()
-        self._limits, self._timing = limits, timing
+        self._options = options or LinkOptions()
+        self._dial, self._handlers, self._on_up = dial, handlers, on_up
+        self._logins = Logins(token, self._options, wall_clock)
         self._live: Live | None = None
         self._failure: CoreflowError | None = None
         self._known = trio.Event()
-        self._login_lock = trio.Lock()
         self._up_since = 0.0
-        self._jwts: deque[str] = deque(maxlen=2)
         self._said = ""
 
     @property
@@ -177,7 +101,9 @@ class Link:
             except TokenRefused as exc:
                 self._down(exc)
                 refused_delay = next_delay(
-                    refused_delay, first=self._pace.refused_first, longest=self._pace.refused_longest
+                    refused_delay,
+                    first=self._options.pace.refused_first,
+                    longest=self._options.pace.refused_longest,
                 )
                 pause = refused_delay
             except CoreflowError as exc:
@@ -186,11 +112,11 @@ class Link:
                 up_for = trio.current_time() - self._up_since if was_up else 0.0
                 refused_delay = 0.0 if was_up else refused_delay
                 delay = next_delay(
-                    0.0 if up_for > self._pace.steady else delay,
-                    first=self._pace.first,
-                    longest=self._pace.longest,
+                    0.0 if up_for > self._options.pace.steady else delay,
+                    first=self._options.pace.first,
+                    longest=self._options.pace.longest,
                 )
-                pause = min(delay, self._pace.unreached) if isinstance(exc, Unreached) else delay
+                pause = min(delay, self._options.pace.unreached) if isinstance(exc, Unreached) else delay
             except BaseException as exc:
                 self._live = None
                 self._failure = Unavailable(f"connecting failed: {type(exc).__name__}")
@@ -204,9 +130,9 @@ class Link:
             peer = Peer(
                 socket,
                 handlers=self._handlers,
-                limits=self._limits,
-                timing=self._timing,
-                clean=self._clean,
+                limits=self._options.limits,
+                timing=self._options.timing,
+                clean=self._logins.clean,
             )
             failure: list[CoreflowError] = []
 
@@ -217,13 +143,12 @@ class Link:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(serve)
                 try:
-                    identity = await self._login(peer)
-                    await self._tag(peer, identity)
+                    live = await self._logins.begin(peer)
                 except CoreflowError as exc:
                     failure.append(exc)
                     nursery.cancel_scope.cancel()
                 else:
-                    self._up(Live(peer, identity, trio.current_time(), self._wall_clock()))
+                    self._up(live)
                     nursery.start_soon(self._renew)
                     nursery.start_soon(self._show_life)
         if failure and not isinstance(failure[0], ConnectionClosed):
@@ -261,31 +186,7 @@ class Link:
         if self._live is not None:
             self._live.peer.hang_up(reason)
 
-    # --- login
-
-    async def _login(self, peer: Peer) -> Identity:
-        assert LOGIN.key is not None  # noqa: S101 - see the table
-        try:
-            answered = await peer.request(LOGIN.name, {LOGIN.key: self._token})
-        except PeerError as exc:
-            if exc.text == INTERNAL_ERROR:
-                raise Unavailable(f"{LOGIN.name}: Cloudly failed") from None
-            if exc.text == NO_SUCH_METHOD:
-                raise Refused("CLOUDLY_URL leads to a server that is not Cloudly: it has no login") from None
-            raise TokenRefused(f"the machine token (JUMPCODE) is refused: {exc.text}") from None
-        response = answered.response
-        identity = Identity.parse(response.get(LOGIN.answer) if isinstance(response, Mapping) else None)
-        self._jwts.append(identity.jwt)
-        return identity
-
-    async def _tag(self, peer: Peer, identity: Identity) -> None:
-        """Let Cloudly find this connection. One that keeps no tags may still push, and does not matter otherwise."""
-        try:
-            await peer.set_tag(IDENTITY_TAG, identity.raw)
-        except ConnectionClosed:
-            raise
-        except PortError as exc:
-            log.warning("the connection cannot be tagged, pushes may not arrive", reason=str(exc))
+    # --- signs of life
 
     async def _renew(self) -> None:
         """Log in again in time, for as long as the connection is there."""
@@ -293,38 +194,20 @@ class Link:
         while (live := self._live) is not None:
             await trio.sleep(wait or live.identity.seconds_to_renewal(live.wall_at_login))
             try:
-                await self._log_in_again(live, live.identity)
+                await self._logins.again(live, live.identity)
                 wait, said = 0.0, ""
             except TokenRefused as exc:
                 if str(exc) != said:
                     log.error("Cloudly refuses the token", reason=str(exc))  # noqa: TRY400 - no traceback for a person
                 said = str(exc)
-                wait = next_delay(wait, first=self._pace.refused_first, longest=self._pace.refused_longest)
+                wait = next_delay(
+                    wait, first=self._options.pace.refused_first, longest=self._options.pace.refused_longest
+                )
             except CoreflowError as exc:
                 if str(exc) != said:
                     log.warning("the login was not renewed", reason=str(exc))
                 said = str(exc)
-                wait = next_delay(wait, first=self._pace.first, longest=self._pace.longest)
-
-    async def _log_in_again(self, live: Live, old: Identity) -> None:
-        """A new identity in the place of an old one, unless somebody was faster, or a short while ago refused."""
-        async with self._login_lock:
-            if live.identity is not old:
-                return
-            if live.refusal is not None and trio.current_time() < live.refused_until:
-                raise TokenRefused(*live.refusal.args)
-            try:
-                identity = await self._login(live.peer)
-            except TokenRefused as exc:
-                live.refused_delay = next_delay(
-                    live.refused_delay, first=self._pace.refused_first, longest=self._pace.refused_longest
-                )
-                live.refusal, live.refused_until = exc, trio.current_time() + live.refused_delay
-                raise
-            live.refusal, live.refused_delay = None, 0.0
-            live.logged_in(identity, trio.current_time(), self._wall_clock())
-            await self._tag(live.peer, live.identity)
-            log.debug("login renewed")
+                wait = next_delay(wait, first=self._options.pace.first, longest=self._options.pace.longest)
 
     async def _show_life(self) -> None:
         while self._live is not None:
@@ -334,7 +217,7 @@ class Link:
                 return
             except CoreflowError as exc:
                 log.debug("sign of life not taken", reason=str(exc))
-            await trio.sleep(self._pace.heartbeat)
+            await trio.sleep(self._options.pace.heartbeat)
 
     # --- requests
 
@@ -391,17 +274,13 @@ class Link:
         try:
             return await ask(self._signed(live, fields))
         except (PeerError, NoResult) as exc:
-            if not self._may_be_rejected(live, method, exc):
+            if not self._logins.may_help(live, method, exc):
                 raise self._told(method, exc) from None
-        await self._log_in_again(live, identity)
+        await self._logins.again(live, identity)
         try:
             answer = await ask(self._signed(live, fields))
         except PeerError as exc:
-            live.in_vain.add(method.name)
-            live.useless_delay = next_delay(
-                live.useless_delay, first=self._pace.first, longest=self._pace.relogin
-            )
-            live.no_login_before = trio.current_time() + live.useless_delay
+            self._logins.was_in_vain(live, method)
             raise self._told(method, exc) from None
         live.useless_delay = 0.0
         return answer
@@ -435,18 +314,6 @@ class Link:
             raise InvalidRecord(Problem("$", f"the answer to {method.name} is not an object"))
         return answered.response, answered.streams
 
-    def _may_be_rejected(self, live: Live, method: Method, exc: PeerError | NoResult) -> bool:
-        """Whether logging in again may help. 3.3.0 tells nothing of an exception in a handler, so null may mean this."""
-        now = trio.current_time()
-        if live.has_expired(now, self._wall_clock()):
-            return True
-        if now < live.no_login_before:
-            return False
-        if isinstance(exc, PeerError) and method.name not in live.in_vain and _REJECTION.search(exc.text):
-            return True
-        is_vague = isinstance(exc, NoResult) or exc.text == INTERNAL_ERROR
-        return is_vague and now - live.logged_in_at > self._pace.relogin
-
     def _told(self, method: Method, exc: PeerError | NoResult) -> PortError:
         if isinstance(exc, NoResult):
             return exc
@@ -454,9 +321,5 @@ class Link:
             return Unavailable(f"{method.name}: Cloudly failed")
         return Refused(f"{method.name} is refused: {exc.text}")
 
-    def _clean(self, text: str, limit: int = TEXT_LIMIT, /) -> str:
-        """A text of Cloudly's, fit to be told."""
-        return self._redact(Redactor([self._token, *self._jwts]).redact(text, limit), limit)
 
-
-__all__ = ["Dial", "Link", "Live", "NotOffered", "Pace", "TokenRefused"]
+__all__ = ["Dial", "Link", "LinkOptions", "Live", "NotOffered", "Pace", "TokenRefused"]

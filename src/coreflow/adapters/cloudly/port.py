@@ -9,7 +9,7 @@ import trio
 from attrs import frozen
 
 from coreflow.adapters.net.peer import Handler
-from coreflow.adapters.net.typedsocket import Limits, TimedOut, Timing
+from coreflow.adapters.net.typedsocket import TimedOut
 from coreflow.adapters.tasks import Notices
 from coreflow.domain.backup.replication import Copy, Receipt, Slice
 from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Refused, Unavailable
@@ -18,13 +18,12 @@ from coreflow.domain.ports import Operator
 from coreflow.domain.records.codec import PROBLEMS_SHOWN
 from coreflow.domain.records.converter import decode
 from coreflow.domain.records.models import CertificateRecord, Records
-from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 from coreflow.domain.swarm.specs import ImageSpec
 
 from .archive import Archive
 from .backups import backup_document, backup_request, restore_document, restore_request
 from .fetching import Fetcher
-from .link import Dial, Link, Pace
+from .link import Dial, Link, LinkOptions
 from .methods import (
     BACKUP,
     CERTIFICATE,
@@ -61,9 +60,7 @@ class ImageLimits:
 
 
 class NetworkCloudly:
-    """Follows one Cloudly. `run` has to run for anything to happen. `redact`: see `Link`.
-
-    `learn` is called with the records.
+    """Follows one Cloudly. `run` has to run for anything to happen. `learn` is called with the records.
 
     While Cloudly is away, `records` goes on giving the last ones.
     """
@@ -74,11 +71,8 @@ class NetworkCloudly:
         token: str,
         *,
         wall_clock: Callable[[], float],
-        pace: Pace | None = None,
-        limits: Limits | None = None,
-        timing: Timing | None = None,
+        options: LinkOptions | None = None,
         image_limits: ImageLimits | None = None,
-        redact: Redact = NOTHING_KNOWN.redact,
         learn: Callable[[Records], None] = lambda _: None,
     ) -> None:
         self._learn = learn
@@ -104,10 +98,7 @@ class NetworkCloudly:
             handlers=handlers,
             wall_clock=wall_clock,
             on_up=self._came_up,
-            pace=pace,
-            limits=limits,
-            timing=timing,
-            redact=redact,
+            options=options,
         )
         self.logs = LogShipper(self.link, token)
         self._fetcher = Fetcher(self.link)

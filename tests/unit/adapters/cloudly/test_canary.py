@@ -14,7 +14,7 @@ from tests.unit.adapters.cloudly.far_side import TOKEN, FarCloudly, follow, hand
 from tests.unit.certificates import DAY, START, make
 from trio.testing import MockClock
 
-from coreflow.adapters.cloudly import NetworkCloudly
+from coreflow.adapters.cloudly import LinkOptions, NetworkCloudly
 from coreflow.adapters.cloudly.methods import ASKED, LOGIN
 from coreflow.adapters.coretraffic import METHOD, TAG, CoretrafficRoutes
 from coreflow.adapters.net.peer import Peer
@@ -77,7 +77,7 @@ async def test_errors_of_cloudly(
 
     far = FarCloudly({method.name: refuse for method in ASKED if method is not LOGIN})
     with capture_logs() as lines:
-        port = follow(far, nursery, redact=KNOWN.redact)
+        port = follow(far, nursery, options=LinkOptions(redact=KNOWN.redact))
         await port.link.wait()
         texts = []
         for call in calls(port).values():
@@ -100,7 +100,7 @@ async def test_a_login_that_is_refused(
         raise Refused(echo(SPELLINGS[spelling], 1.0, body))
 
     with capture_logs() as lines:
-        port = follow(FarCloudly({LOGIN.name: refuse}), nursery, redact=KNOWN.redact)
+        port = follow(FarCloudly({LOGIN.name: refuse}), nursery, options=LinkOptions(redact=KNOWN.redact))
         with pytest.raises(Refused, match="cannot do it") as caught:
             await port.link.wait()
         await trio.sleep(60)
