@@ -14,7 +14,7 @@ from attrs import field, frozen
 from coreflow.domain.errors import Refused
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 
-from .net import HEARTBEAT_SECONDS, Room, ServerOptions, WebSocket, serve_websockets
+from .net import HEARTBEAT_SECONDS, MessageBudget, Room, ServerOptions, WebSocket, serve_websockets
 from .net.peer import Handler, Peer, Response
 from .net.typedsocket import Limits, Timing
 from .tasks import nursery_of_one_error
@@ -63,6 +63,8 @@ class InternalOptions:
     limits: Limits = field(factory=Limits)
     """Of a connection that is trusted."""
     timing: Timing | None = None
+    budget: MessageBudget | None = None
+    """What messages that are arriving may take, over all connections."""
 
 
 class InternalServer:
@@ -116,6 +118,7 @@ class InternalServer:
                         message_limit=self._message_limit,
                         max_message=self._options.limits.message_bytes,
                         heartbeat=self._options.heartbeat,
+                        budget=self._options.budget,
                     ),
                 )
             )

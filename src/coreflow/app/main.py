@@ -56,7 +56,7 @@ from .telling import redacting
 
 if TYPE_CHECKING:
     from coreflow.adapters.cloudly import NetworkCloudly
-    from coreflow.adapters.net import Proxies
+    from coreflow.adapters.net import MessageBudget, Proxies
 
 log = structlog.get_logger()
 
@@ -114,9 +114,14 @@ async def open_docker(settings: Settings, known: Confidential | None = None) -> 
 
 @asynccontextmanager
 async def open_cloudly(
-    settings: Settings, known: Confidential, records: Path | None = None
+    settings: Settings,
+    known: Confidential,
+    records: Path | None = None,
+    budget: "MessageBudget | None" = None,
 ) -> AsyncIterator[ControlPlane]:
     """The source of records: a cluster file, given or named by `CLOUDLY_URL`, or a control plane on the network.
+
+    What arrives from a control plane takes of the budget.
 
     Raises Refused for a URL that names no file. A control plane wants the process to run under `adapters.net.run`.
     """
@@ -125,7 +130,7 @@ async def open_cloudly(
     if records is not None:
         yield FileCloudly(records, learn=known.learn)
     elif settings.needs_network:
-        cloudly = _network_cloudly(settings, known)
+        cloudly = _network_cloudly(settings, known, budget)
         reporting = logs.tapped(partial(_report, cloudly)) if settings.report_logs else nullcontext()
         with reporting:
             async with trio.open_nursery() as nursery:
@@ -143,7 +148,18 @@ def proxies_of(settings: Settings) -> "Proxies":
     return Proxies(https=settings.https_proxy, http=settings.http_proxy, bypass=settings.no_proxy)
 
 
-def _network_cloudly(settings: Settings, known: Confidential) -> "NetworkCloudly":
+def message_budget(settings: Settings) -> "MessageBudget":
+    """What messages that are arriving may take in this process: two of the longest, and some modest ones."""
+    from coreflow.adapters.net import MessageBudget
+    from coreflow.adapters.net.budget import MODEST
+
+    longest = settings.message_limit_mb * _MIB
+    return MessageBudget(2 * longest + _MODEST_MESSAGES * MODEST, longest)
+
+
+def _network_cloudly(
+    settings: Settings, known: Confidential, budget: "MessageBudget | None"
+) -> "NetworkCloudly":
     from coreflow.adapters.cloudly import ImageLimits, LinkOptions, NetworkCloudly
     from coreflow.adapters.net import Outbound, SocketOptions, connect_websocket
     from coreflow.adapters.net.typedsocket import Limits
@@ -152,7 +168,7 @@ def _network_cloudly(settings: Settings, known: Confidential) -> "NetworkCloudly
     dial = partial(
         connect_websocket,
         settings.cloudly_url or "",
-        SocketOptions(max_message=limits.message_bytes),
+        SocketOptions(max_message=limits.message_bytes, budget=budget),
         via=Outbound(ca_file=settings.cloudly_ca_file, proxies=proxies_of(settings)),
     )
     return NetworkCloudly(
@@ -170,17 +186,22 @@ def _report(cloudly: "NetworkCloudly", level: str, event: Mapping[str, Any]) -> 
 
 
 _MIB = 1024 * 1024
+_MODEST_MESSAGES = 32
+"""So many connections may have messages of up to 1 MiB under way beside the long ones."""
 
 
 @asynccontextmanager
 async def open_ports(
-    settings: Settings, records: Path | None = None, known: Confidential | None = None
+    settings: Settings,
+    records: Path | None = None,
+    known: Confidential | None = None,
+    budget: "MessageBudget | None" = None,
 ) -> AsyncIterator[Ports]:
-    """Open every peer. What `known` holds is told nowhere meanwhile."""
+    """Open every peer. What `known` holds is told nowhere meanwhile; what arrives takes of the budget."""
     known = known or new_confidential(settings)
     async with AsyncExitStack() as stack:
         stack.enter_context(redacting(known.redact_ours))
-        cloudly = await stack.enter_async_context(open_cloudly(settings, known, records))
+        cloudly = await stack.enter_async_context(open_cloudly(settings, known, records, budget))
         docker = await stack.enter_async_context(open_docker(settings, known))
         from coreflow.adapters.corestore import Corestore
         from coreflow.adapters.net import DIRECT, Outbound
@@ -255,8 +276,9 @@ async def running(
     async with AsyncExitStack() as stack:
         if ports is None:
             gate, known = Gate(settings), new_confidential(settings)
-            coretraffic = await stack.enter_async_context(_serving(settings, gate, known))
-            opened = await stack.enter_async_context(open_ports(settings, known=known))
+            budget = message_budget(settings)
+            coretraffic = await stack.enter_async_context(_serving(settings, gate, known, budget))
+            opened = await stack.enter_async_context(open_ports(settings, known=known, budget=budget))
             ports = evolve(
                 opened,
                 coretraffic=coretraffic,
@@ -359,7 +381,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, gate: Gate, known: Confidential
+    settings: Settings, gate: Gate, known: Confidential, budget: "MessageBudget"
 ) -> AsyncIterator[CoretrafficPort | None]:
     """The internal server and the proxies that dial it, for as long as the block lasts."""
     from coreflow.adapters.net import is_hosted
@@ -379,7 +401,7 @@ async def _serving(
         gate.admit,
         on_tags=lambda name, peer: coretraffic.tags_changed(name, peer),
         clean=clean,
-        options=InternalOptions(limits=Limits(message_bytes=settings.message_limit_mb * _MIB)),
+        options=InternalOptions(limits=Limits(message_bytes=settings.message_limit_mb * _MIB), budget=budget),
     )
     coretraffic: CoretrafficRoutes = CoretrafficRoutes(server.tagged, redact=known.redact)
     serve = partial(server.run, settings.listen.host, settings.listen.port)

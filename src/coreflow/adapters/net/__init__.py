@@ -6,6 +6,7 @@ other adapter. `typedsocket` is the protocol over a WebSocket, `peer` one end of
 
 from .accepting import Room
 from .bridge import in_asyncio, in_trio, is_hosted, run
+from .budget import MessageBudget
 from .errors import Closed, Denied, Failing, Interrupted, NotHosted
 from .http import MAX_ANSWER, HttpAnswer, http_get, http_post
 from .outbound import DIRECT, Outbound
@@ -40,6 +41,7 @@ __all__ = [
     "HttpAnswer",
     "Interrupted",
     "Listening",
+    "MessageBudget",
     "NotHosted",
     "Outbound",
     "Page",

@@ -13,7 +13,7 @@ import orjson
 import structlog
 import trio
 from aiohttp import web
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 from coreflow.domain.errors import Unavailable, leaves
 
@@ -295,7 +295,7 @@ class _Site:
             protocols=(offered.split(",")[0].strip(),) if offered else (),  # some clients insist on one
         )
         await raw.prepare(request)
-        connection = WebSocket(raw, request.path, self.options)
+        connection = WebSocket(raw, request.path, evolve(self.options, max_message=limit))
         code = 1000
         try:
             # A peer that leaves cancels this task; its handler hears of it from Closed, like of any other end.

@@ -15,6 +15,7 @@ from attrs import frozen
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN
 
 from .bridge import in_asyncio
+from .budget import Intake, MessageBudget
 from .errors import Closed, translated
 from .outbound import DIRECT, Outbound, new_session, target_of, trust
 from .transport import abort, acknowledged_bytes, received_bytes, seen, waiting_bytes
@@ -56,6 +57,8 @@ class SocketOptions:
     max_queued: int = MAX_MESSAGE
     """Bytes that may wait for the peer before it is dropped."""
     compress: bool = False
+    budget: MessageBudget | None = None
+    """What messages that are arriving may take, together with those of others who have the same budget."""
 
 
 _DEFAULTS = SocketOptions()
@@ -119,6 +122,12 @@ class WebSocket:
         self._options = options
         self._end: Closed | None = None
         self._received = received_bytes(self._transport)
+        self._intake: Intake | None = None
+        if options.budget is not None:
+            self._intake = Intake.on(
+                self._transport, options.budget, options.max_message, options.heartbeat / 4
+            )
+        self._delivered = 0
         address = raw.get_extra_info("peername")
         self.path = path
         self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unknown"
@@ -165,7 +174,11 @@ class WebSocket:
         """The next message; one that is not UTF-8 text comes with replacement characters. Raises Closed."""
         if self._end is not None:
             raise self._closed()
+        if self._intake is not None:  # who receives the next message no longer holds the last one
+            self._intake.dealt_with(self._delivered)
+        self._delivered = 0
         message = await in_asyncio(self._raw.receive)
+        self._delivered = _length(message.data)
         self._received = received_bytes(self._transport)
         match message.type:
             case WSMsgType.TEXT:
@@ -212,6 +225,13 @@ class WebSocket:
         self._ended(ABNORMAL, "the peer did not answer a ping" if dead else "connection lost")
         assert self._end is not None  # noqa: S101 - the line above
         return Closed(self._end.code, self._end.reason)
+
+
+def _length(data: object) -> int:
+    """Bytes of a message as it came, without its frames."""
+    if isinstance(data, str):
+        return len(data) if data.isascii() else len(data.encode(errors="surrogatepass"))
+    return len(data) if isinstance(data, bytes | bytearray) else 0
 
 
 def shortened(reason: str) -> bytes:
