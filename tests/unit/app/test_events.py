@@ -13,7 +13,6 @@ from coreflow.adapters.memory import MemoryCloudly
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.main import Coreflow, Ports, running
 from coreflow.app.settings import Settings, load_settings
-from coreflow.domain.pacing import LONGEST_GAP, Attention
 from coreflow.domain.records.models import Records
 
 
@@ -124,18 +123,6 @@ def test_an_event_of_the_engine_asks_for_no_records(settings: Settings) -> None:
             assert await world.names() == ["a", "b"]
 
     play(scene)
-
-
-def test_attention_wanes_and_comes_back() -> None:
-    """A subject that asks all the time is answered once a minute in the end, one that is new at once."""
-    attention = Attention()
-    answers = {attention.due("loop", float(now)) for now in range(3600)}
-    assert 60 <= len(answers) <= 70
-    assert attention.due("other", 3600.5) == 3600.5
-    assert attention.due("loop", 3600.0 + 3 * LONGEST_GAP) == 3600.0 + 3 * LONGEST_GAP
-    for number in range(10_000):
-        attention.due(f"container {number}", 4000.0 + number)
-    assert len(attention._heard) <= 1001
 
 
 def _scale(replicas: int, spec: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coreflow.domain.pacing import FIRST_DELAY, LONGEST_DELAY, next_delay
+from coreflow.domain.pacing import FIRST_DELAY, LONGEST_DELAY, LONGEST_GAP, Attention, Repeats, next_delay
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,39 @@ def test_other_bounds() -> None:
         4,
         2,
     ]
+
+
+def test_attention_wanes_and_comes_back() -> None:
+    """A subject that asks all the time is answered once a minute in the end, one that is new at once."""
+    attention = Attention()
+    answers = {attention.due("loop", float(now)) for now in range(3600)}
+    assert 60 <= len(answers) <= 70
+    assert attention.due("other", 3600.5) == 3600.5
+    assert attention.due("loop", 3600.0 + 3 * LONGEST_GAP) == 3600.0 + 3 * LONGEST_GAP
+    for number in range(10_000):
+        attention.due(f"container {number}", 4000.0 + number)
+    assert len(attention._heard) <= 1001
+
+
+def test_an_answer_that_is_due_is_the_answer_to_what_is_asked_until_then() -> None:
+    attention = Attention()
+    assert attention.due("a", 0) == 0
+    later = attention.due("a", 0.1)
+    assert later > 0.1
+    assert attention.due("a", 0.2) == later
+
+
+def test_a_thing_is_said_again_after_a_while() -> None:
+    """Each by itself; refusals to say it do not put it off."""
+    repeats = Repeats(seconds=10)
+    assert [repeats.is_new("a", now) for now in (0, 9, 10, 11, 20)] == [True, False, True, False, True]
+    assert repeats.is_new("b", 11)
+
+
+def test_only_so_many_things_are_remembered() -> None:
+    """The one that was said longest ago is forgotten, and may be said at once."""
+    repeats = Repeats(seconds=10, kept=2)
+    assert all(repeats.is_new(what, now) for now, what in enumerate("abc"))
+    assert not repeats.is_new("c", 3)
+    assert not repeats.is_new("b", 3)
+    assert repeats.is_new("a", 3)

@@ -6,6 +6,8 @@ import pytest
 from attrs import evolve
 
 from coreflow.domain.backup.lease import DAEMON, Claim, RestoreNote, claim, help_for, read_note
+from coreflow.domain.backup.parts import Part
+from coreflow.domain.ids import NodeId
 from coreflow.domain.swarm.stopped import NOBODY, undo_id
 
 NOTE = RestoreNote(id="0123456789abcdef", backup_id="b1", holder="command-1")
@@ -59,3 +61,10 @@ def test_commands_can_be_pasted(backup_id: str) -> None:
     assert not again or shlex.split(again)[-1] == backup_id
     assert f"--backup {shlex.quote(backup_id)}` tries it again" in text
     assert "--replicas 3 shop` starts it as it is" in text
+
+
+def test_a_note_is_read_back_from_its_label() -> None:
+    part = Part(kind="volume", name="data", snapshot_id="s1", node=NodeId("n1"))
+    note = evolve(NOTE, beat=7, has_begun=True, is_whole=True, parts=(part,))
+    assert read_note(note.label()) == note
+    assert read_note(NOTE.label()) == NOTE

@@ -17,7 +17,10 @@ from coreflow.domain.backup.replication import (
     SNAPSHOTS,
     Copy,
     Manifest,
+    backup_of,
     copy_of,
+    digest_in,
+    expect_unchanged,
     in_order,
     is_fixed,
     is_manifest,
@@ -89,6 +92,19 @@ def test_manifests_of_different_backups_have_different_prefixes(
     assert mine.count("/") == 3
     assert mine.count("@") == 1
     assert is_manifest(Copy(name=mine + A, size=1, sha256=A))
+
+
+def test_names_tell_digest_and_backup() -> None:
+    """The name of a copy has the digest of its content, that of a manifest the backup, whatever its id is."""
+    copy = copy_of(obj("packs/1", B))
+    assert (copy.name, digest_in(copy.name), object_of(copy).path) == (f"packs/1@{B}", B, "packs/1")
+    assert digest_in("packs/1") is None
+    assert not is_manifest(copy)
+    manifest = Manifest(backup_id="b/1 @x", service_id=ServiceId("s/1"), finished_ms=1, parts=())
+    held = manifest.copy(manifest.encode())
+    assert is_manifest(held)
+    assert held.name.startswith(manifest_prefix("b/1 @x", "s/1"))
+    assert (backup_of(held), held.size) == ("b/1 @x", len(manifest.encode()))
 
 
 # --- order
@@ -266,3 +282,45 @@ def test_a_manifest_that_cannot_be_read_is_refused(content: bytes) -> None:
         for node, listed in manifest.objects.items():
             assert node is None or type(node) is str
             assert all(type(one.path) is type(one.sha256) is str and type(one.size) is int for one in listed)
+
+
+def test_a_manifest_is_read_back() -> None:
+    """With the parts, and the files of each node's archive."""
+    part = Part(kind="volume", name="data", snapshot_id="s1", size_bytes=7, node=NodeId("n1"))
+    whole = Manifest(
+        backup_id="b1",
+        service_id=ServiceId("shop"),
+        finished_ms=12,
+        parts=(part,),
+        objects={NodeId("n1"): (obj("packs/1"), obj("config", B)), None: ()},
+    )
+    assert read_manifest(whole.encode()) == whole
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[]", b'{"archives": [{}]}', b'{"archives": [], "backupId": "b", "serviceId": "s"}'],
+)
+def test_what_is_no_manifest_is_refused(content: bytes) -> None:
+    with pytest.raises(Refused, match="the manifest of the backup cannot be read"):
+        read_manifest(content)
+
+
+def test_files_that_never_change_have_not_changed() -> None:
+    """An archive whose packs or snapshots differ from just before is not the same archive; indexes may be new."""
+    before = [obj("packs/1"), obj("index/1"), obj("snapshots/1")]
+    expect_unchanged(before, [obj("packs/1"), obj("index/1", B), obj("packs/2", B)])
+    with pytest.raises(Refused, match=r"archive object snapshots/1 has another content than just before"):
+        expect_unchanged(before, [obj("snapshots/1", B)])
+
+
+def test_what_needs_others_travels_behind_them() -> None:
+    """Packs, then indexes, then snapshots, then the configuration; groups without files are left out."""
+    files = ["config", "snapshots/1", "packs/2", "index/1", "packs/1"]
+    assert [[one.path for one in group] for group in in_order(map(obj, files))] == [
+        ["packs/1", "packs/2"],
+        ["index/1"],
+        ["snapshots/1"],
+        ["config"],
+    ]
+    assert [len(group) for group in in_order([obj("config"), obj("packs/1")])] == [1, 1]

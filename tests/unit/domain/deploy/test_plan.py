@@ -102,6 +102,14 @@ def test_a_service_that_is_not_there_is_made() -> None:
     assert {stage_of(a) for a in plan.actions} == {Stage.WORKLOADS}
 
 
+def test_a_new_case_of_a_name_is_a_new_service_in_place_of_the_old() -> None:
+    """Swarm lets no service be renamed, nor two exist whose names differ by case only."""
+    old = live(spec("Web", "id-web"))
+    assert done(desired(spec("web", "id-web")), observed(old)) == [
+        "recreate service web: renamed from Web; Swarm tells no names apart by case"
+    ]
+
+
 def test_a_secret_that_is_there_is_not_made_again() -> None:
     """The secret of a service that is made anew may be left from before."""
     goal = desired(spec(**mounting("web-1")), secrets={"web": secret_spec("web-1")})

@@ -873,3 +873,15 @@ def test_nodes_without_a_volume_driver_are_named() -> None:
     ):
         found = Renderer(NO_BASE).render(records(record(volumes=volumes)), Observed(nodes=nodes), FOUND)
         assert [note.text for note in found.notes] == expected
+
+
+def test_a_service_waits_for_what_it_is_bound_to() -> None:
+    """It is held and said to wait, which is no rejection; what runs goes on and keeps its host names."""
+    given = records(record(domains=(DomainRecord(name="shop.example", port=80),)))
+    waits = Bound(missing={ServiceId("id-web"): "waits for its database"})
+    desired = render(given, Observed(services=(running("web"),)), bound=waits)
+    assert desired.waiting == (Note(unit="id-web", name="web", text="waits for its database"),)
+    assert not desired.services
+    assert not desired.rejections
+    assert desired.held == {"id-web"}
+    assert set(desired.hosts) == {"shop.example"}

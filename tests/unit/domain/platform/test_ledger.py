@@ -1,11 +1,29 @@
 """Which services have what they are bound to, what is asked for, and what is given back: as values alone."""
 
+from typing import Any
+
 from attrs import evolve
 
 from coreflow.domain.ids import NodeId, ServiceId
-from coreflow.domain.platform.bindings import BindingSpec, BindingWishes, Endpoint, Provisioned
+from coreflow.domain.platform.bindings import (
+    BindingSpec,
+    BindingStatus,
+    BindingWishes,
+    Endpoint,
+    Provisioned,
+    binding_wishes,
+)
 from coreflow.domain.platform.instances import Instance
-from coreflow.domain.platform.ledger import AMBIGUOUS, NOWHERE, UNREADABLE, Circumstances, Ledger, decide
+from coreflow.domain.platform.ledger import (
+    AMBIGUOUS,
+    NOWHERE,
+    UNREADABLE,
+    Circumstances,
+    Ledger,
+    decide,
+    statuses,
+)
+from coreflow.domain.records.models import BindingRecord, PlatformRecord
 
 SHOP = ServiceId("shop")
 HERE = Instance(url="http://10.0.0.2:3000", node=NodeId("n1"), hostname="one")
@@ -77,3 +95,38 @@ def test_a_disabled_binding_is_given_back_once_and_again_when_it_was_wanted_mean
     assert decide(released.wanting([DATABASE]), facts).unwanted == (DATABASE,)
     assert decide(Ledger(), evolve(facts, unreadable=frozenset({None}))).unwanted == ()
     assert decide(Ledger(), evolve(facts, instances={})).unwanted == ()
+
+
+def _status(ledger: Ledger, secrets: dict[str, str] | None = None, **changes: Any) -> BindingStatus:
+    """The status of a database of the shop."""
+    record = BindingRecord(
+        id="b1", service_id=SHOP, service_name="shop", capability="database", env_prefix="DB_"
+    )
+    platform = PlatformRecord(bindings=(evolve(record, **changes),))
+    (status,) = statuses(platform, binding_wishes(platform), ledger, secrets or {})
+    return status
+
+
+def test_how_far_a_binding_is() -> None:
+    """Pending, ready or failed while it is wanted; pending or disabled once it is not; or nobody's business here."""
+    failed = Ledger().failed(DATABASE, "no room")
+    assert _status(Ledger()).state == "pending"
+    assert (_status(failed).state, _status(failed).error) == ("failed", "no room")
+    assert _status(Ledger(), desired_state="disabled").state == "pending"
+    assert _status(Ledger().deprovisioned(DATABASE), desired_state="disabled").state == "disabled"
+    unsupported = _status(Ledger(), capability="queue")
+    assert (unsupported.state, unsupported.error) == ("unsupported", "nobody here provides queue")
+    assert statuses(None, BindingWishes(), failed, {}) == ()
+
+
+def test_a_binding_that_is_ready_names_its_variables_and_their_secret() -> None:
+    """And where it is reached, but no value; an attempt that fails later is told all the same."""
+    there = Endpoint(name="db", protocol="mongodb", host="10.0.0.2", port=27017)
+    found = Provisioned(values={"URL": "mongodb://u:p@x", "HOST": "x"}, endpoints=(there,))
+    ledger = Ledger().provisioned(DATABASE, HERE, found)
+    status = _status(ledger, {"shop": "shop-secret-1"})
+    assert (status.state, status.keys, status.secret) == ("ready", ("DB_HOST", "DB_URL"), "shop-secret-1")
+    assert status.endpoints == (there,)
+    assert "u:p" not in repr(status)
+    assert _status(ledger).secret == ""
+    assert _status(ledger.failed(DATABASE, "away")).state == "failed"

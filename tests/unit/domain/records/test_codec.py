@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coreflow.domain.errors import InvalidRecord
-from coreflow.domain.records.codec import RecordDecoder, decode_records
+from coreflow.domain.records.codec import REJECTED_LIMIT, RecordDecoder, decode_records
 from coreflow.domain.records.converter import Unclear, decode, problems_of
 from coreflow.domain.records.models import (
     BindingRecord,
@@ -328,6 +328,15 @@ def test_cluster_of_old() -> None:
     inside = {"configData": {"id": "c1", "data": {"containers": [{"id": "s1", "data": {"name": "shop"}}]}}}
     assert [s.name for s in decode_records(inside).services] == ["shop"]
     assert decode_records({**inside, "services": []}).services == ()
+
+
+def test_a_document_of_which_nothing_can_be_read_is_refused() -> None:
+    """A thousand records that cannot be read are rejected one by one, more as a whole."""
+    document: Json = {"configData": {"id": "c1", "data": {}}, "services": [{"id": 1}] * REJECTED_LIMIT}
+    assert len(decode_records(document).rejected) == REJECTED_LIMIT
+    document["services"] *= 2
+    with pytest.raises(InvalidRecord, match=r"more than 1000 records cannot be read @ \$\.services"):
+        decode_records(document)
 
 
 def test_captured_answer() -> None:
