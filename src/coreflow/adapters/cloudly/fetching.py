@@ -81,7 +81,7 @@ class Fetcher:
         self._decoder, self._discovery = RecordDecoder(), RecordDecoder()
         self._pushed: Mapping[str, Any] | None = None
         self._pushed_platform: object = None
-        self._rejected_push = ""
+        self._rejected_push = self._rejected_platform = ""
         self._config_of: Live | None = None
         self._config: Document = {}
         self._good: Document = {}
@@ -103,9 +103,11 @@ class Fetcher:
             if state is not None:
                 platform_frame(state, "$.desiredState")
         except InvalidRecord as exc:
-            log.warning("push rejected", reason=str(exc))
+            if str(exc) != self._rejected_platform:
+                log.warning("push rejected", reason=str(exc))
+            self._rejected_platform = str(exc)
         else:
-            self._pushed_platform = state
+            self._pushed_platform, self._rejected_platform = state, ""
 
     def forget_pushes(self) -> None:
         """There is a new connection, so what was pushed on the last one is older than what will be asked for."""

@@ -34,6 +34,7 @@ from coreflow.domain.errors import (
 from coreflow.domain.pacing import next_delay
 
 from .login import LinkOptions, Live, Logins, Pace, TokenRefused
+from .losses import Losses
 from .methods import STATUS, Method
 
 log = structlog.get_logger()
@@ -63,7 +64,8 @@ class Link:
         options: LinkOptions | None = None,
     ) -> None:
         self._options = options or LinkOptions()
-        self._dial, self._handlers, self._on_up = dial, handlers, on_up
+        self._losses = Losses()
+        self._dial, self._handlers, self._on_up = dial, self._losses.watched(handlers), on_up
         self._logins = Logins(token, self._options, wall_clock)
         self._live: Live | None = None
         self._failure: CoreflowError | None = None
@@ -134,6 +136,7 @@ class Link:
                 timing=self._options.timing,
                 clean=self._logins.clean,
             )
+            peer.on_loss = self._losses.lost
             failure: list[CoreflowError] = []
 
             async def serve() -> None:

@@ -183,6 +183,8 @@ class Peer:
         self._armed = float("inf")
         self._rearmed = trio.Event()
         self._scope = trio.CancelScope()
+        self.on_loss: Callable[[str | None, str], None] | None = None
+        """Called with the method, where there is a handler for it, and the reason, when something of the peer's is lost."""
         self.ended = trio.Event()
         """Set when the connection has ended, and everything under way with it."""
         self.reason = "the connection ended"
@@ -284,10 +286,15 @@ class Peer:
                 case TagRefused(name, reason):
                     if self._tag_listener is not None:
                         self._tag_listener.refused(self, name, reason)
-                case Ignored(reason):
-                    log.debug("message ignored", peer=self.address, reason=reason)
+                case Ignored():
+                    self._ignored(event)
                 case _:  # nobody here writes streams
                     pass
+
+    def _ignored(self, event: Ignored) -> None:
+        log.debug("message ignored", peer=self.address, reason=event.reason)
+        if event.is_loss and self.on_loss is not None:
+            self.on_loss(event.method if event.method in self._handlers else None, event.reason)
 
     # --- requests of ours
 

@@ -59,7 +59,7 @@ class Asks:
             except PortError as exc:
                 objection = str(exc)
         if objection is not None:
-            out.append(Ignored(f"a request was refused: {objection}"))
+            out.append(Ignored(f"a request was refused: {objection}", is_loss=True, method=method))
             out.append(Send(self._error_text(envelope, objection, {})))
             return
         number, self._next = self._next, self._next + 1

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from coreflow.domain.errors import PortError
 
-from .envelope import Envelope, NestedTooDeep, StreamRef, encode, find_streams, request_text
+from .envelope import Envelope, NestedTooDeep, StreamRef, encode, ends_of, find_streams, request_text
 from .errors import (
     ComeBackLater,
     ConnectionClosed,
@@ -26,8 +26,6 @@ from .errors import (
 from .events import Answered, Event, Failed, Ignored, Send
 from .limits import Limits, Timing
 from .streams import StreamTable
-
-_END_SIZE = 64 * 1024
 
 
 @define(kw_only=True)
@@ -134,12 +132,13 @@ class Calls:
         self._forget(call)
         out.append(event)
 
-    def unreadable(self, data: str | bytes | bytearray | memoryview, reason: str, out: list[Event]) -> None:
-        """A message cannot be used. Whoever waits for an answer with its id need not wait any longer."""
-        ends = _ends_of(data)
-        for call in list(self._calls.values()):
-            if call.id.encode() in ends:
-                self._fail(call, Unreadable(f"the answer to {call.method} cannot be used: {reason}"), out)
+    def unreadable(self, data: str | bytes | bytearray | memoryview, reason: str, out: list[Event]) -> bool:
+        """A message cannot be used. Whoever waits for an answer with its id need not wait any longer; return whether anybody did."""
+        ends = ends_of(data)
+        waiting = [call for call in self._calls.values() if call.id.encode() in ends]
+        for call in waiting:
+            self._fail(call, Unreadable(f"the answer to {call.method} cannot be used: {reason}"), out)
+        return bool(waiting)
 
     def tick(self, now: float, out: list[Event], *, arriving: int = 0) -> None:
         """Do what is due. A message that is arriving, and has come further since last time, may be any answer."""
@@ -216,12 +215,6 @@ class Calls:
         del self._calls[call.id]
         self._bytes -= len(call.body)
         return call
-
-
-def _ends_of(data: str | bytes | bytearray | memoryview) -> bytes:
-    """The beginning and the end of a message: the correlation stands in one of them, whatever is between."""
-    parts = (data,) if len(data) <= 2 * _END_SIZE else (data[:_END_SIZE], data[-_END_SIZE:])
-    return b" ".join(p.encode(errors="replace") if isinstance(p, str) else bytes(p) for p in parts)
 
 
 def _lateness(call: _Call, now: float) -> str:

@@ -27,7 +27,7 @@ from attrs import field, frozen
 
 from .asks import INTERNAL_ERROR, NO_SUCH_METHOD, Asks, Retry
 from .calls import Calls
-from .envelope import NAME_LIMIT, Envelope, StreamRef, Unusable, parse
+from .envelope import NAME_LIMIT, Envelope, StreamRef, Unusable, method_seen_in, parse
 from .errors import ConnectionClosed, TooLarge
 from .events import Event, Ignored, Send
 from .limits import Limits, Timing
@@ -123,8 +123,8 @@ class Connection:
         if self._closed is None:
             match parse(data, self.limits.message_bytes, self.limits.message_values):
                 case Unusable(reason):
-                    self._calls.unreadable(data, reason, out)
-                    out.append(Ignored(reason))
+                    is_answer = self._calls.unreadable(data, reason, out)
+                    out.append(Ignored(reason, is_loss=not is_answer, method=method_seen_in(data)))
                 case Envelope() as envelope:
                     self._dispatch(envelope, now, out)
         return out

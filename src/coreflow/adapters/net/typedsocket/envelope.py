@@ -5,6 +5,7 @@ the mistake is ours. Captured between Node peers of typedrequest 3.3.0, 3.3.2 an
 members mean is told in `docs/wire.md`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,9 @@ _ECHO_LIMIT = 1024 * 1024
 """Bytes of the longest question that is echoed: writing one of 100 MB costs four times that."""
 _DEPTH_LIMIT = 100
 """Levels below which no stream is looked for."""
+
+_END_SIZE = 64 * 1024
+_METHOD = re.compile(rb'"method"\s*:\s*"(\w{1,100})"', re.ASCII)
 
 _NOT_ECHOED = frozenset({"localData", "error", "retry"})
 
@@ -112,6 +116,18 @@ def parse(
         return Unusable("a message is not a JSON object")
     may_hold = _STREAM_MARK in data if isinstance(data, str) else _STREAM_MARK.encode() in bytes(data)
     return Envelope(raw=raw, size=size, may_hold_streams=may_hold)
+
+
+def ends_of(data: str | bytes | bytearray | memoryview) -> bytes:
+    """The beginning and the end of a message: the correlation stands in one of them, whatever is between."""
+    parts = (data,) if len(data) <= 2 * _END_SIZE else (data[:_END_SIZE], data[-_END_SIZE:])
+    return b" ".join(p.encode(errors="replace") if isinstance(p, str) else bytes(p) for p in parts)
+
+
+def method_seen_in(data: str | bytes | bytearray | memoryview) -> str | None:
+    """What a message that cannot be read names as its method, at its beginning or end."""
+    seen = _METHOD.search(ends_of(data))
+    return None if seen is None else seen[1].decode()
 
 
 def _count_values(data: str | bytes | bytearray | memoryview) -> int:

@@ -98,9 +98,13 @@ class TagRefused:
 
 @frozen
 class Ignored:
-    """A message was dropped without an answer. The connection is none the worse for it."""
+    """A message was dropped. The connection is none the worse for it."""
 
     reason: str
+    is_loss: bool = False
+    """The peer told or asked something by it that nobody gets to hear: it cannot be read, or was refused unread."""
+    method: str | None = None
+    """Of what is lost, as far as it can be seen. The peer's word: fit to be compared, not to be told."""
 
 
 Event = (
