@@ -46,7 +46,7 @@ from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_events, kick_
 from .metrics import Metrics
 from .operations import Operations
 from .progress import Unwatched, Watcher
-from .reconcile import Listener, Reconciler, ReconcileResult
+from .reconcile import Listener, Reconciler, ReconcileResult, ReconcilerOptions
 from .replication import Replicator
 from .retries import until_back
 from .routing import Router
@@ -443,8 +443,7 @@ async def _running(
         render=settings.render_options,
         plan=settings.plan_options,
         listener=listener or ActionLog(),
-        known=ports.known,
-        settle_seconds=settings.settle_seconds,
+        options=ReconcilerOptions(known=ports.known, settle_seconds=settings.settle_seconds),
     )
     loop = Loop(
         reconciler,
@@ -459,17 +458,11 @@ async def _running(
     engine.metrics = metrics = Metrics(operations)
     if ports.serve is not None:
         ports.serve(operations)
-    others = () if routing is None else (routing.router,)
-    of_records = () if routing is None else (routing,)
     answered = partial(kicks.kick, records=False)
     async with reconciler.background(answered), trio.open_nursery() as nursery:
-        watch_records = partial(kick_on_changes, ports.cloudly.changes, kicks, of_records, urgent=True)
-        watch_docker = partial(kick_on_events, ports.docker.changes, kicks, others)
+        for name, watch, longest in _watches(settings, ports, kicks, routing):
+            nursery.start_soon(partial(supervise, name, watch, longest=longest))
         engine_is_back = partial(until_back, ports.docker.running_tasks, lambda: reconciler.engine_has_hung)
-        tick = partial(kick_on_schedule, settings.schedule, kicks, partial(datetime.now, UTC))  # noqa: TID251 - the edge
-        nursery.start_soon(supervise, "watch records", watch_records)
-        nursery.start_soon(partial(supervise, "watch docker", watch_docker, longest=ENGINE_SECONDS))
-        nursery.start_soon(supervise, "schedule", tick)
         nursery.start_soon(supervise, "reconcile", loop.run_forever, kicks.wait_urgent, engine_is_back)
         nursery.start_soon(supervise, "operations", operations.run)
         for name, job in routing.jobs if routing is not None else ():
@@ -477,6 +470,22 @@ async def _running(
             nursery.start_soon(partial(supervise, name, job, longest=longest))
         yield engine
         nursery.cancel_scope.cancel()
+
+
+def _watches(
+    settings: Settings, ports: Ports, kicks: Kicks, routing: "Routing | None"
+) -> tuple[tuple[str, Callable[[], Awaitable[None]], float], ...]:
+    """What asks for passes: name, job, and the longest pause before it is tried again, in seconds."""
+    others = () if routing is None else (routing.router,)
+    of_records = () if routing is None else (routing,)
+    records = partial(kick_on_changes, ports.cloudly.changes, kicks, of_records, urgent=True)
+    docker = partial(kick_on_events, ports.docker.changes, kicks, others)
+    tick = partial(kick_on_schedule, settings.schedule, kicks, partial(datetime.now, UTC))  # noqa: TID251 - the edge
+    return (
+        ("watch records", records, LONGEST_DELAY),
+        ("watch docker", docker, ENGINE_SECONDS),
+        ("schedule", tick, LONGEST_DELAY),
+    )
 
 
 class Routing:

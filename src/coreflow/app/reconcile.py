@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 import trio
 from attrs import Factory, evolve, frozen
@@ -177,6 +177,26 @@ class ReconcileResult:
         return done and idle and not self.is_waiting and self.last.plan.is_clean and not self.troubles
 
 
+@frozen(kw_only=True)
+class ReconcilerOptions:
+    """How a `Reconciler` waits, and what it tells nobody."""
+
+    settle_seconds: float = SETTLE_SECONDS
+    """How long tasks must have run for a service to count as done."""
+    jitter: Callable[[float, float], float] = random.uniform
+    """Chooses a pause between a shortest and a longest one, in seconds."""
+    known: Confidential | None = None
+    """Learns the records, and what they keep secret is taken out of texts. None: one of its own."""
+
+
+class _Options(TypedDict, total=False):
+    """The fields of `ReconcilerOptions`."""
+
+    settle_seconds: float
+    jitter: Callable[[float, float], float]
+    known: Confidential | None
+
+
 class Reconciler:
     """Reconciles one Swarm with one source of records."""
 
@@ -189,15 +209,15 @@ class Reconciler:
         render: RenderOptions | None = None,
         plan: PlanOptions | None = None,
         listener: Listener | None = None,
-        settle_seconds: float = SETTLE_SECONDS,
-        jitter: Callable[[float, float], float] = random.uniform,
-        known: Confidential | None = None,
+        options: ReconcilerOptions | None = None,
+        **single: Unpack[_Options],
     ) -> None:
-        """`settle_seconds` is how long tasks must have run for a service to count as done."""
+        """`single` are fields of `ReconcilerOptions`, each as a keyword: they go before those of `options`."""
+        options = evolve(options or ReconcilerOptions(), **single)
         self._cloudly, self._docker = cloudly, docker
         self._background = Background()
         self._look_ups = LookUps(docker, self._background)
-        self._known = known or Confidential()
+        self._known = options.known or Confidential()
         self.bindings = Bindings(corestores, cloudly, self._known)
         self._applier = Applier(cloudly, docker, self.bindings, self._background, self._note)
         self.restoring: set[Owner] = set()
@@ -205,7 +225,7 @@ class Reconciler:
         self._renderer = Renderer(render or RenderOptions())
         self._options = plan or PlanOptions()
         self._listener = listener or NullListener()
-        self._settle_seconds, self._jitter = settle_seconds, jitter
+        self._settle_seconds, self._jitter = options.settle_seconds, options.jitter
         self._history: TaskHistory = NO_HISTORY
         self._log = NOTHING_WRITTEN
         self._records = Fetching(cloudly, self._background)

@@ -120,7 +120,6 @@ async def http_upload(
     headers: Mapping[str, str] | None = None,
     via: Outbound = DIRECT,
     stall: float = STALL_SECONDS,
-    max_answer: int = MAX_ANSWER,
 ) -> HttpAnswer:
     """Send `size` bytes from `chunks`, which is asked for more only as fast as the peer reads.
 
@@ -136,29 +135,15 @@ async def http_upload(
         **(headers or {}),
         "Content-Length": str(size),
     }
-    upload = _Upload(target, tls, method, wanted, stall, max_answer)
+    upload = _Upload(target, tls, method, wanted, stall)
     upload.way = via.proxies.options(target.url)
-    total, waiting = 0, bytearray()
-    over = False
     try:
-        async for chunk in chunks:
-            total += len(chunk)
-            if total > size:
-                break
-            if chunk and len(waiting) >= PIECE_BYTES:
-                with translated(target.where, stall):
-                    over = await in_asyncio(upload.give, waiting)
-                if over:
-                    break
-                waiting = bytearray()
-            waiting += chunk
-        if not over and total != size:
-            raise Refused(f"what is to be sent is {'longer' if total > size else 'shorter'} than announced")
+        last = await _give_all_but_the_last(upload, chunks, size)
         with translated(target.where, stall):
             try:
-                status, text = await in_asyncio(upload.finish, waiting)
+                status, text = await in_asyncio(upload.finish, last)
             except TooLong as exc:
-                raise Unavailable(f"{target.where} answered with more than {max_answer} bytes") from exc
+                raise Unavailable(f"{target.where} answered with more than {MAX_ANSWER} bytes") from exc
     finally:
         with trio.CancelScope(shield=True):
             await in_asyncio(upload.drop)
@@ -166,6 +151,28 @@ async def http_upload(
     if upload.sent != size:
         raise Unavailable(f"{target.where} did not wait for the whole of what was sent")
     return answer
+
+
+async def _give_all_but_the_last(upload: "_Upload", chunks: AsyncIterable[bytes], size: int) -> bytearray:
+    """Send pieces of a body as they fill up, and return the last one. Raises Refused for another number of bytes.
+
+    Where the answer is there before the end, the rest is not asked for.
+    """
+    total, waiting = 0, bytearray()
+    async for chunk in chunks:
+        total += len(chunk)
+        if total > size:
+            break
+        if chunk and len(waiting) >= PIECE_BYTES:
+            with translated(upload.target.where, upload.stall):
+                over = await in_asyncio(upload.give, waiting)
+            if over:
+                return waiting
+            waiting = bytearray()
+        waiting += chunk
+    if total != size:
+        raise Refused(f"what is to be sent is {'longer' if total > size else 'shorter'} than announced")
+    return waiting
 
 
 class _Exchange:
@@ -206,10 +213,9 @@ class _Upload:
         method: str,
         headers: Mapping[str, str],
         stall: float,
-        max_answer: int,
     ) -> None:
-        self._target, self._tls, self._method, self._headers = target, tls, method, headers
-        self._stall, self._max_answer = stall, max_answer
+        self.target, self.stall = target, stall
+        self._tls, self._method, self._headers = tls, method, headers
         self._feed = _Feed()
         self._exchange: _Exchange | None = None
         self._task: asyncio.Task[tuple[int, bytes]] | None = None
@@ -251,10 +257,10 @@ class _Upload:
 
     async def _send(self, exchange: _Exchange) -> tuple[int, bytes]:
         answer = await exchange.request(
-            self._method, self._target.url, data=self._feed, headers=self._headers, **self.way
+            self._method, self.target.url, data=self._feed, headers=self._headers, **self.way
         )
         self.sent = self._feed.moved
-        return answer.status, await read_body(answer.content, self._max_answer)
+        return answer.status, await read_body(answer.content, MAX_ANSWER)
 
     async def _wait(self, task: asyncio.Task[tuple[int, bytes]], room: asyncio.Event | None) -> None:
         """Wait until there is room or the task is done. Raises TimeoutError when nothing moves for too long."""
@@ -262,7 +268,7 @@ class _Upload:
         waiting = asyncio.create_task(room.wait()) if room is not None else None
         wanted: list[asyncio.Future[Any]] = [task] if waiting is None else [task, waiting]
         try:
-            while (left := self._feed.moved_at + self._stall - loop.time()) > 0:
+            while (left := self._feed.moved_at + self.stall - loop.time()) > 0:
                 done, _ = await asyncio.wait(wanted, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 if done:
                     return

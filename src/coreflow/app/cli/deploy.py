@@ -16,7 +16,7 @@ from coreflow.app.cli import present
 from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import Ports, open_ports
-from coreflow.app.reconcile import Listener, Reconciler, ReconcileResult
+from coreflow.app.reconcile import Listener, Reconciler, ReconcileResult, ReconcilerOptions
 from coreflow.app.reconcile_state import ReconcileState
 from coreflow.app.settings import Settings
 from coreflow.app.streams import console_for, json_text
@@ -122,8 +122,7 @@ def _reconciler(
         render=settings.render_options,
         plan=options,
         listener=listener,
-        known=ports.known,
-        settle_seconds=settings.settle_seconds,
+        options=ReconcilerOptions(known=ports.known, settle_seconds=settings.settle_seconds),
     )
 
 
