@@ -436,15 +436,7 @@ async def _running(
         if routing is not None:
             routing.settled(reconcile_result, refresh=refresh)
 
-    reconciler = Reconciler(
-        ports.cloudly,
-        ports.docker,
-        ports.corestores,
-        render=settings.render_options,
-        plan=settings.plan_options,
-        listener=listener or ActionLog(),
-        options=ReconcilerOptions(known=ports.known, settle_seconds=settings.settle_seconds),
-    )
+    reconciler = _reconciler(settings, ports, listener or ActionLog())
     loop = Loop(
         reconciler,
         kicks,
@@ -470,6 +462,18 @@ async def _running(
             nursery.start_soon(partial(supervise, name, job, longest=longest))
         yield engine
         nursery.cancel_scope.cancel()
+
+
+def _reconciler(settings: Settings, ports: Ports, listener: Listener) -> Reconciler:
+    return Reconciler(
+        ports.cloudly,
+        ports.docker,
+        ports.corestores,
+        render=settings.render_options,
+        plan=settings.plan_options,
+        listener=listener,
+        options=ReconcilerOptions(known=ports.known, settle_seconds=settings.settle_seconds),
+    )
 
 
 def _watches(

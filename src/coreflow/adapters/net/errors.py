@@ -17,7 +17,7 @@ from aiohttp.client_exceptions import (
     WSServerHandshakeError,
 )
 
-from coreflow.domain.errors import CoreflowError, Refused, Unavailable, Unreached
+from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailable, Unreached
 
 
 class Interrupted(Unavailable):
@@ -100,37 +100,51 @@ def translated(where: str, seconds: float) -> Iterator[None]:
         yield
     except TimeoutError as exc:
         raise Unavailable(f"{where} did not answer within {seconds:g} s") from exc
-    except WSServerHandshakeError as exc:
-        if is_passing(exc.status):
-            raise Unavailable(f"{where} answered with HTTP status {exc.status}") from exc
-        if exc.status < 300:
-            raise Refused(f"{where} does not speak WebSocket") from exc
-        raise Denied(where, exc.status) from exc
-    except ClientHttpProxyError as exc:
-        raise Unavailable(f"the proxy on the way to {where} answered with HTTP status {exc.status}") from exc
     except ClientResponseError as exc:
-        hint = " (it speaks TLS: the address needs https)" if _TLS_ALERT in exc.message else ""
-        raise Unavailable(f"{where} does not speak HTTP{hint}") from exc
+        raise _of_answer(where, exc) from exc
     except aiohttp.InvalidURL as exc:
         raise Refused(f"{where}: not an address that can be used") from exc
-    except (ClientConnectorCertificateError, ssl.SSLCertVerificationError) as exc:
-        cause = exc.certificate_error if isinstance(exc, ClientConnectorCertificateError) else exc
-        reason = getattr(cause, "verify_message", "") or type(cause).__name__
-        raise Refused(f"the certificate of {where} is not trusted: {reason}") from exc
-    except (ClientConnectorSSLError, ssl.SSLError) as exc:
-        raise Unavailable(f"{where} {_tls_trouble(exc)}") from exc
-    except ClientProxyConnectionError as exc:
-        reason = os.strerror(exc.os_error.errno) if exc.os_error.errno else type(exc.os_error).__name__
-        raise Unavailable(
-            f"the proxy {exc.host}:{exc.port} on the way to {where} cannot be reached: {reason}"
-        ) from exc
-    except ClientConnectorDNSError as exc:
-        raise Unavailable(f"{where}: no address is known for this name") from exc
-    except ClientConnectorError as exc:
-        number = exc.os_error.errno  # asyncio's own text names the address once more
-        reason = os.strerror(number) if number else type(exc.os_error).__name__
-        raise Unreached(f"{where} cannot be reached: {reason}") from exc
+    except (ClientConnectorError, ssl.SSLError) as exc:
+        raise _of_connecting(where, exc) from exc
     except UnicodeError as exc:
         raise Refused(f"{where}: not a host name that can be used") from exc
     except (aiohttp.ClientError, OSError) as exc:
         raise Unavailable(f"{where}: {type(exc).__name__}") from exc
+
+
+def _of_answer(where: str, exc: ClientResponseError) -> PortError:
+    """What it means that the peer, or a proxy, answered with something else than was wanted."""
+    match exc:
+        case WSServerHandshakeError() if is_passing(exc.status):
+            return Unavailable(f"{where} answered with HTTP status {exc.status}")
+        case WSServerHandshakeError() if exc.status < 300:
+            return Refused(f"{where} does not speak WebSocket")
+        case WSServerHandshakeError():
+            return Denied(where, exc.status)
+        case ClientHttpProxyError():
+            return Unavailable(f"the proxy on the way to {where} answered with HTTP status {exc.status}")
+    hint = " (it speaks TLS: the address needs https)" if _TLS_ALERT in exc.message else ""
+    return Unavailable(f"{where} does not speak HTTP{hint}")
+
+
+def _of_connecting(where: str, exc: ClientConnectorError | ssl.SSLError) -> PortError:
+    """Why there is no connection."""
+    match exc:
+        case ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+            cause = exc.certificate_error if isinstance(exc, ClientConnectorCertificateError) else exc
+            reason = getattr(cause, "verify_message", "") or type(cause).__name__
+            return Refused(f"the certificate of {where} is not trusted: {reason}")
+        case ClientConnectorSSLError() | ssl.SSLError():
+            return Unavailable(f"{where} {_tls_trouble(exc)}")
+        case ClientProxyConnectionError():
+            proxy = f"the proxy {exc.host}:{exc.port} on the way to {where}"
+            return Unavailable(f"{proxy} cannot be reached: {_system_reason(exc)}")
+        case ClientConnectorDNSError():
+            return Unavailable(f"{where}: no address is known for this name")
+    return Unreached(f"{where} cannot be reached: {_system_reason(exc)}")
+
+
+def _system_reason(exc: ClientConnectorError) -> str:
+    """Why the system could not connect: asyncio's own text names the address once more."""
+    number = exc.os_error.errno
+    return os.strerror(number) if number else type(exc.os_error).__name__

@@ -277,19 +277,23 @@ class Peer:
                     self._tell(ref)
                 case StreamFailed(ref, error):
                     self._tell(ref, self._told(error))
-                case TagSet(name):
-                    if self._tag_listener is not None:
-                        self._tag_listener.tagged_by(self, name)
-                case TagRemoved(name):
-                    if self._tag_listener is not None:
-                        self._tag_listener.untagged(self, name)
-                case TagRefused(name, reason):
-                    if self._tag_listener is not None:
-                        self._tag_listener.refused(self, name, reason)
+                case TagSet() | TagRemoved() | TagRefused():
+                    self._tell_of_tag(event)
                 case Ignored():
                     self._ignored(event)
                 case _:  # nobody here writes streams
                     pass
+
+    def _tell_of_tag(self, event: TagSet | TagRemoved | TagRefused) -> None:
+        if self._tag_listener is None:
+            return
+        match event:
+            case TagSet(name):
+                self._tag_listener.tagged_by(self, name)
+            case TagRemoved(name):
+                self._tag_listener.untagged(self, name)
+            case TagRefused(name, reason):
+                self._tag_listener.refused(self, name, reason)
 
     def _ignored(self, event: Ignored) -> None:
         log.debug("message ignored", peer=self.address, reason=event.reason)

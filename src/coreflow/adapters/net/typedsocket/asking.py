@@ -111,8 +111,7 @@ class AskingStream:
         """Ask the next question about data, if there is reason to and none is under way."""
         if self._work is not None or not self.active:
             return
-        has_data = len(self.outbox) > 0
-        wants_data = self.reads and self._peer_more and not self.ended and not self.inbox.full
+        has_data, wants_data = len(self.outbox) > 0, self._wants_data
         is_due = self._poll_at is not None and self._poll_at <= now
         if is_due or (not self._in_round and (has_data or wants_data)):
             self._in_round = True
@@ -130,6 +129,11 @@ class AskingStream:
             self._poll_at = self._poll_at or now + self.timing.busy_poll
         else:
             self._in_round = False
+
+    @property
+    def _wants_data(self) -> bool:
+        """The peer has something, and there is room for it."""
+        return self.reads and self._peer_more and not self.ended and not self.inbox.full
 
     def resume(self, now: float, out: list[Event]) -> None:
         """Go on after the owner made room."""
