@@ -21,9 +21,9 @@ from coreflow.domain.backup.requests import (
 )
 from coreflow.domain.backup.snapshots import BACKUP_TAG, VOLUME, Snapshot, tagged
 from coreflow.domain.errors import CoreflowError, PortError, Refused
-from coreflow.domain.ids import NodeId, Owner, ServiceId
+from coreflow.domain.ids import ClusterId, NodeId, Owner, ServiceId
 from coreflow.domain.platform.bindings import BindingSpec
-from coreflow.domain.platform.instances import Instance, instance_of_service, nodes_of_service
+from coreflow.domain.platform.instances import Instance, Instances, instance_of_service, nodes_of_service
 from coreflow.domain.ports import ControlPlane, CorestorePort, DockerPort
 from coreflow.domain.records.models import Records, ServiceRecord
 from coreflow.domain.swarm.observed import Observed, ObservedService
@@ -122,7 +122,8 @@ class Facts:
 
 async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
     """Gather them. Raises Refused for a service that is not recorded, and where there is no Corestore."""
-    if tools.corestores is None:
+    corestores = tools.corestores
+    if corestores is None:
         raise Refused("there is no Corestore to ask")
     records = await tools.cloudly.records()
     service = next((s for s in records.services if s.id == service_id), None)
@@ -133,13 +134,7 @@ async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
     owned = [s for s in observed.services if s.cluster == cluster and s.owner == Owner(service_id)]
     live = next((s for s in owned if s.name == service.name), owned[0] if owned else None)
     tools.bindings.locate(records, observed)
-    instances = tools.corestores.instances(observed, cluster)
-    nodes = nodes_of_service(observed, live.id) if live is not None else ()
-    homes = instances.of(nodes)
-    if not nodes and (alone := instance_of_service(instances, observed, cluster, service_id)) is not None:
-        homes = (alone,)
-    if not homes or (instances.shared is None and len(homes) < len(nodes)):
-        raise Refused("no Corestore is known on a node where it runs")
+    homes = _homes(corestores.instances(observed, cluster), observed, cluster, service_id, live)
     return Facts(
         records=records,
         observed=observed,
@@ -148,8 +143,25 @@ async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
         others=tuple(s for s in owned if s is not live),
         bindings=tools.bindings.wishes(records).wanted.get(service_id, ()),
         homes=homes,
-        ports={instance: tools.corestores.at(instance) for instance in homes},
+        ports={instance: corestores.at(instance) for instance in homes},
     )
+
+
+def _homes(
+    instances: Instances,
+    observed: Observed,
+    cluster: ClusterId,
+    service_id: ServiceId,
+    live: ObservedService | None,
+) -> tuple[Instance, ...]:
+    """The Corestores that have the data of a service. Raises Refused where one is not known."""
+    nodes = nodes_of_service(observed, live.id) if live is not None else ()
+    homes = instances.of(nodes)
+    if not nodes and (alone := instance_of_service(instances, observed, cluster, service_id)) is not None:
+        homes = (alone,)
+    if not homes or (instances.shared is None and len(homes) < len(nodes)):
+        raise Refused("no Corestore is known on a node where it runs")
+    return homes
 
 
 async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:

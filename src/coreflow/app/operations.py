@@ -255,20 +255,22 @@ class Operations:
         given_up = {i for i, s in stopped.items() if (n := read_note(s.restore_note)) and n.holder == NOBODY}
         self.counters.left_stopped = len(given_up | self._not_before.keys())
         for live in stopped.values():
-            note, since = self._seen.setdefault(live.id, (live.restore_note, now))
-            if note != live.restore_note:
-                self._seen[live.id] = (live.restore_note, now)
-                continue
-            if live.owner in self._locks or not is_orphan(
-                live, self._holder, now - since, self._tools.pace.lease, self._rivals
-            ):
-                continue
-            if now < self._not_before.get(live.id, now):
+            if not self._is_abandoned(live, now) or now < self._not_before.get(live.id, now):
                 continue
             self._not_before[live.id] = now + AGAIN_SECONDS
             request = _request_of(live)
             if request not in self._operations:
                 self._begin(request, partial(self._finish, live=live))
+
+    def _is_abandoned(self, live: ObservedService, now: float) -> bool:
+        """Whether nobody is at the restore of a stopped service. Notes since when its lease has been the same."""
+        note, since = self._seen.setdefault(live.id, (live.restore_note, now))
+        if note != live.restore_note:
+            self._seen[live.id] = (live.restore_note, now)
+            return False
+        return live.owner not in self._locks and is_orphan(
+            live, self._holder, now - since, self._tools.pace.lease, self._rivals
+        )
 
     def _look_for_rivals(self, stopped: Iterable[ObservedService]) -> None:
         """Two daemons that took restores over from each other would never finish one."""

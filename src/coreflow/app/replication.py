@@ -211,6 +211,21 @@ class Replicator:
 
         Where only somebody else sent copies for it, one that has just its objects.
         """
+        best = await self._best_manifest(backup_id, service_id)
+        if best is not None:
+            return best
+        listed = await self._patiently(partial(self._replica.copies, backup_id=backup_id))
+        named = {object_of(copy): copy for copy in listed if not is_manifest(copy)}
+        self._foreign.update({obj: copy for obj, copy in named.items() if copy != copy_of(obj)})
+        objects = tuple(named)
+        if not objects:
+            return None
+        return Manifest(
+            backup_id=backup_id, service_id=service_id, finished_ms=0, parts=(), objects={None: objects}
+        )
+
+    async def _best_manifest(self, backup_id: str, service_id: ServiceId) -> Manifest | None:
+        """The best of ours. Raises Refused where there are only such as cannot be used."""
         prefix = manifest_prefix(backup_id, service_id)
         look = partial(self._replica.copies, prefix=prefix)
         found = await self._patiently(look, LOOK_SECONDS)  # all may be here already
@@ -227,19 +242,9 @@ class Replicator:
             is_ours = read.backup_id == backup_id and read.service_id == service_id
             if is_ours and (best is None or _worth(read) > _worth(best)):
                 best = read
-        if best is not None:
-            return best
-        if problem is not None:
+        if best is None and problem is not None:
             raise problem
-        listed = await self._patiently(partial(self._replica.copies, backup_id=backup_id))
-        named = {object_of(copy): copy for copy in listed if not is_manifest(copy)}
-        self._foreign.update({obj: copy for obj, copy in named.items() if copy != copy_of(obj)})
-        objects = tuple(named)
-        if not objects:
-            return None
-        return Manifest(
-            backup_id=backup_id, service_id=service_id, finished_ms=0, parts=(), objects={None: objects}
-        )
+        return best
 
     async def _read(self, copy: Copy) -> Manifest:
         if copy.size > MANIFEST_LIMIT:

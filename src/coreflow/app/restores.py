@@ -7,7 +7,7 @@ to finish: whoever finds it restores what it names once more, which does no harm
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import structlog
 import trio
@@ -28,7 +28,7 @@ from coreflow.domain.backup.requests import (
     resolve_targets,
 )
 from coreflow.domain.backup.restore import Phase
-from coreflow.domain.backup.snapshots import VOLUME
+from coreflow.domain.backup.snapshots import VOLUME, Snapshot
 from coreflow.domain.errors import (
     CoreflowError,
     LostRace,
@@ -217,21 +217,14 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
     """Find out what goes where, and have it there. Raises Refused for anything that cannot be."""
     tools.step("looking for the backup")
     found = await facts.snapshots()
-    known = [
-        part
-        for instance, snapshots in found.items()
-        for part in parts_in(snapshots, request.backup_id, request.service_id, instance.node)
-    ]
+    known, pulled = _parts_in(found, request), 0
     manifest, reason = await _manifest(tools, request)
-    if manifest is not None:
-        known += [part for part in manifest.parts if not any(_is_same(part, one) for one in known)]
-    pulled = 0
-    if (
-        manifest is not None and not manifest.parts
-    ):  # somebody else's: its snapshots are known once it is here
+    if manifest is not None and not manifest.parts:
+        # somebody else's: its snapshots are known once it is here
         pulled += await _pull(tools, facts, manifest, facts.homes)
-        for instance, snapshots in (await facts.snapshots()).items():
-            known += parts_in(snapshots, request.backup_id, request.service_id, instance.node)
+        known += _parts_in(await facts.snapshots(), request)
+    elif manifest is not None:
+        known += [part for part in manifest.parts if not any(_is_same(part, one) for one in known)]
     try:
         parts = chosen_parts(request, known)
     except Refused as exc:
@@ -243,10 +236,7 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
     if manifest is not None:
         found = await facts.snapshots()
     check_snapshots(request.service_id, targets, found)
-    if any(target.part.kind != VOLUME for target in targets):
-        problems = await provisioned(tools, facts)
-        if problems:
-            raise Refused("; ".join(problems.values()))
+    await _provision(tools, facts, targets)
     created = await _created(tools, facts, targets)
     note = RestoreNote(
         id=uuid.uuid4().hex,
@@ -262,6 +252,15 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         ports=facts.ports,
         restore=machine.begin(facts.service.id, note, targets, pulled=pulled, created=created),
     )
+
+
+def _parts_in(found: Mapping[Instance, Iterable[Snapshot]], request: RestoreRequest) -> list[Part]:
+    """The parts of the backup whose snapshots are in these Corestores."""
+    return [
+        part
+        for instance, snapshots in found.items()
+        for part in parts_in(snapshots, request.backup_id, request.service_id, instance.node)
+    ]
 
 
 def _is_same(part: Part, other: Part) -> bool:
@@ -308,6 +307,15 @@ async def _pull(tools: Tools, facts: Facts, manifest: Manifest, instances: Itera
         tools.step(f"fetching what the archive of {instance} lacks")
         count += await tools.replicator.pull(facts.ports[instance], wanted, tools.watcher)
     return count
+
+
+async def _provision(tools: Tools, facts: Facts, targets: Iterable[Target]) -> None:
+    """Have the databases and object storage there that something goes into. Raises Refused where one cannot be."""
+    if all(target.part.kind == VOLUME for target in targets):
+        return
+    problems = await provisioned(tools, facts)
+    if problems:
+        raise Refused("; ".join(problems.values()))
 
 
 async def _created(tools: Tools, facts: Facts, targets: Sequence[Target]) -> tuple[str, ...]:
