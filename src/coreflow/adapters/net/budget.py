@@ -102,6 +102,7 @@ class Intake(asyncio.Protocol):
         self._pong_at = 0.0
         self._held: list[bytes] = []
         self._alive: asyncio.TimerHandle | None = None
+        self._waits_since = 0.0
         self._ended = False
 
     @classmethod
@@ -120,6 +121,11 @@ class Intake(asyncio.Protocol):
     def is_waiting(self) -> bool:
         """Whether nothing is read, because the budget has no room."""
         return self._alive is not None
+
+    @property
+    def waited(self) -> int:
+        """Tenths of a second for which it has been waiting, and one more; 0 when it is not."""
+        return 1 + int(10 * (self._loop.time() - self._waits_since)) if self.is_waiting else 0
 
     def dealt_with(self, size: int) -> None:
         """A message of so many bytes came out, and nobody holds it any longer."""
@@ -173,6 +179,7 @@ class Intake(asyncio.Protocol):
         has_room = self._budget.resize(self._granted, self._needed())
         if not has_room and self._alive is None:
             self._inner.pause_reading()
+            self._waits_since = self._loop.time()
             self._alive = self._loop.call_later(self._alive_seconds, self._show_life)
         elif has_room and self._alive is not None:
             self._stop_waiting()

@@ -166,9 +166,13 @@ class WebSocket:
 
     @property
     def arriving(self) -> int:
-        """A number that grows with a message that has begun to arrive; 0 when there is none."""
+        """A number that grows with a message that has begun to arrive; 0 when there is none.
+
+        It grows while the message waits for room, too: then it is not its sender who is slow.
+        """
         received = received_bytes(self._transport)
-        return received if received - self._received >= _PART_BYTES else 0
+        waited = 0 if self._intake is None else self._intake.waited
+        return received + waited if received - self._received >= _PART_BYTES else 0
 
     async def receive(self) -> str:
         """The next message; one that is not UTF-8 text comes with replacement characters. Raises Closed."""
