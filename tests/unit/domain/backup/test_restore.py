@@ -90,6 +90,13 @@ def test_all_goes_well() -> None:
         ((OK, OK, SILENT), Phase.DONE, "failed", "it says why"),
         ((*READY, OK, NO), Phase.LEFT, "partial", "the workload could not be started: it says why"),
         ((*READY, Answer.ENDED), Phase.LEFT, "failed", machine.HALF),
+        ((*READY, NO, Answer.ENDED), Phase.LEFT, "failed", machine.HALF),
+        (
+            (*READY, NO, SILENT, NO, OK),
+            Phase.LEFT,
+            "failed",
+            "could not be put back either (it says why): snapshot saved-0",
+        ),
         ((OK, Answer.ENDED), Phase.DONE, "failed", ""),
         ((*READY, Answer.TAKEN), Phase.LOST, "failed", "it says why"),
     ],
@@ -120,6 +127,27 @@ def test_a_note_that_was_found_is_checked_first() -> None:
     restore, steps = play(begun, OK, NOTHING, Answer.FOREIGN)
     assert [s.snapshot_id for s in steps if isinstance(s, machine.Overwrite)] == ["saved-0"]
     assert restore.phase is Phase.DONE
+
+
+def test_what_cannot_be_put_back_stays_as_it_is() -> None:
+    """A part that was half overwritten before, and of which nothing was saved: it is said, and the workload starts."""
+    part = machine.PartState(target=TARGETS[0], is_checked=True, is_saved=True, is_touched=True)
+    begun = evolve(one(), note=evolve(NOTE, has_begun=True), phase=Phase.OVERWRITING, parts=(part,))
+    restore = after(begun, machine.Overwrite(0, "snap-a"), Outcome(NO, "it says why"))
+    assert restore.phase is Phase.STARTING
+    assert restore.problems == (
+        "volume a: it says why",
+        "no snapshot of what was there before is known: it stays as it is",
+    )
+
+
+@pytest.mark.parametrize("facts", [machine.Facts(has_service=False), machine.Facts(is_stopped=False)])
+@pytest.mark.parametrize(("phase", "over"), [(Phase.STARTING, Phase.DONE), (Phase.LEAVING, Phase.LEFT)])
+def test_what_is_not_there_or_runs_is_not_started(facts: machine.Facts, phase: Phase, over: Phase) -> None:
+    """Nor is a lease given up that is not there."""
+    restore = evolve(one(), phase=phase)
+    assert next_step(restore, facts) == machine.End()
+    assert after(restore, machine.End(), Outcome(OK)).phase is over
 
 
 def test_the_table_is_whole() -> None:
