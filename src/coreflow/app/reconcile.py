@@ -362,6 +362,10 @@ class Reconciler:
         self, *, refresh: bool, retry_failed: bool, fetch: bool = True
     ) -> tuple[ReconcileState, Report]:
         reconcile_state = await self._look(refresh=refresh, retry_failed=retry_failed, fetch=fetch)
+        if (
+            reconcile_state.plan.steps and not fetch
+        ):  # what others write may follow from newer records than ours
+            reconcile_state = await self._look(refresh=refresh, retry_failed=retry_failed)
         if reconcile_state.plan.steps and trio.current_time() < self._deferring_until:
             await trio.sleep(self._jitter(*DEFERENCE_SECONDS))
             reconcile_state = await self._look(refresh=refresh, retry_failed=retry_failed)
@@ -374,7 +378,7 @@ class Reconciler:
     ) -> ReconcileResult:
         """Passes until there is nothing to do, or nothing that can be done now.
 
-        Without `fetch`, the records are those of the last look.
+        Without `fetch`, the records are those of the last look, as long as nothing is to be written.
         """
         if refresh:
             self.bindings.expire()

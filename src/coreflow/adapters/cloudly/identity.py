@@ -16,8 +16,8 @@ from coreflow.domain.errors import InvalidRecord, Problem
 
 UNKNOWN_LIFETIME = 3600.0
 """Seconds to the next renewal when the identity does not say, or says nonsense (a clock that is wrong, here or there)."""
-SHORTEST_WAIT = 15.0
-"""A shorter life is more likely a clock that is wrong; a refused call logs in again meanwhile."""
+SHORTEST_WAIT = 1.0
+"""Seconds between two renewals at least, should a wrong clock make each life seem shorter; a refused call logs in again."""
 _LATEST_MARGIN = 300.0
 _SECONDS_BELOW = 1e11
 """`expiresAt` is in milliseconds by convention; a smaller number can only be seconds."""
