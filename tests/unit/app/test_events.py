@@ -12,6 +12,7 @@ from coreflow.adapters.engine.memory.engine import MemoryEngine
 from coreflow.adapters.memory import MemoryCloudly
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.main import Coreflow, Ports, running
+from coreflow.app.reconcile import Reconciler
 from coreflow.app.settings import Settings, load_settings
 from coreflow.domain.records.models import Records
 
@@ -104,23 +105,48 @@ def test_a_crash_loop_of_ours_keeps_nobody_busy(settings: Settings) -> None:
     play(scene)
 
 
-def test_an_event_of_the_engine_asks_for_no_records(settings: Settings) -> None:
-    """Only a change of the records, and the relist, fetch them."""
+def test_an_event_of_the_engine_asks_for_no_records_unless_something_is_to_be_written(
+    settings: Settings,
+) -> None:
+    """Only a change of the records, the relist and a write fetch them."""
 
     async def scene() -> None:
         world, cloudly = _world(service("a"))
         async with running(settings, _ports(world)):
             await trio.sleep(70)
             before, passes = cloudly.fetches, _passes(world.engine)
-            for replicas in (2, 3, 4):
-                await world.change("a", partial(_scale, replicas))
-                await trio.sleep(3)
+            for _ in range(3):
+                (task,) = world.engine.running_tasks("a")
+                world.engine.fail_task(task["ID"])
+                await trio.sleep(7)
             assert _passes(world.engine) >= passes + 3
             assert cloudly.fetches == before
+            await world.change("a", partial(_scale, 2))
+            await trio.sleep(3)
+            assert cloudly.fetches == before + 1
             cloudly.set(cluster(service("a"), service("b")))
             await trio.sleep(1)
-            assert cloudly.fetches == before + 1
+            assert cloudly.fetches == before + 2
             assert await world.names() == ["a", "b"]
+
+    play(scene)
+
+
+def test_what_another_daemon_wrote_from_newer_records_is_not_taken_back(settings: Settings) -> None:
+    """Its write is heard of before the news of the records: so they are asked for before anything is written."""
+
+    async def scene() -> None:
+        world, cloudly = _world(service("a"))
+        newer = _world(service("a", scaleFactor=3))[1]
+        async with running(settings, _ports(world)):
+            await trio.sleep(10)
+            cloudly._content = newer._content  # without a word
+            writes = world.engine.writes
+            other = Reconciler(newer, SwarmPort(world.engine), render=settings.render_options)
+            await other.run_pass()
+            await trio.sleep(5)
+            assert world.engine.writes == writes + 1
+            assert (await world.live("a"))["Spec"]["Mode"]["Replicated"]["Replicas"] == 3
 
     play(scene)
 
