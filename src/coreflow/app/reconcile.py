@@ -362,9 +362,8 @@ class Reconciler:
         self, *, refresh: bool, retry_failed: bool, fetch: bool = True
     ) -> tuple[ReconcileState, Report]:
         reconcile_state = await self._look(refresh=refresh, retry_failed=retry_failed, fetch=fetch)
-        if (
-            reconcile_state.plan.steps and not fetch
-        ):  # what others write may follow from newer records than ours
+        if reconcile_state.plan.steps and not fetch:
+            # what others wrote may follow from newer records than ours
             reconcile_state = await self._look(refresh=refresh, retry_failed=retry_failed)
         if reconcile_state.plan.steps and trio.current_time() < self._deferring_until:
             await trio.sleep(self._jitter(*DEFERENCE_SECONDS))
