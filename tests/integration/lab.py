@@ -264,7 +264,12 @@ class Lab:
         for network in self.client.networks():
             if (network.get("Labels") or {}).get("serve.zone.cluster") == self.prefix:
                 self.wait(f"network {network['Name']} is free", partial(self._remove_network, network["Id"]))
+                self.wait(f"network {network['Name']} is gone", partial(self._lacks_network, network["Name"]))
         self.client.close()
+
+    def _lacks_network(self, name: str) -> bool:
+        """Whether nothing is left of a network: a node lists it until the last container on it has ended."""
+        return all(network["Name"] != name for network in self.client.networks())
 
     def _remove_network(self, identity: str) -> bool:
         try:

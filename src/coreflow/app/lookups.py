@@ -1,6 +1,6 @@
 """Looking up images, beside passes: each once, and what failed not again at once.
 
-A pass waits a moment for answers, and then goes on with those that there are: one that arrives later starts another pass.
+A pass waits a moment for answers, and then goes on with those that have arrived: one that arrives later starts another pass.
 Each registry has slots of its own, so that a slow one keeps no other from being asked. One that limits the rate of requests
 is left alone as a whole, for a pause that grows; the engine does not pass on what `Retry-After` says. Any other look-up
 that failed is repeated after a pause that grows, at once when records have changed, and with a refresh. What the process

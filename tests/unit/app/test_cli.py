@@ -422,7 +422,7 @@ def test_results_are_shown_with_their_problems() -> None:
 
     text, document = play(scene)
     text = " ".join(text.split())
-    assert "+ created service c not there yet" in text
+    assert "+ created service c new" in text
     assert "✓ c 1 of 1 running" in text
     assert "rolled back: task: non-zero exit (1)" in text
     assert "1 rejected; 1 failed" in text.replace(" 1 failed; 1 rejected", "1 rejected; 1 failed")

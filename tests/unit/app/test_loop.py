@@ -402,7 +402,7 @@ def test_actions_are_logged_with_their_reasons() -> None:
             "event": "create",
             "kind": "service",
             "name": "a",
-            "reason": "not there yet",
+            "reason": "new",
         }.items() <= lines[-1].items()
         assert any(line["event"] == "failed" and line["log_level"] == "warning" for line in lines)
         assert structlog.get_logger() is not None

@@ -21,7 +21,7 @@ COMMANDS = {
     ),
     "images": ("images:images", "List the images from archives that nothing needs any more, or remove them."),
     "backup": ("backups:backup", "Take snapshots of everything that belongs to a service."),
-    "restore": ("backups:restore", "Bring a backup of a service back, or list those that there are."),
+    "restore": ("backups:restore", "Bring a backup of a service back, or list its backups."),
     "check": ("check:check", "Check the settings, the engine, the records and the images' registries."),
     "version": ("version:version", "Print the versions of coreflow and Python."),
 }
@@ -36,7 +36,7 @@ def _in_one_line(exc: CycloptsError) -> Text:
 
 app = App(
     name="coreflow",
-    help="Keep a Docker Swarm as a file of service records says.",
+    help="Keep a Docker Swarm in the state that a file of records describes.",
     help_epilogue="A first look, without Docker: coreflow demo. Everything else: README.md and docs/.",
     version_flags=[],
     error_formatter=_in_one_line,

@@ -54,7 +54,7 @@ Replicate = Annotated[bool, Flag, Parameter(help="Send the archive to Cloudly, t
 NoVolumes = Annotated[bool, Flag, Parameter(help="Leave out volumes.")]
 NoResources = Annotated[bool, Flag, Parameter(help="Leave out databases and object storage.")]
 Backup = Annotated[
-    str | None, Parameter(help="The backup to bring back. Without it, those that there are are listed.")
+    str | None, Parameter(help="The backup to bring back. Without it, lists the available backups.")
 ]
 NoPull = Annotated[bool, Flag, Parameter(help="Fetch nothing that the archive lacks from Cloudly.")]
 

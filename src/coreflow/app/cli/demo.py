@@ -103,7 +103,7 @@ class _Demo:
 
     async def play(self) -> int:
         """All acts, one after the other; the exit status."""
-        self._say("coreflow keeps a Docker Swarm as a file of service records says.")
+        self._say("coreflow keeps a Docker Swarm in the state that a file of records describes.")
         self._say("Here is a Swarm in memory, with three nodes and nothing on it.")
 
         await self._begin("A file with three services. The plan:")

@@ -34,7 +34,7 @@ def _seconds(_: object, value: float) -> None:
 Records = Annotated[
     Path | None, Parameter(help="Cluster file, YAML or JSON. Default: what CLOUDLY_URL names.")
 ]
-Output = Annotated[Format, Parameter(name="--format", help="For people, or for programs.")]
+Output = Annotated[Format, Parameter(name="--format", help="Output format: text, or JSON for programs.")]
 Flag = Parameter(negative=(), show_default=False)
 Refresh = Annotated[bool, Flag, Parameter(help="Look up every image again, to notice tags that moved.")]
 Retry = Annotated[bool, Flag, Parameter(help="Try again what Swarm has rolled back.")]

@@ -67,7 +67,7 @@ _LEAST_REASON = 30
 
 @frozen(kw_only=True)
 class Row:
-    """One line: `+ service web   not there yet`. Rows of a block share their columns."""
+    """One line: `+ service web   new`. Rows of a block share their columns."""
 
     mark: tuple[str, str]
     kind: str

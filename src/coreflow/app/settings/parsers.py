@@ -233,10 +233,10 @@ def _items(text: str) -> tuple[str, ...]:
 
 
 def base_services(text: str) -> tuple[str, ...]:
-    """Names of base services, by comma; there may be none."""
+    """A comma-separated list of base services; there may be none."""
     services = _items(text)
     if not set(services) <= set(SERVICES):
-        raise Wrong(f"must be a list, by comma, of {listed(SERVICES, 'and')}")
+        raise Wrong(f"must be a comma-separated list of {listed(SERVICES, 'and')}")
     return services
 
 
@@ -250,7 +250,7 @@ def image(text: str) -> str:
 
 
 def peers(text: str) -> Literal["tasks"] | tuple[Network, ...]:
-    """`tasks`, or networks by comma."""
+    """`tasks`, or a comma-separated list of networks."""
     if text.lower() == "tasks":
         return "tasks"
     try:
@@ -258,5 +258,5 @@ def peers(text: str) -> Literal["tasks"] | tuple[Network, ...]:
     except ValueError:
         networks = ()
     if not networks:
-        raise Wrong("must be tasks, or a list, by comma, of networks such as 127.0.0.0/8")
+        raise Wrong("must be tasks, or a comma-separated list of networks such as 127.0.0.0/8")
     return networks

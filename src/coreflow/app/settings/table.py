@@ -74,7 +74,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="NO_PROXY",
         default="",
         parse=parsers.line,
-        meaning="Hosts that are reached without a proxy, by comma: names, which cover all names below them, and "
+        meaning="A comma-separated list of hosts that are reached without a proxy: names, which cover all names below them, and "
         "addresses; `*` is all. Also as `no_proxy`. Loopback, the engine and services of the cluster never have one.",
     ),
     Setting(
@@ -143,7 +143,7 @@ SETTINGS: tuple[Setting, ...] = (
         default=",".join(SERVICES),
         parse=parsers.base_services,
         may_be_empty=True,
-        meaning="Which base services to run, by comma. Empty is a value here: none.",
+        meaning="A comma-separated list of the base services to run. Empty is a value here: none.",
     ),
     *map(_base_image, SERVICES),
     Setting(

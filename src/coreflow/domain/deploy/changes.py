@@ -52,7 +52,7 @@ def _make_or_update(facts: Facts, spec: ServiceSpec, live: ObservedService | Non
             return _rejected(spec, shortage)
         return _paused(facts, spec) or _with_needs(facts, spec, _creation(facts, spec))
     if spec.owner != live.owner:
-        return _rejected(spec, f"a service named {spec.name} belongs to {live.owner or 'nobody we know'}")
+        return _rejected(spec, f"a service named {spec.name} belongs to {live.owner or 'an unknown owner'}")
     part = _difference(facts, spec, live)
     action = part.steps[0].action if part.steps else None
     if action is None or isinstance(action, MarkFailed):
@@ -73,7 +73,7 @@ def _paused(facts: Facts, spec: ServiceSpec) -> Part | None:
 
 def _creation(facts: Facts, spec: ServiceSpec) -> Action:
     old = facts.predecessors(spec)
-    return Create(spec, f"renamed from {old[0].name}" if old else "not there yet")
+    return Create(spec, f"renamed from {old[0].name}" if old else "new")
 
 
 def _difference(facts: Facts, spec: ServiceSpec, live: ObservedService) -> Part:

@@ -97,7 +97,7 @@ def plan_networks(facts: Facts) -> Part:
     there = {network.name for network in facts.observed.networks if not network.is_remnant}
     return Part(
         steps=tuple(
-            Step(unit_of(BASE, spec.name), Create(spec, "not there yet"))
+            Step(unit_of(BASE, spec.name), Create(spec, "new"))
             for spec in facts.desired.networks
             if spec.name not in there
         )

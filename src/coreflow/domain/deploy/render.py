@@ -328,7 +328,7 @@ def _same(one: Ingredients, other: Ingredients) -> bool:
 
 
 class _Unbound(Exception):
-    """Something that the service is bound to is not there yet."""
+    """Something that the service is bound to does not exist yet."""
 
 
 class _Held(Exception):

@@ -114,7 +114,7 @@ def plan_gateway(
     for route in _one_per_name(wanted):
         same = sorted(ours.pop(route.name, ()), key=lambda found: (found.route != route, found.id))
         if not same and seen.leaves_room_for(route):
-            made.append(CreateRoute(route, "not there yet"))
+            made.append(CreateRoute(route, "new"))
         elif same and same[0].route != route:
             changed.append(UpdateRoute(same[0].id, route, _difference(same[0].route, route)))
         gone += [DeleteRoute(extra.id, route.host, "there twice") for extra in same[1:]]

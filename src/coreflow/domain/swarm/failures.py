@@ -2,7 +2,7 @@
 
 One table, the first match wins. The texts are those of SwarmKit, of dockerd and of its container run time. A failure of
 the image will be the same the next time; one of the platform (somebody killed the container, a port was still taken, a
-network was not there yet) may not.
+network did not exist yet) may not.
 """
 
 import re

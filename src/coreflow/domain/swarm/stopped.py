@@ -13,7 +13,7 @@ from .observed import ObservedService
 
 NOBODY = ""
 """The owner of a lease that was given up."""
-UNDER_WAY = "being restored; left alone until that has ended"
+UNDER_WAY = "restore in progress; unchanged until it ends"
 UNDO = "before-"
 """What the ids of backups of what was there before a restore begin with."""
 _UNDO_DIGITS = 12

@@ -95,7 +95,7 @@ def test_a_service_that_is_not_there_is_made() -> None:
     assert told(plan) == [
         "create image app:1: web runs it",
         "create secret web-1: web mounts it",
-        "create service web: not there yet",
+        "create service web: new",
     ]
     assert {step.unit for step in plan.steps} == {"id-web"}
     assert {owner_of(a) for a in plan.actions} == {"id-web"}
@@ -113,7 +113,7 @@ def test_a_new_case_of_a_name_is_a_new_service_in_place_of_the_old() -> None:
 def test_a_secret_that_is_there_is_not_made_again() -> None:
     """The secret of a service that is made anew may be left from before."""
     goal = desired(spec(**mounting("web-1")), secrets={"web": secret_spec("web-1")})
-    assert done(goal, observed(secrets=(secret("web-1"),))) == ["create service web: not there yet"]
+    assert done(goal, observed(secrets=(secret("web-1"),))) == ["create service web: new"]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_an_image_is_loaded_only_for_a_service_that_did_not_have_it(label: str |
 def test_a_network_is_made_once() -> None:
     """Base networks that are not there are made; one that is there is left as it is."""
     goal = desired(networks=(network_spec("one"), network_spec("two")))
-    assert done(goal, observed(networks=(network("one"),))) == ["create network two: not there yet"]
+    assert done(goal, observed(networks=(network("one"),))) == ["create network two: new"]
 
 
 HEALTH = HealthCheck(test=("CMD", "true"))
@@ -549,7 +549,7 @@ def test_retrying_waits_for_the_end_of_a_roll_back() -> None:
 # whose it is
 
 
-@pytest.mark.parametrize(("owner", "whom"), [("id-shop", "id-shop"), ("", "nobody we know")])
+@pytest.mark.parametrize(("owner", "whom"), [("id-shop", "id-shop"), ("", "an unknown owner")])
 def test_a_service_of_another_record_is_left_alone(owner: str, whom: str) -> None:
     """A name that another record's service has rejects the record, even where the bodies are equal."""
     plan = make_plan(desired(OLD), observed(live(spec("web", owner))))
@@ -638,7 +638,7 @@ def test_base_services_are_not_renamed() -> None:
     """Base services have one owner and are not each other's former names."""
     goal = desired(spec("corelog", BASE))
     assert done(goal, observed(live(spec("corestore", BASE)))) == [
-        "create service corelog: not there yet",
+        "create service corelog: new",
         "remove service corestore: no longer wanted",
     ]
 

@@ -8,7 +8,7 @@ from coreflow.domain.deploy.result import Outcome, Report, Status
 from coreflow.domain.deploy.steps import Failure, Plan, Refusal, Step, Wait
 from coreflow.domain.swarm.actions import Create
 
-STEP = Step("id-web", Create(spec(), "not there yet"))
+STEP = Step("id-web", Create(spec(), "new"))
 
 
 @pytest.mark.parametrize(

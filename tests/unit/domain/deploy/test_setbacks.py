@@ -10,7 +10,7 @@ from coreflow.domain.swarm.actions import Create
 from coreflow.domain.swarm.specs import NetworkSpec, Stage
 
 NETWORK = NetworkSpec(name="n", cluster=ClusterId("c"), owner=Owner("base"), stage=Stage.BASE)
-STEP = Step("base/n", Create(NETWORK, "not there yet"))
+STEP = Step("base/n", Create(NETWORK, "new"))
 REFUSED, AWAY = Outcome(STEP, "failed", "no"), Outcome(STEP, "failed", "away", retry=True)
 
 
@@ -40,7 +40,7 @@ def test_something_else_is_tried_at_once() -> None:
     setbacks = NO_SETBACKS.after(REFUSED, 0)
     assert setbacks.of(STEP, FIRST_REFUSED - 1)
     assert not setbacks.of(STEP, FIRST_REFUSED)
-    changed = Step(STEP.unit, Create(evolve(NETWORK, subnet="10.1.0.0/24"), "not there yet"))
+    changed = Step(STEP.unit, Create(evolve(NETWORK, subnet="10.1.0.0/24"), "new"))
     assert not setbacks.of(changed, 1)
 
 

@@ -79,7 +79,7 @@ def test_nothing_to_do() -> None:
 
 def test_new_ones() -> None:
     """In the order of their names."""
-    assert plan([B, A], []) == (CreateRoute(A, "not there yet"), CreateRoute(B, "not there yet"))
+    assert plan([B, A], []) == (CreateRoute(A, "new"), CreateRoute(B, "new"))
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_removed_ones() -> None:
     """Only when everything that is wanted is known; what else is to be done is done all the same."""
     gone = DeleteRoute("2", "b.example.com", "no longer wanted")
     assert plan([A], [seen(A), seen(B, "2")]) == (gone,)
-    assert plan([A], [seen(B, "2")]) == (CreateRoute(A, "not there yet"), gone)
-    assert plan([A], [seen(B, "2")], complete=False) == (CreateRoute(A, "not there yet"),)
+    assert plan([A], [seen(B, "2")]) == (CreateRoute(A, "new"), gone)
+    assert plan([A], [seen(B, "2")], complete=False) == (CreateRoute(A, "new"),)
     assert plan([], [seen(B, "2", route=None)]) == (gone,)
 
 
@@ -154,7 +154,7 @@ def test_one_that_is_there_twice() -> None:
 def test_routes_that_are_not_ours(foreign: ObservedRoute) -> None:
     """Neither the name alone nor the mark alone makes a route ours, and one that is built in never is."""
     assert plan([], [foreign]) == ()
-    assert plan([A], [foreign]) == (CreateRoute(A, "not there yet"),)
+    assert plan([A], [foreign]) == (CreateRoute(A, "new"),)
 
 
 def test_a_name_that_somebody_else_has() -> None:
@@ -167,7 +167,7 @@ def test_a_name_that_somebody_else_has() -> None:
 def test_a_gateway_that_gives_other_names() -> None:
     """A route with our mark that leads the host here is not made again and again."""
     assert plan([A], [seen(A, name="renamed-1")]) == ()
-    assert plan([A], [seen(B, name="renamed-1")]) == (CreateRoute(A, "not there yet"),)
+    assert plan([A], [seen(B, name="renamed-1")]) == (CreateRoute(A, "new"),)
 
 
 def test_a_route_that_is_listed_twice() -> None:
