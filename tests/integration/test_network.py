@@ -115,7 +115,7 @@ async def test_a_revoked_identity_is_replaced(nursery: trio.Nursery, cloudly: Cl
 
 async def test_a_short_lived_identity_is_renewed_in_time(nursery: trio.Nursery, cloudly: Cloudly) -> None:
     """Nobody ever sends one that has expired."""
-    await cloudly.know(identitySeconds=2)
+    await cloudly.know(identitySeconds=2, identityHasBeginning=True)
     port = await connected(nursery, cloudly)
     for _ in range(25):
         assert await names(port) == ["a"]

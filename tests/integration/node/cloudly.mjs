@@ -13,6 +13,7 @@ import { fileStream } from './streams.mjs';
 const world = {
   tokens: ['token'],
   identitySeconds: 3600,
+  identityHasBeginning: false, // a token that says when it was issued
   cluster: { id: 'cluster', data: { name: 'cluster', userId: 'user', nodes: [], sshKeys: [] } },
   services: [],
   images: [],
@@ -115,7 +116,8 @@ const methods = {
   getIdentityByToken: ({ token }) => {
     if (!world.tokens.includes(token)) throw new TypedResponseError('token is not valid', {});
     const expiresAt = Date.now() + world.identitySeconds * 1000;
-    const jwt = `jwt-${++identities}`;
+    const claims = Buffer.from(JSON.stringify({ iat: Date.now() / 1000 })).toString('base64url');
+    const jwt = world.identityHasBeginning ? `jwt.${claims}.${++identities}` : `jwt-${++identities}`;
     issued.set(jwt, expiresAt);
     return { identity: { name: 'coreflow', userId: 'user', type: 'machine', role: 'cluster', expiresAt, jwt } };
   },

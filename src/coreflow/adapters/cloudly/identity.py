@@ -17,7 +17,8 @@ from coreflow.domain.errors import InvalidRecord, Problem
 UNKNOWN_LIFETIME = 3600.0
 """Seconds to the next renewal when the identity does not say, or says nonsense (a clock that is wrong, here or there)."""
 SHORTEST_WAIT = 1.0
-"""Seconds between two renewals at least, should a wrong clock make each life seem shorter; a refused call logs in again."""
+SHORTEST_UNSURE_WAIT = 15.0
+"""Where only our own clock tells a life, a shorter one is more likely a clock that is wrong; a refused call logs in again."""
 _LATEST_MARGIN = 300.0
 _SECONDS_BELOW = 1e11
 """`expiresAt` is in milliseconds by convention; a smaller number can only be seconds."""
@@ -63,7 +64,8 @@ class Identity:
         if lifetime is None:
             return UNKNOWN_LIFETIME
         margin = max(0.2 * lifetime, min(_LATEST_MARGIN, lifetime / 2))
-        return max(lifetime - margin, SHORTEST_WAIT)
+        is_sure = self.issued_at is not None
+        return max(lifetime - margin, SHORTEST_WAIT if is_sure else SHORTEST_UNSURE_WAIT)
 
 
 def _issued_at(jwt: str) -> float | None:
