@@ -4,12 +4,13 @@ import io
 import json
 import tarfile
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.app.worlds import NEWER, World, cluster, play, service
+from tests.unit.app.worlds import NEWER, World, cluster, daemon_settings, play, service
 
 from coreflow.adapters.engine.protocol import EngineTimeout
 from coreflow.adapters.memory import Fault, MemoryCloudly
@@ -17,7 +18,7 @@ from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.beside import Background
 from coreflow.app.lookups import LONGEST_WAIT_SECONDS, SLOTS, LookUps
 from coreflow.app.main import Ports, running
-from coreflow.app.settings import Settings, load_settings
+from coreflow.app.settings import Settings
 from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.images import ImageRequest, ResolvedImage
 
@@ -34,15 +35,9 @@ LOADED = {"id": "id-big", "data": {"name": "big", "imageId": "img", "imageVersio
 
 
 @pytest.fixture
-def settings(tmp_path: Any) -> Settings:
+def settings(tmp_path: Path) -> Settings:
     """Settings for a daemon without base services."""
-    environ = {
-        "CLOUDLY_URL": "file:///cluster.yaml",
-        "COREFLOW_BASE_SERVICES": "",
-        "COREFLOW_INITIAL_DELAY": "0",
-        "COREFLOW_SCHEDULE": "0 30 4 * * *",
-    }
-    return load_settings(environ, directory=tmp_path, secrets=tmp_path)
+    return daemon_settings(tmp_path)
 
 
 def _ports(world: World) -> Ports:

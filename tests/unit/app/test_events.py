@@ -1,32 +1,27 @@
 """What starts passes: events of ours, each subject less often the more it asks, and the return of the engine."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.app.worlds import BAD, GOOD, World, cluster, play, service
+from tests.unit.app.worlds import BAD, GOOD, World, cluster, daemon_settings, play, service
 
 from coreflow.adapters.engine.memory.engine import MemoryEngine
 from coreflow.adapters.memory import MemoryCloudly
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.main import Coreflow, Ports, running
 from coreflow.app.reconcile import Reconciler
-from coreflow.app.settings import Settings, load_settings
+from coreflow.app.settings import Settings
 from coreflow.domain.records.models import Records
 
 
 @pytest.fixture
-def settings(tmp_path: Any) -> Settings:
+def settings(tmp_path: Path) -> Settings:
     """Settings for a daemon without base services."""
-    environ = {
-        "CLOUDLY_URL": "file:///cluster.yaml",
-        "COREFLOW_BASE_SERVICES": "",
-        "COREFLOW_INITIAL_DELAY": "0",
-        "COREFLOW_SCHEDULE": "0 30 4 * * *",
-    }
-    return load_settings(environ, directory=tmp_path, secrets=tmp_path)
+    return daemon_settings(tmp_path)
 
 
 class CountingCloudly(MemoryCloudly):

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
 
 import orjson
 import pytest
@@ -12,30 +12,34 @@ import structlog
 import trio
 from attrs import evolve
 from structlog.testing import capture_logs
-from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, Json, World, cluster, play, service
+from tests.unit.app.worlds import (
+    BAD,
+    GOOD,
+    MISSING,
+    NEWER,
+    Json,
+    World,
+    cluster,
+    daemon_settings,
+    play,
+    service,
+)
 from tests.unit.certificates import make, raw
 
 from coreflow.adapters.memory import Behaviour, Fault, MemoryCoretraffic
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.loop import ActionLog, Asked, Kicks, Loop, Problems, kick_on_changes, kick_on_schedule
 from coreflow.app.main import Ports, running
-from coreflow.app.settings import Settings, load_settings
+from coreflow.app.settings import Settings
 from coreflow.app.supervise import supervise
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
 from coreflow.domain.records.models import CertificateRecord
 
 
 @pytest.fixture
-def settings(tmp_path: Any) -> Settings:
+def settings(tmp_path: Path) -> Settings:
     """Settings for a daemon without base services."""
-    environ = {
-        "CLOUDLY_URL": "file:///cluster.yaml",
-        "COREFLOW_BASE_SERVICES": "",
-        "COREFLOW_INITIAL_DELAY": "10",
-        "COREFLOW_RELIST_SECONDS": "60",
-        "COREFLOW_SCHEDULE": "0 30 4 * * *",
-    }
-    return load_settings(environ, directory=tmp_path, secrets=tmp_path)
+    return daemon_settings(tmp_path, COREFLOW_INITIAL_DELAY="10", COREFLOW_RELIST_SECONDS="60")
 
 
 def _ports(world: World) -> Ports:

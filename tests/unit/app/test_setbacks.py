@@ -2,32 +2,27 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.app.worlds import NEWER, World, cluster, play, service
+from tests.unit.app.worlds import NEWER, World, cluster, daemon_settings, play, service
 
 from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
 from coreflow.adapters.memory import Fault
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.main import Coreflow, Ports, running
-from coreflow.app.settings import Settings, load_settings
+from coreflow.app.settings import Settings
 
 REFUSAL = EngineError(400, "rpc error: code = InvalidArgument desc = too much of it")
 
 
 @pytest.fixture
-def settings(tmp_path: Any) -> Settings:
+def settings(tmp_path: Path) -> Settings:
     """Settings for a daemon without base services."""
-    environ = {
-        "CLOUDLY_URL": "file:///cluster.yaml",
-        "COREFLOW_BASE_SERVICES": "",
-        "COREFLOW_INITIAL_DELAY": "0",
-        "COREFLOW_SCHEDULE": "0 30 4 * * *",
-    }
-    return load_settings(environ, directory=tmp_path, secrets=tmp_path)
+    return daemon_settings(tmp_path)
 
 
 def _calls(world: World, method: str = "create_service") -> int:

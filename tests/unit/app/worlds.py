@@ -1,6 +1,7 @@
 """A memory Swarm with records, for tests of the app."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
@@ -10,6 +11,7 @@ from attrs import define, field
 from coreflow.adapters.memory import Behaviour, MemoryCloudly, MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler
+from coreflow.app.settings import Settings, load_settings
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.deploy.steps import PlanOptions
@@ -18,6 +20,18 @@ Json = dict[str, Any]
 T = TypeVar("T")
 GOOD, NEWER, BAD, MISSING = "good:1", "good:2", "bad:1", "missing:1"
 NO_BASE = RenderOptions(base=BaseOptions(services=()))
+
+
+def daemon_settings(folder: Path, **others: str) -> Settings:
+    """Settings for a daemon without base services that begins at once; `others` go before these."""
+    environ = {
+        "CLOUDLY_URL": "file:///cluster.yaml",
+        "COREFLOW_BASE_SERVICES": "",
+        "COREFLOW_INITIAL_DELAY": "0",
+        "COREFLOW_SCHEDULE": "0 30 4 * * *",
+        **others,
+    }
+    return load_settings(environ, directory=folder, secrets=folder)
 
 
 def service(name: str, image: str = GOOD, *, identity: str | None = None, **data: Any) -> Json:
