@@ -200,7 +200,7 @@ def _checked(given: Ingredients) -> tuple[tuple[Mount, ...], Payload | None]:
 
 
 def _covered(mounts: Iterable[Mount]) -> Iterator[str]:
-    """Mounts where the file with the secrets has to be: no container starts with them (measured on 20.10 and 26.1)."""
+    """Mounts where the file with the secrets has to be: no container starts with them (measured on 20.10)."""
     for mount in mounts:
         target = plain(mount.target)
         if target.startswith(f"{_SECRET_PATH}/") or (mount.type == "volume" and target == _SECRET_PATH):

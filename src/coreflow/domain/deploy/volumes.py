@@ -28,7 +28,7 @@ _KERNELS = frozenset({"/proc", "/dev"})
 _KERNEL_FOLDERS = ("/proc/", "/dev/pts/", "/dev/mqueue/")
 _FILES = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv"})
 _DEVICES = frozenset({"/dev/null", "/dev/ptmx"})
-"""With a volume there, or any mount below, no container starts (measured on 20.10 and 26.1)."""
+"""With a volume there, or any mount below, no container starts (measured on 20.10)."""
 
 
 def make_mounts(service: ServiceRecord, live: Iterable[Mount] = ()) -> tuple[Mount, ...]:
