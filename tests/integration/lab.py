@@ -229,10 +229,12 @@ class Lab:
         change(live["Spec"])
         self.post(f"/services/{live['ID']}/update?version={live['Version']['Index']}", live["Spec"])
 
-    def post(self, path: str, body: object) -> None:
-        """A raw call to the engine."""
+    def post(self, path: str, body: object) -> Json:
+        """A raw call to the engine, and its answer."""
         answer = self.client.post(f"{self.client.base_url}/v{self.client.api_version}{path}", json=body)
         answer.raise_for_status()
+        document: Json = answer.json() if answer.content else {}
+        return document
 
     def wait(self, what: str, condition: Callable[[], object], seconds: float = 40) -> None:
         """Wait until something holds."""
