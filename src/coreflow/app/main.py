@@ -4,8 +4,6 @@ Start-up order is deliberate: the peers first, then whoever listens for changes,
 in reverse, which the nesting of context managers and nurseries gives for free.
 """
 
-import ipaddress
-import math
 import os
 import signal
 import socket
@@ -21,8 +19,7 @@ import structlog
 import trio
 from attrs import Factory, evolve, frozen
 
-from coreflow.domain.errors import PortError
-from coreflow.domain.ids import BASE, ClusterId, Owner
+from coreflow.domain.ids import ClusterId, Owner
 from coreflow.domain.pacing import LONGEST_DELAY
 from coreflow.domain.ports import (
     ControlPlane,
@@ -34,13 +31,14 @@ from coreflow.domain.ports import (
 )
 from coreflow.domain.records.models import GatewayRecord
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redact
-from coreflow.domain.swarm.naming import CORESTORE, CORETRAFFIC
+from coreflow.domain.swarm.naming import CORESTORE
 
 from . import logs
 from .backups import Tools
 from .bindings import Bindings
 from .confidential import Confidential
 from .corestores import Corestores
+from .gate import Gate
 from .gateways import Gateways, MakeGateway
 from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_events, kick_on_schedule
 from .metrics import Metrics
@@ -275,7 +273,7 @@ async def running(
     kicks = Kicks()
     async with AsyncExitStack() as stack:
         if ports is None:
-            gate, known = Gate(settings), new_confidential(settings)
+            gate, known = Gate(settings.coretraffic_peers), new_confidential(settings)
             budget = message_budget(settings)
             coretraffic = await stack.enter_async_context(_serving(settings, gate, known, budget))
             opened = await stack.enter_async_context(open_ports(settings, known=known, budget=budget))
@@ -310,73 +308,6 @@ async def _administered(settings: Settings, engine: Coreflow) -> AsyncIterator[N
         nursery.start_soon(supervise, "metrics", serve)
         yield
         nursery.cancel_scope.cancel()
-
-
-LOOK_AGAIN_SECONDS = 1.0
-"""Anybody can connect, as often as they like: the engine is not asked more often than this because of it."""
-
-
-class Gate:
-    """Decides who may present itself as coretraffic, which is who gets private keys."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._peers = settings.coretraffic_peers
-        self.docker: DockerPort | None = None
-        self._lock = trio.Lock()
-        self._clusters: Mapping[str, frozenset[str]] = {}
-        """By the addresses of coretraffic's tasks, those clusters whose they are."""
-        self._cluster, self._knows_cluster = "", trio.Event()
-        self._looks, self._looked_at = 0, -math.inf
-
-    async def admit(self, host: str) -> Callable[[str], bool]:
-        """The tags that a connection from this address may have: any but that one, or any."""
-        allowed = await self._is_coretraffic(host)
-        return lambda name: allowed or name != CORETRAFFIC
-
-    def learn(self, cluster: str) -> None:
-        """This cluster is ours, by the records."""
-        self._cluster = cluster
-        self._knows_cluster.set()
-
-    async def _is_coretraffic(self, host: str) -> bool:
-        if self._peers != "tasks":
-            return any(_address(host) in network for network in self._peers)
-        before = self._looks
-        async with self._lock:
-            if self._looks == before:  # else whoever came at the same time has looked already
-                await trio.sleep_until(self._looked_at + LOOK_AGAIN_SECONDS)
-                self._looks, self._looked_at = self._looks + 1, trio.current_time()
-                try:
-                    self._clusters = await self._look()
-                except PortError as exc:
-                    log.warning(
-                        "cannot tell whether a connection is coretraffic's", peer=host, reason=str(exc)
-                    )
-                    self._clusters = {}
-            clusters = self._clusters.get(host)
-        if clusters is None:
-            return False
-        await self._knows_cluster.wait()  # until then there are no routes to send
-        return self._cluster in clusters
-
-    async def _look(self) -> Mapping[str, frozenset[str]]:
-        """The addresses of the tasks of coretraffic services, which may still be starting, and whose they are."""
-        if self.docker is None:
-            return {}
-        services, tasks = await self.docker.progress()
-        known = {s.id: s.cluster for s in services if s.name == CORETRAFFIC and s.owner == BASE}
-        found: dict[str, frozenset[str]] = {}
-        for task in tasks:
-            if task.service_id in known and task.desired_state == "running":
-                for address in task.addresses.values():
-                    found[address] = found.get(address, frozenset()) | {known[task.service_id]}
-        return found
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address as it was before a server for both kinds took it."""
-    address = ipaddress.ip_address(host)
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from tests.unit.app.worlds import GOOD, World, cluster, play
 
 from coreflow.adapters.memory import Fault
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.main import Gate
+from coreflow.app.gate import Gate
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.settings import load_settings
 from coreflow.domain.deploy.base import BaseOptions
@@ -19,7 +19,7 @@ from coreflow.domain.swarm.naming import CORETRAFFIC
 def gate_of(folder: Path, peers: str) -> Gate:
     """A gate with this setting."""
     environ = {"CLOUDLY_URL": "file:///x", "COREFLOW_CORETRAFFIC_PEERS": peers}
-    return Gate(load_settings(environ, directory=folder, secrets=folder))
+    return Gate(load_settings(environ, directory=folder, secrets=folder).coretraffic_peers)
 
 
 @pytest.mark.parametrize(
