@@ -294,7 +294,7 @@ async def _measure(host: str, rounds: int) -> tuple[list[dict[str, float]], list
         await _know(cloudly, document)
         async with _daemon(host, cloudly, watch) as (coreflow, engine):
             with trio.fail_after(PATIENCE):
-                while coreflow.last is None or not coreflow.last.is_settled:
+                while coreflow.last is None or not coreflow.last.is_stable:
                     await coreflow.settled()
             for turn in range(rounds):
                 await watch.rest()

@@ -182,7 +182,7 @@ async def _measure(bench: _Bench, rounds: int) -> list[Row]:
         async def settle() -> float:
             started = time.perf_counter()
             reconcile_result = await reconciler.settle()
-            assert reconcile_result.is_settled
+            assert reconcile_result.is_stable
             return time.perf_counter() - started
 
         for turn in range(rounds):

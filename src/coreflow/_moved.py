@@ -88,7 +88,8 @@ MOVED: Mapping[str, tuple[str, ...]] = {
     for old, new in table.items()
 } | {
     "coreflow.app.patience": ("coreflow.app.retries",),
-    "coreflow.app.situation": ("coreflow.app.reconcile_state",),
+    "coreflow.app.reconcile_state": ("coreflow.domain.deploy.state",),
+    "coreflow.app.situation": ("coreflow.domain.deploy.state",),
     "coreflow.quiet": ("coreflow.gc_pause",),
 }
 """Where the public names of a module of old are now, by its path: those that others import come first.
@@ -141,6 +142,11 @@ def renamed(name: str, values: Mapping[str, Any]) -> Any:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     warnings.warn(f"{module}.{name} is {now} now", DeprecationWarning, stacklevel=3)
     return values[now]
+
+
+def warn_of(old: str, new: str) -> None:
+    """Warn the caller of whoever calls this that a public name has become another."""
+    warnings.warn(f"{old} is {new} now", DeprecationWarning, stacklevel=3)
 
 
 class _Finder:

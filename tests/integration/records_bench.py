@@ -11,9 +11,9 @@ from coreflow.adapters.engine.protocol import Engine
 from coreflow.adapters.memory import MemoryCloudly
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.reconcile import Reconciler
-from coreflow.app.reconcile_state import ReconcileState
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import verb_of
 from coreflow.domain.swarm import naming
 

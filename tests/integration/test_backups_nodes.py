@@ -70,7 +70,7 @@ async def test_the_corestore_of_the_services_node_is_asked(
         corestores = Corestores(at, is_ours=True)
         reconciler = Reconciler(cloudly, swarm, corestores, render=RenderOptions(base=BASE))
         reconcile_result = await reconciler.deploy(timeout=60)
-        assert reconcile_result.is_settled, reconcile_result
+        assert reconcile_result.is_stable, reconcile_result
         (home,) = await run(placed, lab, "shop")
         instances = corestores.instances(
             reconcile_result.last.observed, reconcile_result.last.desired.cluster

@@ -4,21 +4,22 @@ A step that fails blocks the rest of its unit and nothing else, and is tried aga
 pass comes then.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
 from attrs import Factory, define, evolve
 
+from coreflow.domain.deploy.batches import batches, blocked, due_now, postponed
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.setbacks import NO_SETBACKS, Setbacks
-from coreflow.domain.deploy.steps import Action, Plan, Step, kind_of, name_of, stage_of, subject_of, verb_of
+from coreflow.domain.deploy.steps import Action, Plan, Step, kind_of, name_of, subject_of, verb_of
 from coreflow.domain.errors import LostRace, PortError, Refused
 from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.ports import ControlPlane, DockerPort
-from coreflow.domain.swarm.actions import Create, Remove, Update
-from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, ServiceSpec, Stage
+from coreflow.domain.swarm.actions import Create, Update
+from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec
 
 from .beside import PATIENCE_SECONDS, Background, Jobs, UnderWay
 from .bindings import Bindings
@@ -63,14 +64,7 @@ class Applier:
 
     def news(self, plan: Plan) -> Plan:
         """The plan without the steps of units that have to wait for their next try."""
-        now = trio.current_time()
-        late = [step for step in plan.steps if self._setbacks.of(step, now)]
-        if not late:
-            return plan
-        missing = {name_of(step.action) for step in late if isinstance(subject_of(step.action), NetworkSpec)}
-        stuck = {step.unit for step in late}
-        stuck |= {step.unit for step in plan.steps if _networks_of(step) & missing}
-        return evolve(plan, steps=tuple(step for step in plan.steps if step.unit not in stuck))
+        return due_now(plan, self._setbacks, trio.current_time())
 
     async def apply(self, plan: Plan, tell: Callable[[Outcome], None]) -> tuple[Outcome, ...]:
         """Apply stage by stage; within a stage each unit in order, the units concurrently.
@@ -80,7 +74,7 @@ class Applier:
         """
         self._setbacks = self._setbacks.only(plan.steps)
         work = _Application(tell=tell, until=trio.current_time() + PATIENCE_SECONDS)
-        for batch in _batches(plan.steps):
+        for batch in batches(plan.steps):
             async with trio.open_nursery() as nursery:
                 for steps in batch.values():
                     nursery.start_soon(partial(self._apply_unit, steps, work))
@@ -97,21 +91,11 @@ class Applier:
                     if last is None and work.is_overtaken:
                         return
                     last = (
-                        _blocked(step, last, work.broken)
-                        or self._postponed(step)
+                        blocked(step, last, work.broken)
+                        or postponed(step, self._setbacks, trio.current_time())
                         or await self._tried(step, work)
                     )
                 work.take(last)
-
-    def _postponed(self, step: Step) -> Outcome | None:
-        """What becomes of a step whose next try is not due."""
-        setback = self._setbacks.of(step, trio.current_time())
-        if setback is None:
-            return None
-        again = self._setbacks.pause_of(step, trio.current_time())
-        return Outcome(
-            step, "failed", setback.reason, retry=not setback.is_refused, again=again, is_news=False
-        )
 
     async def _tried(self, step: Step, work: "_Application") -> Outcome:
         """Try a step, and remember how it went."""
@@ -206,38 +190,3 @@ class _Application:
 
 
 _SLOW_KINDS = frozenset({"image", "binding"})
-
-
-def _blocked(step: Step, last: Outcome | None, broken: Mapping[str, bool]) -> Outcome | None:
-    """What becomes of a step that cannot be carried out; `last` is how the one before it in its unit went."""
-    if last is not None and last.status == "overtaken":
-        return Outcome(step, "overtaken", last.detail, retry=True, at_once=True)
-    if last is not None and last.status == "under way":
-        return evolve(last, step=step, is_news=False)
-    if last is not None and last.status != "applied":
-        return Outcome(step, "blocked", "an earlier step failed", is_news=last.is_news)
-    missing = sorted(_networks_of(step) & broken.keys())
-    if missing:
-        text = f"network {missing[0]} could not be created"
-        return Outcome(step, "blocked", text, is_news=broken[missing[0]])
-    return None
-
-
-def _networks_of(step: Step) -> frozenset[str]:
-    """The networks that have to be there for a step."""
-    subject = subject_of(step.action)
-    if not isinstance(subject, ServiceSpec) or isinstance(step.action, Remove):
-        return frozenset()
-    return frozenset(attachment.network for attachment in subject.body.networks)
-
-
-def _batches(steps: Iterable[Step]) -> list[dict[str, list[Step]]]:
-    """Steps by stage and unit; networks come before everything, since everything joins them."""
-    networks: dict[str, list[Step]] = {}
-    stages: dict[Stage, dict[str, list[Step]]] = {stage: {} for stage in Stage}
-    for step in steps:
-        if isinstance(subject_of(step.action), NetworkSpec):
-            networks.setdefault(step.unit, []).append(step)
-        else:
-            stages[stage_of(step.action)].setdefault(step.unit, []).append(step)
-    return [batch for batch in (networks, *stages.values()) if batch]

@@ -6,6 +6,7 @@ Values are asked for once per process and at every refresh; asking again gives t
 import structlog
 import trio
 
+from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.errors import CoreflowError, Refused
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.platform import ledger
@@ -18,7 +19,6 @@ from coreflow.domain.swarm.observed import Observed
 
 from .confidential import Confidential
 from .corestores import Corestores
-from .reconcile_state import ReconcileState
 
 log = structlog.get_logger()
 

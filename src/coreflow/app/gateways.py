@@ -6,6 +6,7 @@ import structlog
 import trio
 from attrs import frozen
 
+from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.errors import CoreflowError, PortError, Refused
 from coreflow.domain.ids import ClusterId
 from coreflow.domain.pacing import next_delay
@@ -21,8 +22,6 @@ from coreflow.domain.routing.gateway import (
     wanted_routes,
 )
 from coreflow.domain.routing.routes import HostClaim
-
-from .reconcile_state import ReconcileState
 
 log = structlog.get_logger()
 

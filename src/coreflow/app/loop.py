@@ -6,52 +6,39 @@ finds what nobody announced.
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
 import structlog
 import trio
-from attrs import frozen
 from croniter import croniter
 
-from coreflow.domain.deploy.desired import Rejection
-from coreflow.domain.deploy.result import Outcome
+from coreflow.domain.deploy.problems import NOTHING_TOLD
+from coreflow.domain.deploy.result import Outcome, ReconcileResult
+from coreflow.domain.deploy.schedule import (
+    BURST_SECONDS,
+    EMPTY_AGENDA,
+    Agenda,
+    PassRequest,
+    seconds_to_next_pass,
+)
 from coreflow.domain.deploy.steps import Plan, kind_of, name_of, stage_of, subject_of, verb_of
 from coreflow.domain.errors import Unavailable
 from coreflow.domain.pacing import Attention
 from coreflow.domain.swarm.convergence import Verdict
 
-from .reconcile import Reconciler, ReconcileResult
+from .reconcile import Reconciler
 
 log = structlog.get_logger()
 
-SETTLING_SECONDS = 5.0
-"""How soon to look again while something is under way."""
-BURST_SECONDS = 0.3
-"""Events come in bursts; a kick waits this long for its companions. Urgent ones wait only where there are many: chains of
-passes begin this far apart at least."""
-
-PATIENCE_SECONDS = 60.0
-"""How long a roll-out may take before it is called unfinished, as long as no task fails."""
-
-_SAID_ONCE = frozenset({"crash-looping"})
-"""Problems whose reasons take turns while they last: the next container ends in another way."""
-_AWAITED = "awaited"
-_EVENTS = {_AWAITED: "held"}
-"""What is held because an answer is on its way is nothing to worry about."""
-NAME_SHOWN, REASON_SHOWN = 200, 2000
-"""Characters of a problem that are logged."""
-
 
 class Kicks:
-    """Wake-up calls for the loop, coalesced."""
+    """Wake-up calls for the loop, coalesced: an `Agenda` that can be waited for."""
 
     def __init__(self) -> None:
-        self._event, self._urgent = trio.Event(), trio.Event()
-        self._asked = Asked()
-        self._due, self._moved = math.inf, trio.Event()
+        self._agenda, self._changed = EMPTY_AGENDA, trio.Event()
 
     def kick(
         self,
@@ -68,77 +55,42 @@ class Kicks:
         Without `records`, those have not changed.
         An `urgent` one does not wait for companions, nor for the end of a back-off.
         """
-        asked = self._asked
-        self._asked = Asked(
-            refresh=asked.refresh or refresh,
-            retry_failed=asked.retry_failed or retry_failed,
-            try_now=asked.try_now or try_now,
-            records=asked.records or records,
-        )
-        self._event.set()
-        if urgent:
-            self._urgent.set()
+        request = PassRequest(refresh=refresh, retry_failed=retry_failed, try_now=try_now, records=records)
+        self._become(self._agenda.kicked(request, urgent=urgent))
 
     def kick_at(self, time: float) -> None:
         """Ask for a pass then, at the latest, by trio's clock: the engine has changed."""
-        if time <= trio.current_time():
-            self.kick(records=False)
-        elif time < self._due:
-            self._due = time
-            moved, self._moved = self._moved, trio.Event()
-            moved.set()
+        self._become(self._agenda.kicked_at(time, trio.current_time()))
+
+    def failed(self, request: PassRequest) -> None:
+        """Ask once more for what was asked for, whenever the next pass comes."""
+        self._become(self._agenda.failed(request))
 
     async def wait(self) -> None:
         """Until the next kick."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._wait_for_due)
-            await self._event.wait()
-            nursery.cancel_scope.cancel()
-
-    async def _wait_for_due(self) -> None:
-        while True:
-            moved = self._moved
-            with trio.move_on_at(self._due):
-                await moved.wait()
-            if trio.current_time() >= self._due:
-                self._due = math.inf
-                self.kick(records=False)
-
-    def kick_again(self, asked: "Asked") -> None:
-        """Ask once more for what was asked for, whenever the next pass comes."""
-        if asked != Asked():
-            self.kick(
-                records=asked.records,
-                refresh=asked.refresh,
-                retry_failed=asked.retry_failed,
-                try_now=asked.try_now,
-            )
+        await trio.lowlevel.checkpoint()
+        while not self._agenda.is_kicked:
+            with trio.move_on_at(self._agenda.due):
+                await self._changed.wait()
+            self._become(self._agenda.at(trio.current_time()))
 
     async def wait_urgent(self) -> None:
         """Until the next urgent kick."""
-        await self._urgent.wait()
+        await trio.lowlevel.checkpoint()
+        while not self._agenda.is_urgent:
+            await self._changed.wait()
 
-    def take(self) -> "Asked":
+    def take(self) -> PassRequest:
         """Forget the kicks so far; what they asked for."""
-        asked, self._asked = self._asked, Asked()
-        if self._due <= trio.current_time():
-            self._due = math.inf
-        self._event, self._urgent = trio.Event(), trio.Event()
-        return asked
+        request = self._agenda.request
+        self._become(self._agenda.taken(trio.current_time()))
+        return request
 
-
-@frozen(kw_only=True)
-class Asked:
-    """What somebody wants of the next pass, beyond the usual."""
-
-    refresh: bool = False
-    """Look up every image again."""
-    retry_failed: bool = False
-    """Try again what was rolled back."""
-    try_now: bool = False
-    """Try what could not be done although its next try is not due."""
-    records: bool = False
-    """Fetch the records: they may have changed."""
+    def _become(self, agenda: Agenda) -> None:
+        if agenda != self._agenda:
+            self._agenda = agenda
+            changed, self._changed = self._changed, trio.Event()
+            changed.set()
 
 
 class Kickable(Protocol):
@@ -179,7 +131,7 @@ class Loop:
         while True:
             began = trio.current_time()
             asked = self._kicks.take()
-            fetch = asked.records or began >= self._fetched_at + self._relist_seconds
+            fetch = asked.fetches(began, self._fetched_at, self._relist_seconds)
             if self._failed:
                 self._reconciler.engine_is_back()
             if asked.retry_failed:
@@ -194,7 +146,7 @@ class Loop:
                         refresh=asked.refresh, retry_failed=asked.retry_failed, fetch=fetch
                     )
                 except BaseException:
-                    self._kicks.kick_again(asked)  # not done yet
+                    self._kicks.failed(asked)  # not done yet
                     raise
                 self._failed = False
                 self._fetched_at = began if fetch else self._fetched_at
@@ -204,21 +156,12 @@ class Loop:
             await self._pause(reconcile_result, began)
 
     async def _pause(self, reconcile_result: ReconcileResult, began: float) -> None:
-        seconds = min(self._seconds_after(reconcile_result), self._relist_seconds)
+        seconds = seconds_to_next_pass(reconcile_result, self._reconciler.due_in, self._relist_seconds)
         with trio.move_on_after(seconds):
             await self._kicks.wait()
             with trio.move_on_after(BURST_SECONDS):
                 await self._kicks.wait_urgent()
             await trio.sleep_until(began + BURST_SECONDS)
-
-    def _seconds_after(self, reconcile_result: ReconcileResult) -> float:
-        """How soon to look again without anybody asking for it."""
-        due_in = self._reconciler.due_in
-        due = math.inf if due_in is None else max(due_in, BURST_SECONDS)
-        if not (reconcile_result.last.plan.waits or reconcile_result.pending):
-            return SETTLING_SECONDS if reconcile_result.may_retry and due_in is None else due
-        idle = reconcile_result.idle_seconds
-        return min(due, SETTLING_SECONDS if idle is None else max(idle, BURST_SECONDS))
 
 
 async def kick_on_changes(
@@ -324,68 +267,14 @@ class ActionLog:
 
 
 class Problems:
-    """Says what is wrong when it begins and when it ends, and not every minute in between."""
+    """Logs what is wrong when it begins and when it ends."""
 
     def __init__(self) -> None:
-        self._known: dict[str, str] = {}
-        self._moving: dict[str, float] = {}
+        self._log = NOTHING_TOLD
 
     def report(self, reconcile_result: ReconcileResult, now: float) -> None:
         """Log the difference to the last report, and what has begun to run. `now` is any clock in seconds."""
-        found = dict(_problems(reconcile_result))
-        found.update(self._unfinished(reconcile_result.verdicts, now))
-        found = {key[:NAME_SHOWN]: _cut(text) for key, text in found.items()}
-        for key, text in found.items():
-            kind, _, name = key.partition(" ")
-            if key not in self._known or (self._known[key] != text and kind not in _SAID_ONCE):
-                say = log.info if kind == _AWAITED else log.warning
-                say(_EVENTS.get(kind, kind), name=name, reason=text)
-        wrong = {key.partition(" ")[2] for key in found}
-        for key in self._known.keys() - found.keys():
-            kind, _, name = key.partition(" ")
-            if name not in wrong:  # else it is only called something else now
-                log.info("resolved", name=name, was=_EVENTS.get(kind, kind))
-        self._known = found
-
-    def _unfinished(self, verdicts: Mapping[str, Verdict], now: float) -> Iterator[tuple[str, str]]:
-        """Services that do not run as they should: at once where there is an error, else after some time."""
-        for name in self._moving.keys() - verdicts.keys():
-            del self._moving[name]
-        for name, verdict in verdicts.items():
-            if verdict.done and self._moving.pop(name, None) is not None:
-                log.info("running", name=name, tasks=verdict.running)
-            if verdict.done or not verdict.detail:
-                continue
-            since = self._moving.setdefault(name, now)
-            if verdict.is_crash_looping:
-                yield f"crash-looping {name}", f"its tasks end again and again: {verdict.error}"
-                continue
-            if verdict.has_error or now - since >= PATIENCE_SECONDS:
-                text = f"{verdict.running} of {verdict.wanted} running: {verdict.detail}"
-                yield f"unfinished {name}", text
-
-
-def _cut(text: str) -> str:
-    return (
-        text
-        if len(text) <= REASON_SHOWN
-        else f"{text[:REASON_SHOWN]}… and {len(text) - REASON_SHOWN} more characters"
-    )
-
-
-def _kind_of(rejection: Rejection) -> str:
-    if rejection.awaited:
-        return _AWAITED
-    return "held" if rejection.held else "rejected"
-
-
-def _problems(reconcile_result: ReconcileResult) -> list[tuple[str, str]]:
-    plan = reconcile_result.last.plan
-    found = [(f"{_kind_of(r)} {r.name}", "; ".join(r.reasons)) for r in plan.rejections]
-    found += [(f"failed {failure.name}", failure.reason) for failure in plan.failures]
-    found += [(f"contested {contest.name}", contest.reason) for contest in plan.contests]
-    found += [(f"note {note.name}", note.text) for note in plan.notes]
-    if plan.refusal is not None:
-        names = ", ".join(plan.refusal.names)
-        found.append(("refused removal", f"{plan.refusal} (COREFLOW_CONFIRM_REMOVAL); services: {names}"))
-    return found
+        self._log, messages = self._log.after(reconcile_result, now)
+        for message in messages:
+            say = log.info if message.level == "info" else log.warning
+            say(message.event, **message.facts)

@@ -19,6 +19,7 @@ import structlog
 import trio
 from attrs import Factory, evolve, frozen
 
+from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.ids import ClusterId, Owner
 from coreflow.domain.pacing import LONGEST_DELAY
 from coreflow.domain.ports import (
@@ -44,7 +45,7 @@ from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_events, kick_
 from .metrics import Metrics
 from .operations import Operations
 from .progress import Unwatched, Watcher
-from .reconcile import Listener, Reconciler, ReconcileResult, ReconcilerOptions
+from .reconcile import Listener, Reconciler, ReconcilerOptions
 from .replication import Replicator
 from .retries import until_back
 from .routing import Router

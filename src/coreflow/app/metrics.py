@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from coreflow.domain.deploy.result import Metric
+from coreflow.domain.deploy.result import Metric, ReconcileResult
 from coreflow.domain.deploy.steps import kind_of, verb_of
 
 from .operations import Operations
-from .reconcile import ReconcileResult
 
 
 class Metrics:

@@ -4,28 +4,36 @@ A pass reads everything, plans, applies, and reports. What one pass cannot do (a
 race, a secret that is still in use) a later one will: nothing waits inside a pass.
 """
 
-import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 import trio
-from attrs import Factory, evolve, frozen
+from attrs import evolve, frozen
 
 from coreflow._moved import renamed
 from coreflow.domain.deploy.contention import NOTHING_WRITTEN
-from coreflow.domain.deploy.desired import Desired, RenderOptions, unit_of
+from coreflow.domain.deploy.desired import Desired, RenderOptions
 from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.render import Renderer
-from coreflow.domain.deploy.result import Outcome, Report
+from coreflow.domain.deploy.result import Outcome, ReconcileResult, Report
+from coreflow.domain.deploy.schedule import (
+    AT_ONCE,
+    DEFERENCE_PAUSE,
+    NO_DEFERENCE,
+    POLL_SECONDS,
+    has_work_within,
+    overtaken,
+    pause_before_next,
+    seconds_to_next_try,
+)
+from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import (
     Action,
     Plan,
     PlanOptions,
     Step,
-    kind_of,
-    name_of,
 )
 from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.ids import Owner
@@ -52,22 +60,9 @@ from .confidential import Confidential
 from .corestores import Corestores
 from .fetching import Fetching
 from .lookups import LookUps
-from .reconcile_state import ReconcileState
 
-PASS_LIMIT = 12
-"""Passes in a row before a settling gives up: more means that something changes as fast as we put it right."""
-LONGEST_SLEEP_SECONDS = 5.0
-"""Records may change while an apply waits for something that is not due yet."""
-OVERTAKEN_SECONDS = (0.2, 1.0)
-"""How long to wait, at least and at most, before looking again after somebody else was faster: it may not be done yet."""
-DEFERENCE_SECONDS = (0.5, 2.0)
-"""How long to wait, at least and at most, before looking again where somebody else does the same as we."""
-DEFERRING_SECONDS = 600.0
-"""For how long that is assumed after the last sign of it."""
 HANGING_SECONDS = 5.0
 """An engine that fails after so long did not answer."""
-POLL_SECONDS = 0.5
-"""How often to look whether roll-outs have ended: two lists, whatever the number of services."""
 
 
 class Listener(Protocol):
@@ -97,84 +92,6 @@ class NullListener:
 
     def progressed(self, verdicts: Mapping[str, Verdict]) -> None:
         """Nothing."""
-
-
-@frozen(kw_only=True)
-class ReconcileResult:
-    """How a series of passes went: what was done in all of them, and the state at the end."""
-
-    last: ReconcileState
-    reports: tuple[Report, ...] = ()
-    verdicts: Mapping[str, Verdict] = Factory(dict)
-
-    @property
-    def applied(self) -> tuple[Outcome, ...]:
-        """Every action that was carried out."""
-        return tuple(o for report in self.reports for o in report.outcomes if o.status == "applied")
-
-    @property
-    def troubles(self) -> tuple[Outcome, ...]:
-        """What could not be done, as of the last pass that tried anything.
-
-        That somebody else was faster is none as soon as a later look has found nothing more to do.
-        """
-        if self.reports and not self.reports[-1].outcomes:
-            tried = next((report.troubles for report in reversed(self.reports) if report.outcomes), ())
-            return tuple(outcome for outcome in tried if outcome.status != "overtaken")
-        return self.reports[-1].troubles if self.reports else ()
-
-    @property
-    def pending(self) -> frozenset[str]:
-        """Services that Swarm is still at. One that could not even be written, or not yet, is not."""
-        stuck = {o.step.unit for o in (*self.troubles, *self.under_way)}
-        services = self.last.desired.services
-        return frozenset(
-            name
-            for name, verdict in self.verdicts.items()
-            if not (verdict.done or verdict.failed) and unit_of(services[name].owner, name) not in stuck
-        )
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether something is left to do that a later pass may be able to."""
-        return bool(self.last.plan.waits) or self.may_retry or self.is_awaiting
-
-    @property
-    def under_way(self) -> tuple[Outcome, ...]:
-        """What goes on beside the passes."""
-        return self.reports[-1].under_way if self.reports else ()
-
-    @property
-    def is_awaiting(self) -> bool:
-        """Whether something goes on beside the passes whose end starts another."""
-        return bool(self.under_way) or self.last.is_awaiting
-
-    @property
-    def may_retry(self) -> bool:
-        """Whether something that could not be done may be possible later, without anybody doing anything."""
-        return any(outcome.retry for report in self.reports[-1:] for outcome in report.troubles)
-
-    def waits_for(self, seconds: float) -> bool:
-        """Whether a later pass within so many seconds of the last may be able to do what is left to do."""
-        limit = self.last.observed.time + seconds
-        waits = self.last.plan.waits
-        return self.may_retry or self.is_awaiting or any(w.until is None or w.until <= limit for w in waits)
-
-    @property
-    def idle_seconds(self) -> float | None:
-        """For how long nothing can be done about what is left, where that is known of all of it."""
-        times = [wait.until for wait in self.last.plan.waits]
-        if not times or self.may_retry or self.is_awaiting or self.pending:
-            return None
-        known = [time for time in times if time is not None]
-        return max(min(known) - self.last.observed.time, 0.0) if len(known) == len(times) else None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is left to do, and nothing went wrong."""
-        done = all(verdict.done for verdict in self.verdicts.values())
-        idle = not any(report.applied for report in self.reports[-1:])
-        return done and idle and not self.is_waiting and self.last.plan.is_clean and not self.troubles
 
 
 @frozen(kw_only=True)
@@ -237,8 +154,7 @@ class Reconciler:
         """What the last look did not wait for."""
         self._late: frozenset[ImageRequest] = frozenset()
         """Of what a refresh asked: passes after it take the answers."""
-        self._deferring_until = -math.inf
-        """While somebody else does the same as we, it goes first."""
+        self._deference = NO_DEFERENCE
 
     def try_again(self) -> None:
         """Forget what this process has tried: what failed may be tried once more."""
@@ -365,8 +281,8 @@ class Reconciler:
         if reconcile_state.plan.steps and not fetch:
             # what others wrote may follow from newer records than ours
             reconcile_state = await self._look(refresh=refresh, retry_failed=retry_failed)
-        if reconcile_state.plan.steps and trio.current_time() < self._deferring_until:
-            await trio.sleep(self._jitter(*DEFERENCE_SECONDS))
+        if reconcile_state.plan.steps and self._deference.holds(trio.current_time()):
+            await trio.sleep(self._jitter(*DEFERENCE_PAUSE))
             reconcile_state = await self._look(refresh=refresh, retry_failed=retry_failed)
         self._listener.planned(self._applier.news(reconcile_state.plan))
         outcomes = await self._applier.apply(reconcile_state.plan, self._listener.applied)
@@ -383,21 +299,17 @@ class Reconciler:
             self.bindings.expire()
             self._look_ups.forget()
         reports: list[Report] = []
-        overtaken: tuple[Step, ...] = ()
-        for number in range(PASS_LIMIT):
-            fresh = fetch and number == 0
+        lost: tuple[Step, ...] = ()
+        while (pause := pause_before_next(reports)) is not None:
+            if pause != AT_ONCE:
+                await trio.sleep(self._jitter(*pause))
+            fresh = fetch and not reports
             reconcile_state, report = await self._pass(
                 refresh=refresh, retry_failed=retry_failed, fetch=fresh
             )
             reports.append(report)
-            if overtaken and not _still_wanted(overtaken, reconcile_state.plan):
-                self._deferring_until = trio.current_time() + DEFERRING_SECONDS
-            overtaken = tuple(o.step for o in report.outcomes if o.status == "overtaken")
-            progress = report.applied or any(outcome.at_once for outcome in report.troubles)
-            if not report.outcomes or not progress:
-                break
-            if overtaken:
-                await trio.sleep(self._jitter(*OVERTAKEN_SECONDS))
+            self._deference = self._deference.after(lost, reconcile_state.plan, trio.current_time())
+            lost = overtaken(report.outcomes)
         self._late = self._awaited if refresh else self._late & self._awaited
         await self._report(reconcile_state)
         return ReconcileResult(
@@ -439,9 +351,7 @@ class Reconciler:
             refresh = False
             reports += reconcile_result.reports
             self._listener.progressed(reconcile_result.verdicts)
-            pending = reconcile_result.pending
-            left = deadline - trio.current_time()
-            if not (pending or reconcile_result.waits_for(left)) or left <= 0:
+            if not has_work_within(reconcile_result, deadline - trio.current_time()):
                 break
             await self._wait(reconcile_result, news, deadline)
         return ReconcileResult(
@@ -453,24 +363,13 @@ class Reconciler:
 
         The end of what goes on beside the passes ends it, too, and so do the next try of something and the deadline.
         """
-        until = min(deadline, self._next_pass(reconcile_result))
+        until = min(deadline, trio.current_time() + seconds_to_next_try(reconcile_result, self.due_in))
         pending = reconcile_result.pending
         while trio.current_time() < until:
             with trio.move_on_after(min(POLL_SECONDS, until - trio.current_time())):
                 await news.wait()
             if news.is_set() or (pending and await self._have_ended(reconcile_result.last, pending)):
                 return
-
-    def _next_pass(self, reconcile_result: ReconcileResult) -> float:
-        """When another pass may do something, as far as that is known."""
-        now, due_in = trio.current_time(), self.due_in
-        if reconcile_result.may_retry:
-            return now + max(POLL_SECONDS, due_in or 0.0)
-        if reconcile_result.is_awaiting and not reconcile_result.last.plan.waits:
-            return math.inf if reconcile_result.pending else now + LONGEST_SLEEP_SECONDS
-        if reconcile_result.pending:
-            return math.inf
-        return now + max(POLL_SECONDS, min(reconcile_result.idle_seconds or 0.0, LONGEST_SLEEP_SECONDS))
 
     async def _have_ended(self, reconcile_state: ReconcileState, pending: frozenset[str]) -> bool:
         """Whether every pending service is done or has failed."""
@@ -503,12 +402,6 @@ def _behind_images(records: Records) -> tuple[object, ...]:
     """The records that say which images there are. Unchanged ones are the same objects, whoever sent them again."""
     images, registries = records.images.values(), records.external_registries.values()
     return records.services, tuple(images), tuple(registries), records.cluster.registry_info
-
-
-def _still_wanted(steps: Iterable[Step], plan: Plan) -> bool:
-    """Whether a plan still wants to do something about what these steps were about."""
-    objects = {(kind_of(step.action), name_of(step.action)) for step in steps}
-    return any((kind_of(action), name_of(action)) in objects for action in plan.actions)
 
 
 if not TYPE_CHECKING:  # a type checker shall miss names that are not there

@@ -10,6 +10,8 @@ import structlog
 import trio
 from attrs import frozen
 
+from coreflow.domain.deploy.result import ReconcileResult
+from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.ids import ClusterId
 from coreflow.domain.ports import CoretrafficPort, DockerPort
 from coreflow.domain.records.models import CertificateRecord, GatewayRecord
@@ -25,8 +27,6 @@ from coreflow.domain.routing.routes import (
 from coreflow.domain.swarm.observed import ObservedService, ObservedTask
 
 from .certificates import CertificateBook, Sources
-from .reconcile import ReconcileResult
-from .reconcile_state import ReconcileState
 
 log = structlog.get_logger()
 

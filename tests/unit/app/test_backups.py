@@ -64,7 +64,7 @@ class Bench:
             Corestores.one(self.corestore),
             render=self.world.render,
         )
-        assert (await self.reconciler.deploy(timeout=60)).is_settled
+        assert (await self.reconciler.deploy(timeout=60)).is_stable
         for name in (DATA, CACHE):
             await self.corestore.create_volume(VolumeSpec(name=name, service_id=SHOP, mount_path=""))
 
@@ -532,7 +532,7 @@ def test_the_reconciler_leaves_a_stopped_service_alone() -> None:
             assert await bench.is_running()
 
         await bench.with_operations(during)
-        assert (await bench.reconciler.deploy(timeout=60)).is_settled
+        assert (await bench.reconciler.deploy(timeout=60)).is_stable
         live = await bench.world.live("shop")
         assert "good:2" in live["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
 

@@ -142,7 +142,7 @@ def test_an_apply_waits_for_look_ups_until_its_time_is_up(
         began = trio.current_time()
         reconcile_result = await world.reconciler().deploy(timeout=timeout)
         assert took <= trio.current_time() - began < took + 20
-        assert reconcile_result.is_settled == (timeout > seconds)
+        assert reconcile_result.is_stable == (timeout > seconds)
         assert await world.names() == (["ok", "slow0"] if timeout > seconds else ["ok"])
 
     play(scene)
@@ -234,8 +234,8 @@ def test_an_apply_waits_for_loads_until_its_time_is_up(timeout: float, took: flo
         world = _holding(World())
         reconcile_result = await world.reconciler().deploy(timeout=timeout)
         assert took <= trio.current_time() < took + 20
-        assert reconcile_result.is_settled == (timeout > 60)
-        if not reconcile_result.is_settled:
+        assert reconcile_result.is_stable == (timeout > 60)
+        if not reconcile_result.is_stable:
             assert [outcome.status for outcome in reconcile_result.under_way] == ["under way"] * 2
             assert not reconcile_result.troubles
 

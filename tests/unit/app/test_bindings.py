@@ -14,9 +14,10 @@ from tests.unit.app.worlds import Json, World, bundle, cluster, new_engine, play
 from coreflow.adapters.memory import Fault, MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.corestores import Corestores
-from coreflow.app.reconcile import Reconciler, ReconcileResult
+from coreflow.app.reconcile import Reconciler
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.platform.actions import Deprovision, Provision
@@ -90,7 +91,7 @@ def test_a_bound_service_starts_with_its_values() -> None:
     async def body(bench: Bench) -> None:
         bindings: tuple[Json, ...] = ({}, {"capability": "objectstorage", "envPrefix": "MEDIA_"})
         reconcile_result = await bench.deploy(service("a"), service("b"), bindings=bindings)
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         kinds = [type(o.step.action) for o in reconcile_result.applied]
         assert kinds.count(Provision) == 2
         found = await bench.secret()
@@ -115,12 +116,12 @@ def test_a_restart_asks_again_and_changes_nothing() -> None:
         await bench.deploy(service("a"), bindings=({},))
         before, writes = await bench.secret(), bench.world.engine.writes
         bench.restart()
-        assert (await bench.deploy(service("a"), bindings=({},))).is_settled
+        assert (await bench.deploy(service("a"), bindings=({},))).is_stable
         assert bench.world.engine.writes == writes
         bench.corestore.rotate(ServiceId("id-a"))
-        assert (await bench.deploy(service("a"), bindings=({},))).is_settled
+        assert (await bench.deploy(service("a"), bindings=({},))).is_stable
         assert await bench.secret() == before
-        assert (await bench.deploy(service("a"), bindings=({},), refresh=True)).is_settled
+        assert (await bench.deploy(service("a"), bindings=({},), refresh=True)).is_stable
         assert await bench.secret() != before
 
     scene_with(body)
@@ -143,7 +144,7 @@ def test_without_corestore_bound_services_wait(fault: Any) -> None:
         assert bench.states()[-1] == ("b0", "failed")
         assert str(fault) in bench.world.cloudly.reports[-1].error
         bench.corestore.faults.clear()
-        assert (await bench.deploy(changed, service("b"), bindings=({},))).is_settled
+        assert (await bench.deploy(changed, service("b"), bindings=({},))).is_stable
         assert (await bench.world.live("a"))["Version"] != live["Version"]
 
     scene_with(body)
@@ -163,7 +164,7 @@ def test_only_what_is_disabled_is_given_back() -> None:
         again = await bench.deploy(service("a"), bindings=({"desiredState": "disabled"},))
         assert not again.applied
         assert bench.states()[-1] == ("b0", "disabled")
-        assert (await bench.deploy(service("a"), bindings=({},))).is_settled
+        assert (await bench.deploy(service("a"), bindings=({},))).is_stable
         assert await bench.secret() != {}
 
     scene_with(body)
@@ -229,7 +230,7 @@ def test_on_several_nodes_the_corestore_of_the_services_node_is_asked() -> None:
     async def body(bench: Bench) -> None:
         stores = several_nodes(bench, PlacedCorestore)
         reconcile_result = await bench.deploy(service("a"), service("b"), bindings=({},))
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         (url,) = [url for url, store in stores.items() if store.held]
         (task,) = bench.world.engine.running_tasks("a")
         (corestore,) = [
@@ -314,7 +315,7 @@ def test_what_nobody_provides_is_reported() -> None:
 
     async def body(bench: Bench) -> None:
         reconcile_result = await bench.deploy(service("a"), bindings=({"capability": "mail"},))
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         assert bench.states() == [("b0", "unsupported")]
 
     scene_with(body)
@@ -329,7 +330,7 @@ def test_killed_after_any_write_it_ends_well() -> None:
             bench.world.engine.faults.append(Fault(method=method, when="after"))
             await bench.deploy(service("a"), bindings=bindings)
             bench.restart()
-        assert (await bench.deploy(service("a"), bindings=bindings)).is_settled
+        assert (await bench.deploy(service("a"), bindings=bindings)).is_stable
         assert len(await bench.secret()) >= 2
 
     scene_with(body)

@@ -33,7 +33,7 @@ def test_the_first_cluster_file_works() -> None:
         world.engine.push("docker.io/nginx:1.27")
         world.engine.add_image("nginx:1.27")
         first = await world.reconciler().deploy(timeout=60)
-        assert first.is_settled, first.last.plan
+        assert first.is_stable, first.last.plan
         live = (await world.live("hello"))["Spec"]
         assert live["Mode"]["Replicated"]["Replicas"] == 2
         container = live["TaskTemplate"]["ContainerSpec"]
@@ -43,7 +43,7 @@ def test_the_first_cluster_file_works() -> None:
         assert world.engine.secret_payload(secret["SecretName"]) == b'{"API_TOKEN":"change-me"}'
         again = await world.reconciler().deploy(timeout=60)
         assert again.applied == ()
-        assert again.is_settled
+        assert again.is_stable
 
     play(scene)
 

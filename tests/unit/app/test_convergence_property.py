@@ -168,7 +168,7 @@ def test_any_story_ends_in_the_desired_world(story: list[tuple[str, Any]], final
         token = (await world.reconciler().look()).plan.refusal
         options = {"confirmed": token.token, "retry_failed": True} if token else {"retry_failed": True}
         reconcile_result = await world.reconciler(**options).deploy(timeout=600)
-        assert reconcile_result.is_settled, _explain(reconcile_result)
+        assert reconcile_result.is_stable, _explain(reconcile_result)
         wanted = sorted(wish.record()["data"]["name"] for wish in final)
         assert [name for name in await world.names() if name != "foreign"] == wanted
         for wish in final:
@@ -185,7 +185,7 @@ def test_any_story_ends_in_the_desired_world(story: list[tuple[str, Any]], final
         assert (await world.live("foreign"))["Version"]["Index"] == version
         before = world.engine.writes
         again = await world.reconciler().deploy(timeout=600)
-        assert again.is_settled
+        assert again.is_stable
         assert world.engine.writes == before
 
     play(scene)

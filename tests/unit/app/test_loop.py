@@ -28,10 +28,11 @@ from tests.unit.certificates import make, raw
 
 from coreflow.adapters.memory import Behaviour, Fault, MemoryCoretraffic
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.loop import ActionLog, Asked, Kicks, Loop, Problems, kick_on_changes, kick_on_schedule
+from coreflow.app.loop import ActionLog, Kicks, Loop, Problems, kick_on_changes, kick_on_schedule
 from coreflow.app.main import Ports, running
 from coreflow.app.settings import Settings
 from coreflow.app.supervise import supervise
+from coreflow.domain.deploy.schedule import PassRequest
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
 from coreflow.domain.records.models import CertificateRecord
 
@@ -250,7 +251,7 @@ def test_the_schedule_has_six_fields() -> None:
             nursery.start_soon(kick_on_schedule, "15 30 * * * *", kicks, now)
             await kicks.wait()
             assert now() == datetime(2026, 1, 1, 4, 30, 15, tzinfo=UTC)
-            assert kicks.take() == Asked(records=True, refresh=True)
+            assert kicks.take() == PassRequest(records=True, refresh=True)
             await kicks.wait()
             assert now() == datetime(2026, 1, 1, 5, 30, 15, tzinfo=UTC)
             nursery.cancel_scope.cancel()
@@ -273,7 +274,7 @@ def test_a_stream_of_changes_that_ends_is_unavailable() -> None:
 
         with pytest.raises(Unavailable, match="ended"):
             await kick_on_changes(changes, kicks)
-        assert kicks.take() == Asked(records=True)
+        assert kicks.take() == PassRequest(records=True)
 
     play(scene)
 

@@ -474,7 +474,7 @@ class Shop:
 
     async def deploy(self) -> None:
         """Run it, with a volume, as Docker would make it."""
-        assert (await self.reconciler().deploy(timeout=60)).is_settled
+        assert (await self.reconciler().deploy(timeout=60)).is_stable
         await self.store.create_volume(VolumeSpec(name=DATA, service_id=SHOP, mount_path="/data"))
 
     def reconciler(self) -> Reconciler:

@@ -10,9 +10,9 @@ from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, new
 
 from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.memory import Behaviour, Fault, MemoryCloudly
-from coreflow.app.reconcile import ReconcileResult
 from coreflow.domain.deploy.base import SERVICES, BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.deploy.steps import verb_of
 from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
 
@@ -34,11 +34,11 @@ def test_a_cluster_is_deployed_and_then_left_alone() -> None:
         world = World()
         world.cloudly.set(cluster(service("a", secretBundleId="b"), service("b"), secrets={"b": "value"}))
         first = await world.reconciler().deploy(timeout=60)
-        assert first.is_settled
+        assert first.is_stable
         assert await world.names() == ["a", "b"]
         world.engine.calls.clear()
         again = await world.reconciler().deploy(timeout=60)
-        assert again.is_settled
+        assert again.is_stable
         assert (world.engine.reads, world.engine.writes) == (5, 0)
 
     play(scene)
@@ -53,12 +53,12 @@ def test_the_base_comes_with_every_cluster() -> None:
         for image in images.values():
             world.engine.add_image(f"{image}:latest")
         reconcile_result = await world.reconciler().deploy(timeout=60)
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         assert len(world.engine.running_tasks("corestore")) == 3
         fewer = attrs.evolve(
             world, render=RenderOptions(base=BaseOptions(services=("corelog",), images=images))
         )
-        assert (await fewer.reconciler().deploy(timeout=60)).is_settled
+        assert (await fewer.reconciler().deploy(timeout=60)).is_stable
         assert await world.names() == ["corelog"]
 
     play(scene)
@@ -72,7 +72,7 @@ def test_a_secret_goes_when_no_spec_and_no_previous_spec_names_it() -> None:
         seen = []
         for value in ("one", "two", "three"):
             world.cloudly.set(cluster(service("a", secretBundleId="b"), secrets={"b": value}))
-            assert (await world.reconciler().deploy(timeout=60)).is_settled
+            assert (await world.reconciler().deploy(timeout=60)).is_stable
             mounted = (await world.live("a"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Secrets"]
             seen.append(mounted[0]["SecretName"])
         assert await world.secrets() == sorted(seen[1:])
@@ -93,16 +93,16 @@ def test_a_rolled_back_spec_is_remembered_across_restarts(code: int, cause: str)
         await world.reconciler().deploy(timeout=60)
         world.cloudly.set(cluster(service("a", BAD)))
         failed = await world.reconciler().deploy(timeout=60)
-        assert not failed.is_settled
+        assert not failed.is_stable
         assert [f.reason for f in failed.last.plan.failures] == [
             f"image {GOOD} → {BAD}: rolled back: {cause}; not tried again"
         ]
         assert len(world.engine.running_tasks("a")) == 1
         writes = world.engine.writes
-        assert not (await world.reconciler().deploy(timeout=60)).is_settled
+        assert not (await world.reconciler().deploy(timeout=60)).is_stable
         assert world.engine.writes == writes
         world.cloudly.set(cluster(service("a", NEWER)))
-        assert (await world.reconciler().deploy(timeout=60)).is_settled
+        assert (await world.reconciler().deploy(timeout=60)).is_stable
 
     play(scene)
 
@@ -119,7 +119,7 @@ def test_a_failure_is_found_by_a_process_that_did_not_see_it() -> None:
         world.engine.settle()
         reconcile_result = await world.reconciler().deploy(timeout=60)
         assert [verb for verb, _ in _done(reconcile_result)] == ["mark failed"]
-        assert not reconcile_result.is_settled
+        assert not reconcile_result.is_stable
 
     play(scene)
 
@@ -135,7 +135,7 @@ def test_a_failed_spec_is_retried_when_somebody_says_so() -> None:
         await world.reconciler().deploy(timeout=60)
         world.engine.behaviours[BAD] = Behaviour()
         reconcile_result = await world.reconciler(retry_failed=True).deploy(timeout=60)
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         assert (await world.live("a"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == BAD
 
     play(scene)
@@ -170,7 +170,7 @@ def test_a_lost_race_is_planned_again() -> None:
         lost = EngineError(500, "rpc error: code = Unknown desc = update out of sequence")
         world.engine.faults.append(Fault(method="update_service", error=lost))
         reconcile_result = await world.reconciler().deploy(timeout=60)
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         assert len(reconcile_result.reports[0].troubles) == 1
 
     play(scene)
@@ -199,7 +199,7 @@ def test_a_network_that_was_just_made_is_taken_for_nothing_else() -> None:
         world.engine.network_seconds = 3.0
         world.cloudly.set(cluster(service("a")))
         reconcile_result = await world.reconciler().deploy(timeout=60)
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         assert not any(report.plan.rejections for report in reconcile_result.reports)
 
     play(scene)
@@ -214,7 +214,7 @@ def test_one_service_fails_alone() -> None:
         refusal = EngineError(400, "rpc error: code = InvalidArgument desc = no")
         world.engine.faults += [Fault(method="create_secret", error=refusal)] * 9
         reconcile_result = await world.reconciler().deploy(timeout=30)
-        assert not reconcile_result.is_settled
+        assert not reconcile_result.is_stable
         assert await world.names() == ["b"]
         assert {outcome.status for outcome in reconcile_result.troubles} == {"failed", "blocked"}
 
@@ -268,7 +268,7 @@ def test_an_engine_that_hangs_up_while_we_wait_is_asked_again() -> None:
                     world.engine.faults.append(Fault(method="list_tasks"))
 
         reconcile_result = await world.reconciler(Hiccup()).deploy(timeout=60)
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
 
     play(scene)
 
@@ -309,7 +309,7 @@ def test_a_deadline_ends_the_waiting() -> None:
         ]
         world.engine.push("r.example.com/gone:1", Behaviour(unhealthy=True))
         slow = await world.reconciler().deploy(timeout=3)
-        assert not slow.is_settled
+        assert not slow.is_stable
         assert "health check" in slow.verdicts["a"].detail
         assert trio.current_time() - started >= 3
         unhealthy = await world.reconciler().deploy(timeout=60)
@@ -338,7 +338,7 @@ def test_a_tag_that_moved_is_noticed_by_a_refresh_only() -> None:
         await world.reconciler().deploy(timeout=60)
         assert await image() == f"r.example.com/web:1@{old}"
         world.engine.registries["r.example.com"].up = False
-        assert (await world.reconciler().deploy(timeout=60, refresh=True)).is_settled
+        assert (await world.reconciler().deploy(timeout=60, refresh=True)).is_stable
         assert await image() == f"r.example.com/web:1@{old}"
         world.engine.registries["r.example.com"].up = True
         await world.reconciler().deploy(timeout=60, refresh=True)
@@ -368,7 +368,7 @@ def test_a_login_is_used_checked_and_refreshed() -> None:
         )
         assert await world.names() == []
         world.cloudly.set(record("right"))
-        assert (await world.reconciler().deploy(timeout=60)).is_settled
+        assert (await world.reconciler().deploy(timeout=60)).is_stable
         [task] = world.engine.running_tasks("a")
         registry.login = ("user", "newer")
         world.cloudly.set(record("newer"))
@@ -377,7 +377,7 @@ def test_a_login_is_used_checked_and_refreshed() -> None:
         assert world.engine.running_tasks("a")[0]["ID"] == task["ID"]
         world.cloudly.set(record("wrong"))
         writes = world.engine.writes
-        assert not (await world.reconciler().deploy(timeout=10)).is_settled
+        assert not (await world.reconciler().deploy(timeout=10)).is_stable
         assert world.engine.writes == writes
 
     play(scene)
@@ -410,11 +410,11 @@ def test_an_internal_image_is_loaded_once() -> None:
             return cluster({"id": "id-a", "data": data}, images=[image])
 
         world = World(cloudly=MemoryCloudly(records("1"), archives={("img", "1"): buffer.getvalue()}))
-        assert (await world.reconciler().deploy(timeout=60)).is_settled
+        assert (await world.reconciler().deploy(timeout=60)).is_stable
         assert sum(method == "load_image" for method, _ in world.engine.calls) == 1
         world.cloudly.set(records("2"))
         reconcile_result = await world.reconciler().deploy(timeout=10)
-        assert not reconcile_result.is_settled
+        assert not reconcile_result.is_stable
         assert reconcile_result.troubles[0].detail
         assert len(world.engine.running_tasks("a")) == 1
         world.cloudly.archives["img", "2"] = b"no archive at all"
@@ -434,7 +434,7 @@ def test_several_nodes_keep_a_loaded_image_where_it_is() -> None:
         next(iter(world.engine.nodes.values())).images.add("img:1")
         world.cloudly.set(cluster({"id": "id-a", "data": data}, images=[image]))
         reconcile_result = await world.reconciler().deploy(timeout=60)
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         own = next(iter(world.engine.nodes))
         assert world.engine.running_tasks("a")[0]["NodeID"] == own
         assert "kept on this node" in reconcile_result.last.plan.notes[0].text
@@ -464,7 +464,7 @@ def test_a_renamed_record_runs_all_the_time() -> None:
                 fewest[0] = min(fewest[0], len(running))
 
         reconcile_result = await world.reconciler(Watch()).deploy(timeout=60)
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         assert await world.names() == ["new"]
         assert fewest == [1]
 
@@ -494,7 +494,7 @@ def test_what_changes_as_fast_as_it_is_put_right_is_left_for_a_while() -> None:
         vandalise()
         reconcile_result = await world.reconciler(Vandal()).settle()
         assert len(reconcile_result.applied) == 2
-        assert not reconcile_result.is_settled
+        assert not reconcile_result.is_stable
         assert [contest.name for contest in reconcile_result.last.plan.contests] == ["a"]
         assert [wait.until for wait in reconcile_result.last.plan.waits] == [world.engine.clock() + 10]
 
@@ -534,7 +534,7 @@ def test_a_crash_leaves_nothing_doubled() -> None:
             with suppress(Unavailable):
                 await world.reconciler().settle()
             world.engine.revive()
-            assert (await world.reconciler().deploy(timeout=60)).is_settled
+            assert (await world.reconciler().deploy(timeout=60)).is_stable
             assert await world.names() == ["a", "b"]
             assert len(await world.secrets()) == 2
 

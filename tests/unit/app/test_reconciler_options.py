@@ -26,7 +26,7 @@ def test_settling_takes_as_long_as_was_asked_for(options: dict[str, Any]) -> Non
         world.cloudly.set(cluster(service("a")))
         reconciler = Reconciler(world.cloudly, SwarmPort(world.engine), render=NO_BASE, **options)
         start = trio.current_time()
-        assert (await reconciler.deploy(timeout=200)).is_settled
+        assert (await reconciler.deploy(timeout=200)).is_stable
         assert 40 <= trio.current_time() - start < 60
 
     play(scene)

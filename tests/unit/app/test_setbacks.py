@@ -140,7 +140,7 @@ def test_an_apply_ends_with_a_refusal_and_tells_it() -> None:
         reconcile_result = await world.reconciler().deploy(timeout=300)
         assert trio.current_time() < 60
         assert [outcome.status for outcome in reconcile_result.troubles] == ["failed"]
-        assert not reconcile_result.is_settled
+        assert not reconcile_result.is_stable
         assert _calls(world) == 2
 
     play(scene)
@@ -155,7 +155,7 @@ def test_an_apply_tries_again_what_may_work_later() -> None:
         error = EngineError(500, "rpc error: code = Unavailable desc = later")
         world.engine.faults += [Fault(method="create_service", error=error) for _ in range(5)]
         reconcile_result = await world.reconciler().deploy(timeout=300)
-        assert reconcile_result.is_settled
+        assert reconcile_result.is_stable
         assert _calls(world) == 7
 
     play(scene)

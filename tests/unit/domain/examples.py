@@ -6,8 +6,13 @@ from attrs import evolve
 
 from coreflow.adapters.swarm.to_engine import service_labels
 from coreflow.domain.deploy.desired import Desired
+from coreflow.domain.deploy.result import Outcome, ReconcileResult, Report
+from coreflow.domain.deploy.state import ReconcileState
+from coreflow.domain.deploy.steps import Plan
 from coreflow.domain.ids import BASE, ClusterId, NodeId, Owner
+from coreflow.domain.records.models import ClusterRecord, Records
 from coreflow.domain.swarm import naming
+from coreflow.domain.swarm.convergence import Verdict
 from coreflow.domain.swarm.naming import WEB_GATEWAY
 from coreflow.domain.swarm.observed import (
     Observed,
@@ -146,3 +151,30 @@ def desired(*specs: ServiceSpec, secrets: dict[str, SecretSpec] | None = None, *
 def observed(*services: ObservedService, **more: Any) -> Observed:
     """Everything that is there."""
     return Observed(services=services, **more)
+
+
+def state(*there: ObservedService, wanted: Desired | None = None, **more: Any) -> ReconcileState:
+    """What a look found, 1000 s after the epoch."""
+    values: dict[str, Any] = {
+        "records": Records(cluster=ClusterRecord(id=CLUSTER)),
+        "observed": observed(*there, time=1000.0),
+        "desired": wanted or desired(),
+        "plan": Plan(),
+    }
+    return ReconcileState(**(values | more))
+
+
+def result(
+    *reports: Report, last: ReconcileState | None = None, verdicts: tuple[Verdict, ...] = ()
+) -> ReconcileResult:
+    """How a series of passes went."""
+    return ReconcileResult(
+        last=last or state(wanted=desired(*(spec(verdict.service) for verdict in verdicts))),
+        reports=reports,
+        verdicts={verdict.service: verdict for verdict in verdicts},
+    )
+
+
+def report(*outcomes: Outcome) -> Report:
+    """A pass in which steps went so."""
+    return Report(plan=Plan(steps=tuple(outcome.step for outcome in outcomes)), outcomes=outcomes)

@@ -20,10 +20,11 @@ from coreflow.app.cli import present
 from coreflow.app.cli.deploy import show_plan, show_settlement
 from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, guarded
-from coreflow.app.reconcile import Reconciler, ReconcileResult
+from coreflow.app.reconcile import Reconciler
 from coreflow.app.streams import console_for
 from coreflow.domain.deploy.base import SERVICES, BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.swarm.images import unpinned
 
 RATE = 12.0
@@ -144,7 +145,7 @@ class _Demo:
         self._change(lambda services, groups: services["mail"].update(_image("mail:2.0")))
         last = await self._apply()
         self._next()
-        return 0 if last.is_settled else 1
+        return 0 if last.is_stable else 1
 
     # what can happen
 

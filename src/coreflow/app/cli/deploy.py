@@ -16,10 +16,11 @@ from coreflow.app.cli import present
 from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import Ports, open_ports
-from coreflow.app.reconcile import Listener, Reconciler, ReconcileResult, ReconcilerOptions
-from coreflow.app.reconcile_state import ReconcileState
+from coreflow.app.reconcile import Listener, Reconciler, ReconcilerOptions
 from coreflow.app.settings import Settings
 from coreflow.app.streams import console_for, json_text
+from coreflow.domain.deploy.result import ReconcileResult
+from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import PlanOptions
 from coreflow.gc_pause import LARGE_CLUSTER, quiet
 
@@ -94,7 +95,7 @@ def apply(
                 reconciler = _reconciler(ports, settings, options, listener)
                 reconcile_result = await reconciler.deploy(timeout=timeout, refresh=refresh)
             show_settlement(reconcile_result, format, console, confirm=_apply_command(records))
-        return 0 if reconcile_result.is_settled else 1
+        return 0 if reconcile_result.is_stable else 1
 
     return run(command, format, hosted=True)
 

@@ -14,12 +14,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from coreflow.app.reconcile import ReconcileResult
-from coreflow.app.reconcile_state import ReconcileState
 from coreflow.app.streams import clean
 from coreflow.app.telling import told
 from coreflow.domain.deploy.desired import Rejection
-from coreflow.domain.deploy.result import Outcome
+from coreflow.domain.deploy.result import Outcome, ReconcileResult
+from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import (
     Action,
     Plan,
@@ -539,5 +538,5 @@ def settlement_json(reconcile_result: ReconcileResult) -> Json:
             }
             for verdict in reconcile_result.verdicts.values()
         ],
-        "settled": reconcile_result.is_settled,
+        "settled": reconcile_result.is_stable,
     }

@@ -18,11 +18,11 @@ from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.gateways import gateway_routes
 from coreflow.app.main import make_dcrouter, open_ports
 from coreflow.app.reconcile import Reconciler
-from coreflow.app.reconcile_state import ReconcileState
 from coreflow.app.routing import claims_of
 from coreflow.app.settings import Settings
 from coreflow.app.streams import console_for
 from coreflow.domain.deploy.services import host_ports
+from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.ports import ControlPlane, GatewayPort
 from coreflow.domain.routing.certificates import Certificate

@@ -1,10 +1,15 @@
-"""What a pass did: the plan, the outcome of every action, and what became of the services."""
+"""Results: the outcome of every action, the report of a pass, and how a series of passes went."""
 
 from collections.abc import Mapping
 from typing import Literal
 
 from attrs import Factory, frozen
 
+from coreflow._moved import warn_of
+from coreflow.domain.swarm.convergence import Verdict
+
+from .desired import unit_of
+from .state import ReconcileState
 from .steps import Plan, Step
 
 Status = Literal["applied", "failed", "blocked", "overtaken", "under way"]
@@ -57,6 +62,90 @@ class Report:
     def is_clean(self) -> bool:
         """Whether everything that was wanted could be done."""
         return self.plan.is_clean and not self.troubles
+
+
+@frozen(kw_only=True)
+class ReconcileResult:
+    """How a series of passes went: what was done in all of them, and the state at the end."""
+
+    last: ReconcileState
+    reports: tuple[Report, ...] = ()
+    verdicts: Mapping[str, Verdict] = Factory(dict)
+
+    @property
+    def applied(self) -> tuple[Outcome, ...]:
+        """Every action that was carried out."""
+        return tuple(o for report in self.reports for o in report.outcomes if o.status == "applied")
+
+    @property
+    def troubles(self) -> tuple[Outcome, ...]:
+        """What could not be done, as of the last pass that tried anything.
+
+        That somebody else was faster is none as soon as a later look has found nothing more to do.
+        """
+        if self.reports and not self.reports[-1].outcomes:
+            tried = next((report.troubles for report in reversed(self.reports) if report.outcomes), ())
+            return tuple(outcome for outcome in tried if outcome.status != "overtaken")
+        return self.reports[-1].troubles if self.reports else ()
+
+    @property
+    def pending(self) -> frozenset[str]:
+        """Services that Swarm is still at. One that could not even be written, or not yet, is not."""
+        stuck = {o.step.unit for o in (*self.troubles, *self.under_way)}
+        services = self.last.desired.services
+        return frozenset(
+            name
+            for name, verdict in self.verdicts.items()
+            if not (verdict.done or verdict.failed) and unit_of(services[name].owner, name) not in stuck
+        )
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is left to do that a later pass may be able to."""
+        return bool(self.last.plan.waits) or self.may_retry or self.is_awaiting
+
+    @property
+    def under_way(self) -> tuple[Outcome, ...]:
+        """What goes on beside the passes."""
+        return self.reports[-1].under_way if self.reports else ()
+
+    @property
+    def is_awaiting(self) -> bool:
+        """Whether something goes on beside the passes whose end starts another."""
+        return bool(self.under_way) or self.last.is_awaiting
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether something that could not be done may be possible later, without anybody doing anything."""
+        return any(outcome.retry for report in self.reports[-1:] for outcome in report.troubles)
+
+    def waits_for(self, seconds: float) -> bool:
+        """Whether a later pass within so many seconds of the last may be able to do what is left to do."""
+        limit = self.last.observed.time + seconds
+        waits = self.last.plan.waits
+        return self.may_retry or self.is_awaiting or any(w.until is None or w.until <= limit for w in waits)
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """For how long nothing can be done about what is left, where that is known of all of it."""
+        times = [wait.until for wait in self.last.plan.waits]
+        if not times or self.may_retry or self.is_awaiting or self.pending:
+            return None
+        known = [time for time in times if time is not None]
+        return max(min(known) - self.last.observed.time, 0.0) if len(known) == len(times) else None
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether nothing is left to do, and nothing went wrong."""
+        done = all(verdict.done for verdict in self.verdicts.values())
+        idle = not any(report.applied for report in self.reports[-1:])
+        return done and idle and not self.is_waiting and self.last.plan.is_clean and not self.troubles
+
+    @property
+    def is_settled(self) -> bool:
+        """The old name of `is_stable`."""
+        warn_of("ReconcileResult.is_settled", "is_stable")
+        return self.is_stable
 
 
 @frozen(kw_only=True)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from coreflow.domain.deploy.desired import Desired
-from coreflow.domain.deploy.steps import Plan
 from coreflow.domain.ids import BASE, Owner
 from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.convergence import AT_ONCE, Settling, Verdict, judge_all
 from coreflow.domain.swarm.observed import Observed
+
+from .desired import Desired
+from .steps import Plan
 
 
 @frozen(kw_only=True)
