@@ -37,7 +37,8 @@ class _Writer:
     def msg(self, message: str) -> None:
         """Write one line, if that is possible."""
         with suppress(OSError, ValueError):
-            print(message, file=sys.stderr, flush=True)  # noqa: T201 - this is the log
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
 
     debug = info = warning = error = critical = log = msg
 
@@ -63,6 +64,16 @@ def _hand_on(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapp
         for tap in _taps:
             tap(str(event.get("level", "info")), event)
     return event
+
+
+def lines_dropped(count: int) -> str:
+    """The line, as configured, that says that so many could not be written."""
+    event: Any = {"event": "log lines dropped", "lines": count}
+    event["reason"] = "standard error was not read, or could not be written"
+    for process in structlog.get_config()["processors"]:
+        if process is not _hand_on:  # which belongs to trio's thread
+            event = process(None, "warning", event)
+    return f"{event}\n"
 
 
 def configure(log_format: str = "auto", level: str = "info") -> None:

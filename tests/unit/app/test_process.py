@@ -123,28 +123,55 @@ def test_a_log_is_tried_again() -> None:
         assert isinstance(stream.error, OSError)
 
 
+def daemon_settings(folder: Path) -> dict[str, str]:
+    """A daemon that begins at once, and disturbs no other."""
+    return {
+        "CLOUDLY_URL": f"file://{folder}/cluster.json",
+        "COREFLOW_INITIAL_DELAY": "0",
+        "COREFLOW_LISTEN": "127.0.0.1:0",
+        "COREFLOW_ADMIN_LISTEN": "127.0.0.1:0",
+    }
+
+
 def test_a_daemon_lives_without_a_log(world: dict[str, str], tmp_path: Path) -> None:
     """With a full disk behind its log it asks the engine all the same, and ends with 0."""
     with socket.socket(socket.AF_UNIX) as engine:
         engine.bind(str(tmp_path / "nobody.sock"))
         engine.listen()
         engine.settimeout(30)
-        settings = {
-            "CLOUDLY_URL": f"file://{tmp_path}/cluster.json",
-            "COREFLOW_INITIAL_DELAY": "0",
-            "COREFLOW_LISTEN": "127.0.0.1:0",
-            "COREFLOW_ADMIN_LISTEN": "127.0.0.1:0",
-        }
         with (
             open("/dev/full", "w") as full,  # noqa: PTH123 - a device
             subprocess.Popen(
-                [*COREFLOW, "run"], env={**world, **settings}, cwd=tmp_path, stderr=full
+                [*COREFLOW, "run"], env={**world, **daemon_settings(tmp_path)}, cwd=tmp_path, stderr=full
             ) as daemon,
         ):
             for _ in range(2):  # the second one comes after a failure was logged
                 engine.accept()[0].close()
             daemon.terminate()
             assert daemon.wait(30) == 0
+
+
+def test_a_daemon_lives_with_a_log_that_nobody_reads(world: dict[str, str], tmp_path: Path) -> None:
+    """With a full pipe behind its log it asks the engine again and again, and ends with 0."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 4096)
+    os.set_blocking(write, True)
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(tmp_path / "nobody.sock"))
+        engine.listen()
+        engine.settimeout(30)
+        with subprocess.Popen(
+            [*COREFLOW, "run"], env={**world, **daemon_settings(tmp_path)}, cwd=tmp_path, stderr=write
+        ) as daemon:
+            for _ in range(6):
+                engine.accept()[0].close()
+            daemon.terminate()
+            assert daemon.wait(30) == 0
+    os.close(read)
+    os.close(write)
 
 
 # signals

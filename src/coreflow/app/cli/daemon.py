@@ -5,6 +5,7 @@ import gc
 from coreflow.app import logs
 from coreflow.app.cli.running import guarded, read_settings
 from coreflow.app.main import run_daemon
+from coreflow.app.queued import unwaited
 
 
 def run() -> int:
@@ -24,4 +25,5 @@ def run() -> int:
         net.run(run_daemon, settings)
         return 0
 
-    return guarded(command)
+    with unwaited(logs.lines_dropped):
+        return guarded(command)
