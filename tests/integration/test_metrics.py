@@ -1,6 +1,8 @@
 """What operators read of a running daemon, over HTTP."""
 
+import re
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,14 @@ from tests.unit.app.worlds import World, cluster, service
 
 from coreflow.adapters.admin import serve_admin
 from coreflow.adapters.memory import MemoryCorestore
+from coreflow.adapters.net import ServerOptions, WebSocket, serve_websockets
+from coreflow.adapters.probe import ask_health
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.corestores import Corestores
 from coreflow.app.main import Ports, running
 from coreflow.app.settings import load_settings
 from coreflow.domain.backup.requests import BackupRequest
-from coreflow.domain.errors import Unavailable
+from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import ServiceId
 
 pytestmark = pytest.mark.guest
@@ -69,3 +73,44 @@ async def test_a_port_that_is_taken(nursery: trio.Nursery) -> None:
     with pytest.raises(Unavailable, match="cannot listen"):
         await serve_admin("127.0.0.1", port, tuple)
     nursery.cancel_scope.cancel()
+
+
+async def test_a_daemon_says_that_it_is_well(nursery: trio.Nursery) -> None:
+    """Who listens everywhere is asked at this machine's own address."""
+    port = await nursery.start(serve_admin, "0.0.0.0", 0, tuple)  # noqa: S104
+    for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104
+        await trio.to_thread.run_sync(ask_health, host, port, 10.0)
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_is_not_well(nursery: trio.Nursery) -> None:
+    """One that says so, nobody at all, somebody who never answers, and one who speaks something else."""
+
+    async def ask(port: int) -> None:
+        await trio.to_thread.run_sync(ask_health, "127.0.0.1", port, 0.5)
+
+    options = ServerOptions(healthz=lambda: "its loop stands still")
+    listening = await nursery.start(partial(serve_websockets, "127.0.0.1", 0, _hang_up, options))
+    with pytest.raises(Refused, match="its loop stands still"):
+        await ask(listening.port)
+    (silent,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = silent.socket.getsockname()[1]
+    with pytest.raises(Unavailable, match=re.escape("no answer within 0.5 s")):
+        await ask(port)
+    await silent.aclose()
+    with pytest.raises(Unavailable, match="Connection refused"):
+        await ask(port)
+    (strange,) = await nursery.start(partial(trio.serve_tcp, _babble, 0, host="127.0.0.1"))
+    with pytest.raises(Unavailable, match="BadStatusLine"):
+        await ask(strange.socket.getsockname()[1])
+    nursery.cancel_scope.cancel()
+
+
+async def _hang_up(socket: WebSocket) -> None:
+    await socket.close()
+
+
+async def _babble(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"220 mail.example ESMTP\r\n")
+    await stream.aclose()

@@ -23,6 +23,7 @@ COMMANDS = {
     "backup": ("backups:backup", "Take snapshots of everything that belongs to a service."),
     "restore": ("backups:restore", "Bring a backup of a service back, or list its backups."),
     "check": ("check:check", "Check the settings, the engine, the records and the images' registries."),
+    "health": ("health:health", "Ask the daemon on this machine whether it is well."),
     "version": ("version:version", "Print the versions of coreflow and Python."),
 }
 """Where each command is, and what the list of commands says of it."""

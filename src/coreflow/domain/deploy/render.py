@@ -103,7 +103,7 @@ class Renderer:
             Live(observed, records.cluster.id),
             self._pinned_images(observed, records.cluster.id),
             self._layers.of(records),
-            reserved=frozenset(self.options.base.services),
+            reserved=frozenset((*self.options.base.services, naming.COREFLOW)),
             refresh=refresh,
         )
         work.reject_unreadable()

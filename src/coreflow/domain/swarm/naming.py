@@ -17,7 +17,8 @@ CORE_CHAT = "szncorechat"
 """The overlay network of platform-internal traffic."""
 NETWORKS = (WEB_GATEWAY, CORE_CHAT)
 CORETRAFFIC, CORELOG, CORESTORE = "coretraffic", "corelog", "corestore"
-
+COREFLOW = "coreflow"
+"""Where coretraffic finds coreflow on the base networks: a workload of this name would be taken for it, and its routes."""
 
 PREFIX = "serve.zone."
 MANAGED_BY = PREFIX + "managed-by"

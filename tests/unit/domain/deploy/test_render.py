@@ -212,6 +212,12 @@ def test_the_base_has_its_names_first() -> None:
     assert reasons(desired) == {"id-corelog": ("the name corelog belongs to the base",)}
 
 
+def test_no_workload_is_taken_for_coreflow() -> None:
+    """Proxies dial the name: whoever had it would be asked for routes. It is reserved without base services, too."""
+    desired = render(records(record("coreflow")), options=NO_BASE)
+    assert reasons(desired) == {"id-coreflow": ("the name coreflow belongs to the base",)}
+
+
 def test_a_foreign_service_with_the_name_of_a_base_service_is_left_alone() -> None:
     """A base service whose name somebody else took is rejected and held."""
     desired = render(records(), Observed(services=(foreign("corelog"),)), options=ONLY_LOG)
