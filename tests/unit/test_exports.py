@@ -19,6 +19,7 @@ PUBLIC = [
     "Plan",
     "PlanOptions",
     "PortError",
+    "PreconditionFailed",
     "Problem",
     "RecordDecoder",
     "Records",

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import trio
 from attrs import evolve, frozen
 
-from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
+from coreflow.domain.errors import InvalidRecord, PreconditionFailed, Problem, Refused, Unavailable
 from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
@@ -90,16 +90,18 @@ class FileCloudly:
     ) -> "FileCloudly":
         """The file that a `file:` URL names by its absolute path, percent-encoded where need be.
 
-        Raises Refused when it names none.
+        Raises PreconditionFailed when it names none.
         """
         parts = urlsplit(url)
         if parts.scheme != "file":
-            raise Refused("a cluster file's URL begins with file:")
+            raise PreconditionFailed("a cluster file's URL begins with file:")
         if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
-            raise Refused("a cluster file's URL has three slashes and an absolute path: file:///path/to/file")
+            raise PreconditionFailed(
+                "a cluster file's URL has three slashes and an absolute path: file:///path/to/file"
+            )
         path = unquote_to_bytes(parts.path)
         if parts.query or parts.fragment or b"\0" in path:
-            raise Refused("a cluster file's URL has a path only: write ? as %3F and # as %23")
+            raise PreconditionFailed("a cluster file's URL has a path only: write ? as %3F and # as %23")
         return cls(Path(os.fsdecode(path)), poll_seconds=poll_seconds, learn=learn)
 
     async def records(self) -> Records:

@@ -11,7 +11,7 @@ import structlog
 import trio
 from attrs import field, frozen
 
-from coreflow.domain.errors import Refused
+from coreflow.domain.errors import PreconditionFailed
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 
 from .net import HEARTBEAT_SECONDS, MessageBudget, Room, ServerOptions, WebSocket, serve_websockets
@@ -49,7 +49,7 @@ _DECIDE_SECONDS = 0.05
 
 
 def _refuse(method: str, _: Mapping[str, object]) -> Response:
-    raise Refused(f"{method} is not available on this server")
+    raise PreconditionFailed(f"{method} is not available on this server")
 
 
 @frozen(kw_only=True)

@@ -15,7 +15,7 @@ from coreflow.domain.deploy.batches import batches, blocked, due_now, postponed
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.setbacks import NO_SETBACKS, Setbacks
 from coreflow.domain.deploy.steps import Action, Plan, Step, kind_of, name_of, subject_of, verb_of
-from coreflow.domain.errors import LostRace, PortError, Refused
+from coreflow.domain.errors import LostRace, PortError, PreconditionFailed, Refused
 from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.ports import ControlPlane, DockerPort
 from coreflow.domain.swarm.actions import Create, Update
@@ -128,8 +128,8 @@ class Applier:
             return Outcome(step, "under way", UNDER_WAY)
         except LostRace as exc:
             return Outcome(step, "overtaken", str(exc), retry=True, at_once=True)
-        except PortError as exc:
-            is_final = isinstance(exc, Refused)
+        except (PortError, PreconditionFailed) as exc:
+            is_final = isinstance(exc, Refused | PreconditionFailed)
             if not is_final and isinstance(step.action, Update):
                 self._note(step.action)  # it may have arrived
             return Outcome(step, "failed", str(exc), retry=not is_final)

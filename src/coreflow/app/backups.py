@@ -20,7 +20,7 @@ from coreflow.domain.backup.requests import (
     status_of,
 )
 from coreflow.domain.backup.snapshots import BACKUP_TAG, VOLUME, Snapshot, tagged
-from coreflow.domain.errors import CoreflowError, PortError, Refused
+from coreflow.domain.errors import CoreflowError, PortError, PreconditionFailed, Refused
 from coreflow.domain.ids import ClusterId, NodeId, Owner, ServiceId
 from coreflow.domain.platform.bindings import BindingSpec
 from coreflow.domain.platform.instances import Instance, Instances, instance_of_service, nodes_of_service
@@ -121,14 +121,14 @@ class Facts:
 
 
 async def facts_of(tools: Tools, service_id: ServiceId) -> Facts:
-    """Gather them. Raises Refused for a service that is not recorded, and where there is no Corestore."""
+    """Gather them. Raises PreconditionFailed for a service that is not recorded, and where there is no Corestore."""
     corestores = tools.corestores
     if corestores is None:
-        raise Refused("there is no Corestore to ask")
+        raise PreconditionFailed("there is no Corestore to ask")
     records = await tools.cloudly.records()
     service = next((s for s in records.services if s.id == service_id), None)
     if service is None:
-        raise Refused("no service of this id is recorded, or its record cannot be read")
+        raise PreconditionFailed("no service of this id is recorded, or its record cannot be read")
     observed = await tools.docker.observe()
     cluster = records.cluster.id
     owned = [s for s in observed.services if s.cluster == cluster and s.owner == Owner(service_id)]
@@ -154,13 +154,13 @@ def _homes(
     service_id: ServiceId,
     live: ObservedService | None,
 ) -> tuple[Instance, ...]:
-    """The Corestores that have the data of a service. Raises Refused where one is not known."""
+    """The Corestores that have the data of a service. Raises PreconditionFailed where one is not known."""
     nodes = nodes_of_service(observed, live.id) if live is not None else ()
     homes = instances.of(nodes)
     if not nodes and (alone := instance_of_service(instances, observed, cluster, service_id)) is not None:
         homes = (alone,)
     if not homes or (instances.shared is None and len(homes) < len(nodes)):
-        raise Refused("no Corestore is known on a node where it runs")
+        raise PreconditionFailed("no Corestore is known on a node where it runs")
     return homes
 
 
@@ -173,7 +173,7 @@ async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:
     try:
         facts = await facts_of(tools, request.service_id)
         if facts.live is not None and facts.live.is_stopped:
-            raise Refused("it is being restored")
+            raise PreconditionFailed("it is being restored")
         for instance in facts.homes:
             tools.step(f"asking {instance}")
         problems = await provisioned(tools, facts) if request.include_resources else {}
@@ -223,7 +223,7 @@ async def provisioned(tools: Tools, facts: Facts) -> dict[str, str]:
             tools.step(f"provisioning {spec.name}")
             try:
                 await tools.bindings.provision(spec)
-            except PortError as exc:
+            except (PortError, PreconditionFailed) as exc:
                 problems[spec.id] = str(exc)
     return problems
 

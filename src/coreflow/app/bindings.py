@@ -7,7 +7,7 @@ import structlog
 import trio
 
 from coreflow.domain.deploy.state import ReconcileState
-from coreflow.domain.errors import CoreflowError, Refused
+from coreflow.domain.errors import CoreflowError, PreconditionFailed, Refused
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.platform import ledger
 from coreflow.domain.platform.bindings import BindingSpec, BindingStatus, BindingWishes, Bound, binding_wishes
@@ -84,7 +84,7 @@ class Bindings:
         return self._ledger.has(spec, self._instances.get(spec.service_id))
 
     async def provision(self, spec: BindingSpec) -> None:
-        """Ask Corestore. Raises Unavailable or Refused."""
+        """Ask Corestore. Raises PortError, or PreconditionFailed where there is none to ask."""
         corestores, instance = self._where(spec)
         self._ledger = self._ledger.asked(spec)
         try:
@@ -96,7 +96,7 @@ class Bindings:
         self._known.give(spec.id, found.values)
 
     async def deprovision(self, spec: BindingSpec) -> None:
-        """Give it back. Raises Unavailable or Refused."""
+        """Give it back. Raises what `provision` does."""
         corestores, instance = self._where(spec)
         await corestores.at(instance).deprovision(spec)
         self._ledger = self._ledger.deprovisioned(spec)
@@ -104,7 +104,7 @@ class Bindings:
     def _where(self, spec: BindingSpec) -> tuple[Corestores, Instance]:
         instance = self._instances.get(spec.service_id)
         if self._corestores is None or instance is None:
-            raise Refused(NOBODY.format(spec.capability))
+            raise PreconditionFailed(NOBODY.format(spec.capability))
         return self._corestores, instance
 
     # reporting

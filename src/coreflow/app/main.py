@@ -122,7 +122,7 @@ async def open_cloudly(
 
     What arrives from a control plane takes of the budget.
 
-    Raises Refused for a URL that names no file. A control plane wants the process to run under `adapters.net.run`.
+    Raises PreconditionFailed for a URL that names no file. A control plane wants the process to run under `adapters.net.run`.
     """
     from coreflow.adapters.file import FileCloudly
 

@@ -32,6 +32,7 @@ from coreflow.domain.backup.snapshots import VOLUME, Snapshot
 from coreflow.domain.errors import (
     CoreflowError,
     LostRace,
+    PreconditionFailed,
     Refused,
     Unavailable,
 )
@@ -70,9 +71,9 @@ async def _begun(tools: Tools, request: RestoreRequest, holder: str) -> Work:
     """Everything that it takes, once nobody else is at a restore of the service. Raises what stands against it."""
     facts = await facts_of(tools, request.service_id)
     if facts.others:
-        raise Refused("it is being renamed: two services of it run; wait until there is one")
+        raise PreconditionFailed("it is being renamed: two services of it run; wait until there is one")
     if facts.live is None and not holder.startswith(DAEMON):
-        raise Refused("it is not deployed: apply its record first, so that nobody does meanwhile")
+        raise PreconditionFailed("it is not deployed: apply its record first, so that nobody does meanwhile")
     left: tuple[ObservedService, Claim] | None = None
     if facts.live is not None and facts.live.is_stopped:
         left = await _until_granted(tools, facts.live, holder, request.backup_id)
@@ -126,7 +127,7 @@ async def _taken_over(
             await finish_restore(work.tools, left, note, holder, outranks=granted is Claim.OUTRANKED)
             facts = await facts_of(work.tools, request.service_id)
             if facts.live is not None and facts.live.is_stopped:
-                raise Refused(
+                raise PreconditionFailed(
                     "an earlier restore of it could not be finished; restore everything that it was about"
                 )
             return await _prepared(work.tools, request, facts, holder)
@@ -214,7 +215,7 @@ async def _instances_again(tools: Tools, live: ObservedService, note: RestoreNot
 
 
 async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder: str) -> Work:
-    """Find out what goes where, and have it there. Raises Refused for anything that cannot be."""
+    """Find out what goes where, and have it there. Raises PreconditionFailed for anything that cannot be, and what peers say."""
     tools.step("looking for the backup")
     found = await facts.snapshots()
     known, pulled = _parts_in(found, request), 0
@@ -227,8 +228,8 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         known += [part for part in manifest.parts if not any(_is_same(part, one) for one in known)]
     try:
         parts = chosen_parts(request, known)
-    except Refused as exc:
-        raise Refused(f"{exc}; {reason}" if reason else str(exc)) from exc
+    except PreconditionFailed as exc:
+        raise PreconditionFailed(f"{exc}; {reason}" if reason else str(exc)) from exc
     targets = resolve_targets(facts.service, facts.bindings, parts, facts.homes, facts.mounts)
     _refuse_shared(facts, targets)
     if manifest is not None and manifest.parts:
@@ -270,7 +271,7 @@ def _is_same(part: Part, other: Part) -> bool:
 
 
 def _refuse_shared(facts: Facts, targets: Sequence[Target]) -> None:
-    """Raises Refused for a volume that another service uses, too: that would go on while it is overwritten."""
+    """Raises PreconditionFailed for a volume that another service uses, too: that would go on while it is overwritten."""
     for target in targets:
         for service in facts.observed.services:
             is_other = facts.live is None or service.id != facts.live.id
@@ -281,7 +282,7 @@ def _refuse_shared(facts: Facts, targets: Sequence[Target]) -> None:
                 and target.part.kind == VOLUME
                 and target.part.name in mounted
             ):
-                raise Refused(
+                raise PreconditionFailed(
                     f"{target.part} is used by the service {service.name}, too, which would go on: stop it first"
                 )
 
@@ -310,12 +311,12 @@ async def _pull(tools: Tools, facts: Facts, manifest: Manifest, instances: Itera
 
 
 async def _provision(tools: Tools, facts: Facts, targets: Iterable[Target]) -> None:
-    """Have the databases and object storage there that something goes into. Raises Refused where one cannot be."""
+    """Have the databases and object storage there that something goes into. Raises PreconditionFailed where one cannot be."""
     if all(target.part.kind == VOLUME for target in targets):
         return
     problems = await provisioned(tools, facts)
     if problems:
-        raise Refused("; ".join(problems.values()))
+        raise PreconditionFailed("; ".join(problems.values()))
 
 
 async def _created(tools: Tools, facts: Facts, targets: Sequence[Target]) -> tuple[str, ...]:

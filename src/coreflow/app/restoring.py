@@ -25,6 +25,7 @@ from coreflow.domain.backup.snapshots import RESTORE_TAG, VOLUME
 from coreflow.domain.errors import (
     LostRace,
     PortError,
+    PreconditionFailed,
     Refused,
     Unavailable,
     Unreached,
@@ -187,13 +188,13 @@ async def _outcome(work: Work, step: machine.Step) -> Outcome:
                 await _write(work, evolve(work.restore.note, holder=NOBODY))
     except LostRace as exc:
         return Outcome(Answer.TAKEN, await _taken_by(work, str(exc)))
-    except Untouched as exc:
+    except (Untouched, _DeployedMeanwhile) as exc:
         return Outcome(Answer.UNTOUCHED, str(exc))
     except Unreached as exc:
         return Outcome(Answer.AWAY, str(exc))
     except Unavailable as exc:
         return Outcome(Answer.SILENT, str(exc))
-    except PortError as exc:
+    except (PortError, PreconditionFailed) as exc:
         return Outcome(Answer.REFUSED, str(exc))
     return Outcome(Answer.DONE, found=found)
 
@@ -296,7 +297,7 @@ async def _write(work: Work, note: RestoreNote) -> None:
 
 
 async def _wait_until_stopped(work: Work, *, only_removed: bool = False) -> None:
-    """Wait for tasks to end: all, or those that are to be removed. Raises Refused where they go on."""
+    """Wait for tasks to end: all, or those that are to be removed. Raises PreconditionFailed where they go on."""
     until = trio.current_time() + work.tools.pace.stop
     while work.live is not None:
         with _ignoring_outages():
@@ -308,7 +309,7 @@ async def _wait_until_stopped(work: Work, *, only_removed: bool = False) -> None
             if all(t.state in _ENDED for t in ours if not only_removed or t.desired_state == "remove"):
                 return
         if trio.current_time() >= until:
-            raise Refused(f"the workload does not stop within {work.tools.pace.stop:g} s")
+            raise PreconditionFailed(f"the workload does not stop within {work.tools.pace.stop:g} s")
         await trio.sleep(work.tools.pace.poll)
 
 
@@ -423,7 +424,7 @@ async def _check(work: Work, target: Target) -> Outcome:
             return Outcome(Answer.FOREIGN, f"the service has no {part}")
     try:
         check_snapshots(service_id, [target], {target.instance: await port.snapshots(service_id)})
-    except Refused as exc:
+    except (Refused, PreconditionFailed) as exc:
         return Outcome(Answer.UNTOUCHED, str(exc).removeprefix(f"{part}: "))
     return Outcome(Answer.DONE)
 
@@ -461,13 +462,17 @@ async def _overwrite(work: Work, step: machine.Overwrite) -> None:
         await port.restore_resource(work.restore.service_id, part.kind, step.snapshot_id)
 
 
+class _DeployedMeanwhile(PreconditionFailed):
+    """There was no service to stop when the restore began, and there is one now."""
+
+
 async def _look_before(work: Work) -> None:
-    """Make sure that it is still ours to overwrite. Raises LostRace, Untouched, or Unreached where nobody can say."""
+    """Make sure that it is still ours to overwrite. Raises LostRace, _DeployedMeanwhile, or Unreached where nobody can say."""
     try:
         if work.live is None:
             await _look_again(work)
             if work.live is not None:
-                raise Untouched("it has been deployed meanwhile: restore it again")
+                raise _DeployedMeanwhile("it has been deployed meanwhile: restore it again")
         elif await _ours_now(work) is None:
             raise LostRace(LOST)  # we were asleep, and others have finished it: its data is in use
     except Unavailable as exc:
@@ -489,12 +494,12 @@ async def _look_after(work: Work, target: Target, snapshot_id: str) -> None:
 
 
 async def _look_for_change(work: Work, target: Target) -> None:
-    """Raises Refused where it cannot be seen that a part is as it was when it was saved."""
+    """Raises PreconditionFailed where it cannot be seen that a part is as it was when it was saved."""
     measure = work.measures.get(target.key)
     if measure is None or not is_unchanged(
         target.part.name, await work.ports[target.instance].volumes(), measure
     ):
-        raise Refused(f"{target.part} may have been changed")
+        raise PreconditionFailed(f"{target.part} may have been changed")
 
 
 async def _start(work: Work) -> Outcome:

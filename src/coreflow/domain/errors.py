@@ -1,4 +1,7 @@
-"""What can go wrong, in three words: a record is invalid, a peer is unavailable, a peer refuses.
+"""What can go wrong, in four words: a record is invalid, a peer is unavailable, a peer refuses, a precondition of ours fails.
+
+Who says no is told apart. A port raises `PortError` and nothing else for what its peer did or did not do, and for what its
+peer could only say no to. A rule of our own, in the domain or the app, raises `PreconditionFailed`, whoever is asked.
 
 Texts name records and paths, never values: a value may be a secret.
 """
@@ -43,6 +46,10 @@ class InvalidRecord(CoreflowError):
         return "; ".join(map(str, self.problems))
 
 
+class PreconditionFailed(CoreflowError):
+    """A rule of ours says no, before a peer is asked. It will again, until what the text names has changed."""
+
+
 class PortError(CoreflowError):
     """A peer did not do what was asked."""
 
@@ -60,7 +67,7 @@ class Unreached(Unavailable):
 
 
 class Refused(PortError):
-    """It answered no. Repeating the same request is pointless."""
+    """It answered no, or what can be of no use. Repeating the same request is pointless."""
 
 
 class Untouched(Refused):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from coreflow.adapters.documents import DEPTH_LIMIT, parse_json, parse_yaml, yaml_lines
 from coreflow.adapters.file import CHUNK, FILE_LIMIT, FileCloudly, _differences
-from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
+from coreflow.domain.errors import InvalidRecord, PreconditionFailed, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.records.converter import Unclear
 from coreflow.domain.swarm.specs import ImageSpec, Stage
@@ -726,7 +726,7 @@ def test_a_path_survives_as_a_url(tmp_path: Path) -> None:
 )
 def test_a_url_of_no_file_is_refused(url: str, text: str) -> None:
     """A URL without an absolute path is refused with what it should look like."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(PreconditionFailed) as caught:
         FileCloudly.from_url(url)
     assert text in str(caught.value)
 

@@ -1,6 +1,6 @@
 """Errors of the domain."""
 
-from coreflow.domain.errors import LostRace, Refused, leaves
+from coreflow.domain.errors import LostRace, PortError, PreconditionFailed, Refused, leaves
 
 
 def test_leaves_of_groups_in_groups() -> None:
@@ -9,3 +9,9 @@ def test_leaves_of_groups_in_groups() -> None:
     group = BaseExceptionGroup("outer", [one, BaseExceptionGroup("inner", [two, three])])
     assert list(leaves(group)) == [one, two, three]
     assert list(leaves(one)) == [one]
+
+
+def test_a_rule_of_ours_is_no_peer() -> None:
+    """Whoever waits for a peer to come back, or to say something else, must not take our own no for its answer."""
+    assert not issubclass(PreconditionFailed, PortError)
+    assert not issubclass(Refused, PreconditionFailed)

@@ -12,7 +12,14 @@ from coreflow.adapters.net.peer import Handler
 from coreflow.adapters.net.typedsocket import TimedOut
 from coreflow.adapters.tasks import Notices
 from coreflow.domain.backup.replication import Copy, Receipt, Slice
-from coreflow.domain.errors import CoreflowError, InvalidRecord, PortError, Refused, Unavailable
+from coreflow.domain.errors import (
+    CoreflowError,
+    InvalidRecord,
+    PortError,
+    PreconditionFailed,
+    Refused,
+    Unavailable,
+)
 from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.ports import Operator
 from coreflow.domain.records.codec import PROBLEMS_SHOWN
@@ -267,7 +274,7 @@ class NetworkCloudly:
 
     def _require_operator(self) -> Operator:
         if self._operator is None:
-            raise Refused("coreflow is not ready for backups yet")
+            raise PreconditionFailed("coreflow is not ready for backups yet")
         return self._operator
 
     def _capability_of(self, binding_id: str) -> str | None:
@@ -317,7 +324,7 @@ def _bad_request(method: Method) -> Iterator[None]:
         yield
     except InvalidRecord as exc:
         shown = InvalidRecord(*exc.problems[:PROBLEMS_SHOWN])
-        raise Refused(f"{method.name}: {shown}") from None
+        raise PreconditionFailed(f"{method.name}: {shown}") from None
 
 
 @contextmanager

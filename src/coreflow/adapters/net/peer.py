@@ -20,7 +20,7 @@ import structlog
 import trio
 from attrs import Factory, define, field
 
-from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.errors import PortError, PreconditionFailed, Refused, Unavailable
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 
 from .typedsocket import (
@@ -60,7 +60,7 @@ Response = Mapping[str, object]
 Handler = Callable[[Mapping[str, Any]], Response | Awaitable[Response]]
 """Answers a request. Handlers are called in the order of the requests; what they return may be awaited meanwhile.
 
-What a handler raises as `Refused` is told to the peer; of any other exception it learns nothing.
+What a handler raises as `PreconditionFailed` or `Refused` is told to the peer; of any other exception it learns nothing.
 """
 
 
@@ -422,7 +422,7 @@ class Peer:
             self._refuse(asked, exc)
 
     def _refuse(self, asked: Asked, exc: Exception) -> None:
-        if isinstance(exc, Refused):
+        if isinstance(exc, Refused | PreconditionFailed):
             self._post(self._connection.respond_error(asked.ask, str(exc)))
             return
         where = "".join(traceback.format_tb(exc.__traceback__))

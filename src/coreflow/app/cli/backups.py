@@ -37,7 +37,7 @@ from coreflow.domain.backup.lease import help_for, read_note
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import ID_LIMIT, BackupRequest, Replication, RestoreRequest, is_id
 from coreflow.domain.backup.snapshots import BACKUP_TAG, VOLUME, Snapshot
-from coreflow.domain.errors import Refused
+from coreflow.domain.errors import PreconditionFailed, Refused
 from coreflow.domain.ids import Owner
 from coreflow.domain.records.models import ServiceRecord
 from coreflow.domain.swarm.naming import STOPPED, replicas_noted
@@ -136,9 +136,9 @@ def restore(
 
 
 def _checked(backup_id: str) -> str:
-    """The name of a backup. Raises Refused for one that Cloudly could not ask for."""
+    """The name of a backup. Raises PreconditionFailed for one that Cloudly could not ask for."""
     if not is_id(backup_id):
-        raise Refused(
+        raise PreconditionFailed(
             f"no name of a backup: it has at most {ID_LIMIT} characters, and all of them are printable"
         )
     return backup_id
@@ -154,12 +154,12 @@ class _Work:
     console: Console
 
     async def find(self, service: str) -> ServiceRecord:
-        """A service by its id or its name. Raises Refused."""
+        """A service by its id or its name. Raises PreconditionFailed."""
         records = await self.tools.cloudly.records()
         for record in (*(s for s in records.services if s.id == service), *records.services):
             if service in (record.id, record.name):
                 return record
-        raise Refused(f"no service {service} is recorded")
+        raise PreconditionFailed(f"no service {service} is recorded")
 
     async def runs_again(self, record: ServiceRecord) -> str:
         """Wait for a while until the service runs, and say how much of it does."""

@@ -12,7 +12,7 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from coreflow.domain.deploy.volumes import DEFAULT_DRIVER, make_mounts, plain
-from coreflow.domain.errors import Refused
+from coreflow.domain.errors import PreconditionFailed
 from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.platform.bindings import BindingSpec
 from coreflow.domain.platform.instances import Instance
@@ -151,7 +151,7 @@ def plan_backup(
 ) -> BackupPlan:
     """The snapshots to take: volumes first, then databases and buckets. One that `found` has already is not taken again.
 
-    `live` are the mounts that the service has now. Raises Refused where the record marks nothing for backup, or cannot be
+    `live` are the mounts that the service has now. Raises PreconditionFailed where the record marks nothing for backup, or cannot be
     read.
     """
     wanted: list[Part] = []
@@ -166,7 +166,9 @@ def plan_backup(
             if (spec := _binding_of(kind, bindings)) is not None
         ]
     if not wanted:
-        raise Refused("nothing to back up: it has no volume that is marked for backup, and no binding")
+        raise PreconditionFailed(
+            "nothing to back up: it has no volume that is marked for backup, and no binding"
+        )
     steps: list[Take] = []
     settled: list[tuple[Instance, Part]] = []
     for part in wanted:
@@ -184,11 +186,11 @@ def plan_backup(
 
 
 def volumes_of(service: ServiceRecord, live: Iterable[Mount] = ()) -> tuple[Mount, ...]:
-    """The volumes that a record mounts, by the names that they have on the live service. Raises Refused when its mounts cannot be read."""
+    """The volumes that a record mounts, by the names that they have on the live service. Raises PreconditionFailed when its mounts cannot be read."""
     try:
         return tuple(mount for mount in make_mounts(service, live) if mount.type == "volume")
     except Rejected as exc:
-        raise Refused("; ".join(exc.reasons)) from exc
+        raise PreconditionFailed("; ".join(exc.reasons)) from exc
 
 
 def _volume_part(mount: Mount) -> Part:
@@ -272,7 +274,7 @@ def parts_in(
 
 
 def chosen_parts(request: RestoreRequest, known: Iterable[Part]) -> tuple[Part, ...]:
-    """What to restore: the parts that are named, else all that are known. Raises Refused where that is nothing."""
+    """What to restore: the parts that are named, else all that are known. Raises PreconditionFailed where that is nothing."""
     by_snapshot: dict[tuple[NodeId | None, str], Part] = {}
     for part in known:
         if part.snapshot_id and not part.error:
@@ -295,19 +297,19 @@ def chosen_parts(request: RestoreRequest, known: Iterable[Part]) -> tuple[Part, 
                 there = _same(part, by_snapshot.values())
             chosen.append(_completed(part, there))
     if not chosen:
-        raise Refused("no such backup of this service is known here")
+        raise PreconditionFailed("no such backup of this service is known here")
     return tuple(chosen)
 
 
 def _same(part: Part, known: Iterable[Part]) -> Part | None:
-    """The part of the backup that one without a snapshot means. Raises Refused where it holds none."""
+    """The part of the backup that one without a snapshot means. Raises PreconditionFailed where it holds none."""
     for one in known:
         by_name = one.kind == part.kind and one.name == part.name
         by_place = bool(part.mount_path) and plain(one.mount_path) == plain(part.mount_path)
         by_binding = bool(part.binding_id) and one.binding_id == part.binding_id
         if by_name or by_place or by_binding:
             return one
-    raise Refused(f"{part} is not in this backup")
+    raise PreconditionFailed(f"{part} is not in this backup")
 
 
 def _completed(part: Part, known: Part | None) -> Part:
@@ -335,18 +337,18 @@ def resolve_targets(
     """Where every part goes: to the volume of its name or else at its path, on the node where the service has it now.
 
     How a path is spelt does not matter; `live` are the mounts that the service has now.
-    Raises Refused for a part that this service has no place for, and for two that would go to the same place.
+    Raises PreconditionFailed for a part that this service has no place for, and for two that would go to the same place.
     """
     mounts = volumes_of(service, live)
     targets: dict[tuple[str, str, str], Target] = {}
     for part in parts:
         there = [instance for instance in homes if instance.node is None or instance.node == part.node]
         if not there and not homes:
-            raise Refused("no Corestore is known on the node of this service")
+            raise PreconditionFailed("no Corestore is known on the node of this service")
         instance = (there or list(homes))[0]
         target = _aimed(service, mounts, bindings, part, instance)
         if target.key in targets:
-            raise Refused(f"two snapshots are to be restored to {target.part}")
+            raise PreconditionFailed(f"two snapshots are to be restored to {target.part}")
         targets[target.key] = target
     return tuple(sorted(targets.values(), key=lambda t: (t.part.kind != VOLUME, t.part.kind, t.part.name)))
 
@@ -361,15 +363,15 @@ def _aimed(
     if part.kind != VOLUME:
         spec = _binding_of(part.kind, bindings)
         if spec is None:
-            raise Refused(f"the service has no binding for {part}")
+            raise PreconditionFailed(f"the service has no binding for {part}")
         return Target(part=evolve(part, name=part.kind, binding_id=spec.id), instance=instance)
     mount = next((m for m in mounts if m.source == part.name), None)
     place = plain(part.mount_path)
     mount = mount or next((m for m in mounts if place and plain(m.target) == place), None)
     if mount is None:
-        raise Refused(f"the service has no {part}")
+        raise PreconditionFailed(f"the service has no {part}")
     if mount.driver != DEFAULT_DRIVER:
-        raise Refused(
+        raise PreconditionFailed(
             f"{part} has the driver {mount.driver}: only volumes of {DEFAULT_DRIVER} can be restored"
         )
     spec_ = VolumeSpec(
@@ -387,7 +389,7 @@ def _aimed(
 def check_snapshots(
     service_id: ServiceId, targets: Iterable[Target], found: Mapping[Instance, Sequence[Snapshot]]
 ) -> None:
-    """Make sure that every snapshot is there, of the right kind, and of this service. Raises Refused with all that is not."""
+    """Make sure that every snapshot is there, of the right kind, and of this service. Raises PreconditionFailed with all that is not."""
     problems: list[str] = []
     for target in targets:
         part = target.part
@@ -400,7 +402,7 @@ def check_snapshots(
             problems.append(f"{part}: snapshot {part.snapshot_id} is one of a {snapshot.kind}")
     if problems:
         more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise Refused("; ".join((*problems[:SHOWN], *more)))
+        raise PreconditionFailed("; ".join((*problems[:SHOWN], *more)))
 
 
 def _is_strange(snapshot: Snapshot, part: Part, service_id: ServiceId) -> bool:

@@ -31,7 +31,7 @@ from coreflow.adapters.net.typedsocket import (
     StreamRef,
     TimedOut,
 )
-from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
+from coreflow.domain.errors import LostRace, PortError, PreconditionFailed, Refused, Unavailable
 
 
 def pair(
@@ -119,6 +119,7 @@ async def test_what_a_handler_raises(autojump_clock: MockClock, nursery: trio.Nu
 
     answers: dict[str, Any] = {
         "refused": Refused("you may not"),
+        "against a rule": PreconditionFailed("not ready"),
         "unavailable": Unavailable("secret"),
         "lost": LostRace("secret"),
         "wrong": KeyError("secret"),
@@ -135,6 +136,7 @@ async def test_what_a_handler_raises(autojump_clock: MockClock, nursery: trio.Nu
     assert texts.pop("not json").startswith("cannot be written as JSON")
     assert texts == {
         "refused": "you may not",
+        "against a rule": "not ready",
         "unheard of": NO_SUCH_METHOD,
         **dict.fromkeys(("unavailable", "lost", "wrong", "later"), INTERNAL_ERROR),
     }

@@ -27,7 +27,7 @@ from coreflow.domain.backup.requests import (
 )
 from coreflow.domain.backup.snapshots import Snapshot, SnapshotKind
 from coreflow.domain.deploy.volumes import make_mounts
-from coreflow.domain.errors import Refused
+from coreflow.domain.errors import PreconditionFailed
 from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.platform.bindings import BindingSpec
 from coreflow.domain.platform.instances import Instance
@@ -185,7 +185,7 @@ def test_volumes_of_other_drivers_are_settled_with_an_error() -> None:
 )
 def test_backups_that_are_none(service: ServiceRecord, reason: str) -> None:
     """Nothing is marked or bound; or the record cannot be read."""
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(PreconditionFailed, match=reason):
         planned(service)
 
 
@@ -273,7 +273,7 @@ def test_a_snapshot_that_is_not_known_yet_may_be_named() -> None:
 def test_nothing_to_choose(request_: RestoreRequest, reason: str) -> None:
     """No backup is known, nothing is wanted, or what is wanted is not in it."""
     known = () if request_ is RESTORE else (volume(),)
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(PreconditionFailed, match=reason):
         chosen_parts(request_, known)
 
 
@@ -359,16 +359,16 @@ def test_parts_go_to_the_node_they_are_of() -> None:
 )
 def test_parts_without_a_place(parts: list[Part], reason: str) -> None:
     """Not of this service, not bound, or two for one place."""
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(PreconditionFailed, match=reason):
         resolve_targets(SERVICE, (DB,), parts, (STORE,))
 
 
 def test_no_corestore_and_other_drivers() -> None:
     """Both are refused."""
-    with pytest.raises(Refused, match="no Corestore is known"):
+    with pytest.raises(PreconditionFailed, match="no Corestore is known"):
         resolve_targets(SERVICE, (), (volume(),), ())
     local = record({"mountPath": "/data", "driver": "local"})
-    with pytest.raises(Refused, match="has the driver local"):
+    with pytest.raises(PreconditionFailed, match="has the driver local"):
         resolve_targets(local, (), (volume(),), (STORE,))
 
 
@@ -386,12 +386,12 @@ def test_snapshots_are_looked_at_before_anything_is_touched() -> None:
         "s2 is one of a objectstorage": (good[0], snapshot("s2", "objectstorage")),
     }
     for reason, found in bad.items():
-        with pytest.raises(Refused, match=reason):
+        with pytest.raises(PreconditionFailed, match=reason):
             check_snapshots(SHOP, targets, {STORE: found})
     strange = snapshot("s1", service_id=None, tags={}, name=CACHE)
-    with pytest.raises(Refused, match="s1 belongs to another service"):
+    with pytest.raises(PreconditionFailed, match="s1 belongs to another service"):
         check_snapshots(SHOP, targets, {STORE: (strange, good[1])})
-    with pytest.raises(Refused, match=r"s1.*; .*s2"):
+    with pytest.raises(PreconditionFailed, match=r"s1.*; .*s2"):
         check_snapshots(SHOP, targets, {ONE: good})
 
 
