@@ -55,6 +55,16 @@ NAMES: tuple[str, ...] = (
     "{long}",
     "{longer}",
 )
+HOSTS: tuple[str, ...] = (
+    "a.example.com", "A.example.com", "a.example.com.", "*.example.com", "*", "a.*.com", "", ".", "a..b", "localhost", "ä.example.com", "xn--4ca.example.com", "xn--",
+    "😀.example.com", "a_b.example.com", "-a.example.com", "127.0.0.1", "[::1]", "a.example.com:80", "https://a.example.com", "{{x}}.example.com", "a\0b.com", "a b.com",
+    "x" * 63 + ".com", "x" * 64 + ".com", "x." * 126 + "x", "x." * 127 + "x", "\u202e.com", "ß.example.com", "İ.example.com",
+)  # fmt: skip
+REGISTRIES: tuple[str, ...] = (
+    "r.example.com", "r.example.com:5000", "r.example.com:5000/a", "https://r.example.com/", "localhost", "", "x", "a_b.com", "-a.com", "a..b", "{{x}}.com", "a b.com", "ä.com", "a\0.com",
+)  # fmt: skip
+"""Without capital letters, brackets and great length: with those, engines differ in what they look up."""
+PORTS = (None, None, 0, 1, 80, 65_535, 65_536, -1)
 OPTIONS: tuple[str, ...] = ("type", "device", "o", "size", "uid", "", "{{x}}", "Type")
 DRIVERS: tuple[str, ...] = (
     "",
@@ -127,19 +137,56 @@ def _health(random: Random) -> Json:
     return check
 
 
+def _login(random: Random) -> Json:
+    address = random.choice(("r.example.com", "https://r.example.com/v1/", "r.example.com:5000", *TEXTS))
+    return {"serveraddress": address, "username": _text(random), "password": _text(random)}
+
+
+def _target(random: Random) -> Json:
+    """An image by its reference, or in parts; the digest makes sure that nobody has to be asked."""
+    target: Json = {"imageUrl": random.choice(REFERENCES)}
+    if random.random() < 0.4:
+        makers: Mapping[str, Choice] = {
+            "registryHost": lambda r: r.choice(REGISTRIES),
+            "repository": lambda r: r.choice(("team/app", "a" * 200, "A", "", "/", "a//b", "ä", "{{x}}", "a__b/c.d-e")),
+            "digest": lambda r: r.choice((DIGEST, DIGEST, DIGEST.upper(), "x")),
+            "tag": lambda r: r.choice(("1", "t" * 128, "t" * 129, "", "ä", "{{x}}")),
+        }  # fmt: skip
+        target = {key: make(random) for key, make in makers.items() if key != "tag" or random.random() < 0.5}
+    if random.random() < 0.5:
+        target["registryInfo"] = _login(random)
+    return target
+
+
+def _domain(random: Random) -> Any:
+    host = random.choice(HOSTS)
+    if random.random() < 0.3:
+        return host
+    domain: Json = {"name": host, "protocol": random.choice((None, "https", "ssh", "SSH", ""))}
+    return domain | {"port": random.choice(PORTS)}
+
+
+def _ports(random: Random) -> Json:
+    custom = {random.choice(HOSTS): random.choice((80, "80", "080", "", "x", "65536", 0, "٨")) for _ in range(random.randint(0, 2))}  # fmt: skip
+    return {"web": random.choice(PORTS), "custom": custom}
+
+
 FIELDS: Mapping[str, Choice] = {
     "environment": _environment,
     "volumes": lambda random: _some(random, _volume),
     "resources": _resources,
     "healthCheck": _health,
-    "registryTarget": lambda random: {"imageUrl": random.choice(REFERENCES)},
+    "registryTarget": _target,
+    "imageId": lambda random: random.choice(("external", "open", "nowhere", "nothing", "", None)),
     "maxReplicas": lambda random: random.choice((0, -1, 2**31, 2**63)),
     "antiAffinity": lambda random: random.random() < 0.5,
     "serviceCategory": lambda random: random.choice(("workload", "", None)),
     "deploymentStrategy": _text,
     "imageVersion": _text,
-    "ports": lambda random: {"web": random.choice((0, 1, 80, 65_535, 65_536, -1))},
-    "secretBundleId": lambda random: random.choice(("bundle", "large", "nowhere", None)),
+    "ports": _ports,
+    "domains": lambda random: _some(random, _domain),
+    "secretBundleId": lambda random: random.choice(("bundle", "large", "larger", "nowhere", None)),
+    "additionalSecretBundleIds": lambda random: _some(random, lambda r: r.choice(("bundle", "bundle", "large", "larger"))),
 }  # fmt: skip
 """Every field that ends in what is sent to the engine, besides id, name and number of tasks, and some that do not."""
 
@@ -157,6 +204,8 @@ def record(random: Random, prefix: str, number: int) -> Json:
     data: Json = {"name": name, "registryTarget": {"imageUrl": GOOD}, "scaleFactor": 0}
     for field in random.sample(sorted(FIELDS), random.choice((1, 1, 2, 2, 3, 4))):
         data[field] = FIELDS[field](random)
+    if data.get("imageId") is not None:
+        del data["registryTarget"]
     return {"id": identity, "data": data}
 
 
@@ -201,6 +250,31 @@ def document(cluster: str, services: list[Json]) -> Json:
     return {
         "configData": {"id": cluster, "data": {"name": cluster}},
         "services": services,
+        "images": [
+            {
+                "id": "external",
+                "data": {
+                    "location": {
+                        "internal": False,
+                        "externalRegistryId": "r",
+                        "externalImageTag": f"a/b@{DIGEST}",
+                    }
+                },
+            },
+            {"id": "open", "data": {"location": {"internal": False, "externalImageTag": f"shop:1@{DIGEST}"}}},
+            {"id": "nothing", "data": {"location": {"internal": False, "externalImageTag": "{{x}}"}}},
+        ],
+        "externalRegistries": [
+            {
+                "id": "r",
+                "data": {
+                    "type": "docker",
+                    "url": "https://r.example.com",
+                    "username": "ü:\0",
+                    "password": TEXTS[-1] * 3000,
+                },
+            }
+        ],
         "secretGroups": groups,
         "secretBundles": [
             {"id": key, "data": {"includedSecretGroupIds": ids}} for key, ids in bundles.items()

@@ -1,4 +1,4 @@
-"""Records with extremes in every field: what a plan accepts, the engine accepts, and it stays as it was sent.
+"""Records with extremes in every field: what a plan accepts, the engine accepts, as the memory Swarm, and it stays as it was sent.
 
 The seed is that of the run, unless `COREFLOW_FUZZ_SEED` has another; a failure tells it. `COREFLOW_FUZZ_RECORDS` and
 `COREFLOW_FUZZ_RUNNING` say how many accepted records are tried without tasks and with one task each.
@@ -6,6 +6,7 @@ The seed is that of the run, unless `COREFLOW_FUZZ_SEED` has another; a failure 
 
 import os
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from random import Random
@@ -16,12 +17,12 @@ import trio
 from attrs import define
 from tests import seeds
 from tests.integration import field_fuzz
-from tests.integration.engine_bench import Bench, Json, open_bench
+from tests.integration.engine_bench import GOOD, Bench, Json, open_bench
 from tests.integration.records_bench import Records, naming_of, open_records
 
 from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.domain.deploy.steps import verb_of
+from coreflow.domain.deploy.steps import kind_of, verb_of
 from coreflow.domain.swarm.images import ImageRequest, ResolvedImage
 
 SEED = os.environ.get("COREFLOW_FUZZ_SEED") or str(seeds.SEED)
@@ -29,6 +30,8 @@ RECORDS = int(os.environ.get("COREFLOW_FUZZ_RECORDS", "300"))
 RUNNING = int(os.environ.get("COREFLOW_FUZZ_RUNNING", "20"))
 RAW = int(os.environ.get("COREFLOW_FUZZ_RAW", "300"))
 BATCH = 60
+PASSES = 20
+"""More than any change of records needs, with Swarm's own writes in between."""
 ENDED = {"rejected", "failed", "complete", "shutdown", "orphaned"}
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("field-fuzz")]
@@ -39,9 +42,9 @@ class Sure(SwarmPort):
 
     async def resolve(self, request: ImageRequest) -> ResolvedImage:
         """Only the engine's own images are looked up."""
-        if "@" in request.reference:
-            return ResolvedImage(request.reference.rpartition("@")[2])
-        return await super().resolve(request)
+        if request.reference == GOOD:
+            return await super().resolve(request)
+        return ResolvedImage(request.reference.partition("@")[2] or field_fuzz.DIGEST)
 
 
 @define
@@ -73,7 +76,25 @@ class Pair:
             assert [x for x in ours if x not in theirs] == [x for x in theirs if x not in ours], (
                 f"seed {SEED}"
             )
+        await self.are_alike()
         return accepted
+
+    async def turn_into(self, document: Json) -> int:
+        """Make something else of what is there on both; how many services changed. They must be the same ones."""
+        told: list[Counter[str]] = []
+        for world in (self.real, self.memory):
+            world.renew()
+            world.cloudly.set(document)
+            told.append(await _until_done(world))
+        assert (told[0] - told[1], told[1] - told[0]) == (Counter(), Counter()), f"seed {SEED}"
+        await self.are_alike()
+        return told[0].total()
+
+    async def are_alike(self) -> None:
+        """Compare what the engines have."""
+        real, memory = [await _live(world) for world in (self.real, self.memory)]
+        assert real.keys() == memory.keys(), f"seed {SEED}"
+        assert [name for name in real if real[name] != memory[name]] == [], f"seed {SEED}"
 
     async def empty(self) -> None:
         """Away with all services."""
@@ -116,6 +137,46 @@ async def test_what_a_plan_accepts_the_engine_accepts(pair: Pair) -> None:
         if accepted >= RECORDS:
             break
     _tell(f"seed {SEED}: {accepted} of {tried} records accepted and applied")
+
+
+async def test_what_a_plan_accepts_may_follow_anything(pair: Pair) -> None:
+    """One record after another of the same name: as an update, too, none is refused and none ends differently."""
+    random = Random(f"{SEED}-changes")
+    changes, prefix = 0, pair.real.bench.prefix
+    while changes < RECORDS:
+        records = [field_fuzz.record(random, prefix, number) for number in range(BATCH)]
+        changes += await pair.turn_into(field_fuzz.document(prefix, records))
+    _tell(f"seed {SEED}: {changes} changes applied")
+
+
+async def _until_done(world: Records) -> "Counter[str]":
+    """Pass by pass; what became of services, with the reasons."""
+    done: Counter[str] = Counter()
+    for _ in range(PASSES):
+        reconcile_state, report = await world.reconciler.run_pass()
+        plan = reconcile_state.plan
+        assert [(o.step.unit, o.detail) for o in report.troubles] == [], f"seed {SEED}"
+        services = (action for action in plan.actions if kind_of(action) == "service")
+        done.update(f"{verb_of(action)} {naming_of(action)}: {action.reason}" for action in services)
+        if not plan.actions and not plan.waits:
+            return done
+        await world.bench.pause(0.2)
+    raise AssertionError(f"seed {SEED}: it goes on; last {plan.actions}, {plan.waits}")
+
+
+async def _live(world: Records) -> dict[str, Json]:
+    """The specs of our services, without what each engine numbers by itself."""
+    found = {}
+    for service in await world.bench.engine.list_services():
+        spec = service["Spec"]
+        if world.is_ours(spec.get("Labels") or {}):
+            template = spec["TaskTemplate"]
+            for given in template["ContainerSpec"].get("Secrets") or ():
+                given["SecretID"] = ""
+            for network in template.get("Networks") or ():
+                network["Target"] = ""
+            found[spec["Name"]] = spec
+    return found
 
 
 async def test_what_a_plan_accepts_runs(pair: Pair) -> None:
