@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
+from tests.effort import examples
 from tests.seeds import IS_GIVEN, SEED, VARIABLE, dice
 
 EXAMPLES = Path(os.environ.get("COREFLOW_TEST_EXAMPLES", ".hypothesis/examples"))
@@ -18,6 +19,7 @@ settings.register_profile(
     "new seeds",
     derandomize=False,
     deadline=None,
+    max_examples=examples(100),
     print_blob=True,
     database=DirectoryBasedExampleDatabase(EXAMPLES),
 )

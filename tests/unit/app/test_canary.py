@@ -209,7 +209,7 @@ def shown(texts: list[str]) -> list[str]:
     """Those in which a canary can be seen, in whatever spelling."""
     return [
         text
-        for text in texts
+        for text in dict.fromkeys(texts)  # most are said in several ways of telling
         if any("canar" in view.text.lower() or "PIN=c4" in view.text for view in views(text[:20_000]))
     ]
 

@@ -6,6 +6,7 @@ import trio
 from attrs import frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, Json, World, cluster, new_engine, play, service
 
 from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
@@ -149,7 +150,7 @@ async def _invariants(world: World) -> None:
                 assert reference["SecretName"] in secrets, "a secret that a spec names is gone"
 
 
-@settings(max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(400), suppress_health_check=list(HealthCheck))
 @given(story=st.lists(events, max_size=14), final=wishes((GOOD, NEWER)))
 def test_any_story_ends_in_the_desired_world(story: list[tuple[str, Any]], final: list[Wish]) -> None:
     """After records, meddling, crashes, refusals and stale lists in any order, the last records win, and then rest."""

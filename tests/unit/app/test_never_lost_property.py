@@ -15,6 +15,7 @@ from attrs import Factory, define, frozen
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.effort import examples
 from tests.unit.app.worlds import GOOD, NEWER, Json, World, cluster, new_engine, play, service
 
 from coreflow.adapters.memory import Fault, MemoryCorestore, MemoryEngine
@@ -350,7 +351,7 @@ def _stopped_behind_an_old_list(records: Json) -> list[tuple[str, Any]]:
     ]
 
 
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), suppress_health_check=list(HealthCheck))
 @given(first=documents(), story=st.lists(events, min_size=3, max_size=12))
 @example(first=_bound(GOOD), story=_held_in_a_roll_out())
 @example(first=_bound(GOOD), story=_stopped_behind_an_old_list(_bound(NEWER)))
@@ -678,7 +679,7 @@ async def _live(shop: Shop, kind: str, what: Any, *, is_replicated: bool) -> Non
     shop.check()
 
 
-@settings(max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), suppress_health_check=list(HealthCheck))
 @given(
     is_bound=st.booleans(),
     is_replicated=st.booleans(),

@@ -11,6 +11,7 @@ import trio
 from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 from tests.unit.app.worlds import play
 
 from coreflow.adapters.memory import MemoryCorestore
@@ -37,7 +38,7 @@ from coreflow.domain.ids import NodeId, ServiceId
 SHOP = ServiceId("id-shop")
 SIZES = (0, 1, SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 2 * SLICE_BYTES, 3 * SLICE_BYTES + 7)
 NOISE = random.Random(1).randbytes(4 * SLICE_BYTES)
-FAST = settings(suppress_health_check=list(HealthCheck), max_examples=40)
+FAST = settings(suppress_health_check=list(HealthCheck), max_examples=examples(40))
 UNNAMED = Manifest(backup_id="b1", service_id=SHOP, finished_ms=1, parts=())
 """A manifest without snapshots: all of an archive is pushed."""
 

@@ -8,7 +8,7 @@ of bounded length. Case does not matter, nor how much space there is.
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -128,8 +128,9 @@ class _Plain:
         text = view.text
         if text.isascii() and text.isprintable() and "  " not in text and "+" not in text:
             return cls(text.lower(), view)
-        pairs = list(_plain_characters(text))
-        return cls("".join(char for char, _ in pairs), view, tuple(at for _, at in pairs))
+        pairs = tuple(_plain_characters(text))
+        characters, places = zip(*pairs, strict=True) if pairs else ((), ())
+        return cls("".join(characters), view, places)
 
     def origin(self, start: int, end: int) -> Span:
         if self.places is None:
@@ -141,15 +142,23 @@ _SPACES = re.compile(r"[ +]+")
 
 
 def _plain_characters(text: str) -> Iterator[tuple[str, int]]:
-    was_space = False
+    before = ""
     for at, char in enumerate(text):
-        is_space = char == "+" or char.isspace()
-        if is_space and not was_space:
-            yield " ", at
-        elif not is_space and char.isprintable():
-            low = char.lower()
-            yield (low if len(low) == 1 else char), at
-        was_space = is_space
+        plain = _plain_character(char)
+        if plain and not plain == before == " ":
+            yield plain, at
+        before = plain
+
+
+@lru_cache(maxsize=4096)
+def _plain_character(char: str) -> str:
+    """What a character is in a plain text; empty: nothing. Texts are long, and use few characters."""
+    if char == "+" or char.isspace():
+        return " "
+    if not char.isprintable():
+        return ""
+    low = char.lower()
+    return low if len(low) == 1 else char
 
 
 def _plain(text: str) -> str:
@@ -212,12 +221,13 @@ class _Texts:
         return cls(tuple(kept), frozenset(kept), frozenset(form[:_CUT_BEGINNING] for form in kept), beginning)
 
     def places(self, text: str) -> Iterator[Span]:
-        at = 0
-        while at <= len(text) - _CUT_BEGINNING:
-            length = self._length_at(text, at) if text[at : at + _CUT_BEGINNING] in self.starts else 0
-            if length:
-                yield at, at + length
-            at += length or 1
+        if not self.starts:
+            return
+        starts, end = self.starts, 0
+        for at in range(len(text) - _CUT_BEGINNING + 1):
+            if text[at : at + _CUT_BEGINNING] in starts and at >= end and (length := self._length_at(text, at)):
+                end = at + length
+                yield at, end
 
     def _length_at(self, text: str, at: int) -> int:
         """How many characters from here on are one of the texts, or so much of its beginning that it tells something."""

@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 from tests.unit import references
 
 from coreflow.adapters.engine.memory.containers import Context, expanded
@@ -150,7 +151,7 @@ BODIES = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(BODIES)
 def test_round_trip(body: ServiceBody) -> None:
     """What the engine stores reads back as exactly the body that was sent, so that nothing is ever sent twice."""

@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.effort import examples
 from tests.unit.adapters.typedsocket.peers import CLOSING, STREAM, Pair, buffer, captured, ids
 
 from coreflow.adapters.net.typedsocket import (
@@ -30,7 +31,7 @@ from coreflow.adapters.net.typedsocket import (
 )
 from coreflow.domain.errors import PortError
 
-EXAMPLES = int(os.environ.get("COREFLOW_FUZZ_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("COREFLOW_FUZZ_EXAMPLES", examples(100)))
 fuzz = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 
 LIMITS = Limits(

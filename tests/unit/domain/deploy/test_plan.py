@@ -7,6 +7,7 @@ import pytest
 from attrs import define, evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 from tests.unit.domain.examples import (
     CLUSTER,
     START_FIRST,
@@ -997,7 +998,7 @@ def worlds(draw: st.DrawFn) -> tuple[Desired, Observed]:
     )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(world=worlds(), options=st.fixed_dictionaries({"recreate": st.booleans(), "prune": st.booleans()}))
 def test_any_world_comes_to_rest(world: tuple[Desired, Observed], options: dict[str, Any]) -> None:
     """Applied plans touch nothing held or foreign, lose no secret that is named, and end in an empty plan."""
@@ -1032,7 +1033,7 @@ def _left_alone(goal: Desired, seen: Observed) -> tuple[Any, Any]:
     return services, [s for s in seen.secrets if not s.owner or s.owner in goal.held]
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(world=worlds())
 def test_one_pass_does_all_it_can(world: tuple[Desired, Observed]) -> None:
     """A plan without waits, new modes or failures leaves nothing to do but to collect secrets."""
@@ -1047,7 +1048,7 @@ def test_one_pass_does_all_it_can(world: tuple[Desired, Observed]) -> None:
     assert make_plan(goal, swarm.seen).steps == ()
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(world=worlds(), data=st.data())
 def test_the_order_of_lists_means_nothing(world: tuple[Desired, Observed], data: st.DataObject) -> None:
     """Docker lists in any order; the plan is the same."""

@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 from tests.unit.domain.examples import CLUSTER, foreign, live, network, node, spec
 from tests.unit.domain.examples import task as example_task
 from tests.unit.strategies import SECRET, cluster_documents
@@ -722,7 +723,7 @@ def test_one_observation_answers_both_questions() -> None:
 # any document
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     document=cluster_documents(), answer=st.sampled_from([ResolvedImage(NEW), ResolvedImage(None), AWAY, NO])
 )

@@ -9,6 +9,7 @@ import cattrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 
 from coreflow.domain.errors import InvalidRecord
 from coreflow.domain.records.codec import REJECTED_LIMIT, RecordDecoder, decode_records
@@ -504,7 +505,7 @@ JSON_VALUES: Any = st.recursive(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 @given(st.lists(st.tuples(st.sampled_from(PLACES), JSON_VALUES), min_size=1, max_size=2))
 def test_any_mutation(mutations: list[tuple[tuple[Any, ...], Any]]) -> None:
     """Whatever a node is replaced by: an answer or InvalidRecord, UTF-8 texts, and no text with a piece of content."""

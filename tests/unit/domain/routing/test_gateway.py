@@ -7,6 +7,7 @@ import pytest
 from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.effort import examples
 
 from coreflow.domain.ids import ClusterId
 from coreflow.domain.routing.gateway import (
@@ -24,7 +25,7 @@ from coreflow.domain.routing.gateway import (
 
 CLUSTER = ClusterId("c1")
 OTHER = ClusterId("c1-b")
-HYPOTHESIS = settings(max_examples=200)
+HYPOTHESIS = settings(max_examples=examples(200))
 
 
 def route(host: str = "a.example.com", **changes: Any) -> GatewayRoute:
