@@ -1,5 +1,6 @@
 """Random tests: new seeds every run, and what failed is printed and kept. See docs/development.md."""
 
+import gc
 import os
 import random
 from collections import Counter
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("hypothesis") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays until the end: it would walk through all of it time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:

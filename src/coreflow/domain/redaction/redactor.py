@@ -225,7 +225,11 @@ class _Texts:
             return
         starts, end = self.starts, 0
         for at in range(len(text) - _CUT_BEGINNING + 1):
-            if text[at : at + _CUT_BEGINNING] in starts and at >= end and (length := self._length_at(text, at)):
+            if (
+                text[at : at + _CUT_BEGINNING] in starts
+                and at >= end
+                and (length := self._length_at(text, at))
+            ):
                 end = at + length
                 yield at, end
 
@@ -256,8 +260,8 @@ def _is_cut(text: str, at: int) -> bool:
     return len(text) == at or text.startswith((CUT, "..."), at)
 
 
-_NAMED = re.compile(r"([\w.-]+)(?:=|[\"']?:) ?[\"']?")
-"""A name and whatever leads to its value: `NAME=`, `"NAME": "`."""
+_NAMED = re.compile(r"(?<![\w.-])([\w.-]++)(?:=|[\"']?:) ?[\"']?")
+"""A name and whatever leads to its value: `NAME=`, `"NAME": "`. A word that is no name is gone through once: it may be long."""
 _WORD = re.compile(r"\w")
 _LONE = re.compile(r"(?<![^\W_])[a-z]+(?![^\W_])")
 
