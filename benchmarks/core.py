@@ -24,7 +24,7 @@ from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.images import ImageRequest, Resolution, ResolvedImage
 from coreflow.domain.swarm.observed import Observed, ObservedNetwork, ObservedSecret, ObservedService
-from coreflow.gc_pause import quiet
+from coreflow.gc_pause import gc_paused
 
 SERVICES = 10_000
 ROUNDS = 5
@@ -105,18 +105,18 @@ def run(services: int = SERVICES, rounds: int = ROUNDS) -> list[Row]:
     gc.freeze()  # what lies about here is not a case's to look through
 
     def cold() -> None:
-        with quiet(enabled=True):
+        with gc_paused(enabled=True):
             plan = _pipeline(before, RecordDecoder(), Renderer(options), Observed())[2]
         assert len(plan.steps) >= services
 
     def warm() -> None:
         versions.reverse()
-        with quiet(enabled=True):
+        with gc_paused(enabled=True):
             plan = _pipeline(versions[0], decoder, renderer, observed)[2]
         assert len(plan.steps) < services
 
     def diff() -> None:
-        with quiet(enabled=True):
+        with gc_paused(enabled=True):
             plan = make_plan(newer, observed)
         assert 0 < len(plan.steps) < services
 

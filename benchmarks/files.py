@@ -35,7 +35,7 @@ from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.images import ResolvedImage
 from coreflow.domain.swarm.observed import Observed
-from coreflow.gc_pause import quiet
+from coreflow.gc_pause import gc_paused
 
 SERVICES, HOSTS = 20_000, 5_000
 ROUNDS = 3
@@ -117,7 +117,7 @@ def _plan(path: Path) -> None:
     records = trio.run(_read, FileCloudly(path))
     renderer = Renderer(RenderOptions(base=BaseOptions(services=())))
     observed = Observed()
-    with quiet(enabled=True):
+    with gc_paused(enabled=True):
         answers = {request: ResolvedImage(_DIGEST) for request in renderer.image_requests(records, observed)}
         plan = make_plan(renderer.render(records, observed, answers), observed)
         blocks: tuple[Block, ...] = tuple(plan_blocks(plan))

@@ -47,7 +47,7 @@ ROUNDS = 20
 LIMIT_MILLISECONDS = 50.0
 QUIET_SECONDS = 0.5
 """Nothing has happened for so long: the daemon is at rest. Longer than it waits for companions of an event."""
-PATIENCE = 60.0
+TIMEOUT = 60.0
 PUSH = "pushClusterConfig"
 Json = dict[str, Any]
 
@@ -94,7 +94,7 @@ class _Watch:
 
     async def rest(self) -> None:
         """Until nothing has happened for a while."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             while self.under_way or time.perf_counter() - self.latest < QUIET_SECONDS:  # noqa: ASYNC110 - a pause is no event
                 await trio.sleep(0.02)
 
@@ -268,7 +268,7 @@ async def _round(
     body = {"configData": document["configData"], "services": document["services"]}
     (answer,) = await cloudly.push(PUSH, body)
     assert "error" not in answer, answer
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(TIMEOUT):
         await watch.written.wait()
     times = dict(watch.times)
     await watch.rest()
@@ -293,9 +293,9 @@ async def _measure(host: str, rounds: int) -> tuple[list[dict[str, float]], list
         cloudly = await start_cloudly(nursery)
         await _know(cloudly, document)
         async with _daemon(host, cloudly, watch) as (coreflow, engine):
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(TIMEOUT):
                 while coreflow.last is None or not coreflow.last.is_stable:
-                    await coreflow.settled()
+                    await coreflow.reconciled()
             for turn in range(rounds):
                 await watch.rest()
                 times.append(await _round(cloudly, engine, watch, document, turn))

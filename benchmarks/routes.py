@@ -62,7 +62,7 @@ LIMIT = 1.0
 
 TURNS = 20
 LIMIT_MILLISECONDS = 2000.0
-PATIENCE = 60.0
+TIMEOUT = 60.0
 NAME, IMAGE = f"{PREFIX}-web", "coreflow/test:web"
 HOST = "bench.example.com"
 WRITE = "json.dumps"
@@ -205,7 +205,7 @@ class _Watch:
 
     async def told(self, count: int) -> frozenset[str]:
         """Wait until the newest frame has so many addresses."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             while len(self.addresses) != count:
                 await self._news.wait()
         return self.addresses
@@ -369,7 +369,7 @@ async def _ended(host: str) -> None:
     """Wait until the containers are gone: a network that is removed before them stays, and no service can join it."""
     filters = json.dumps({"label": [f"com.docker.swarm.service.name={NAME}"]})
     async with open_engine(host) as engine:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             while await engine._read("/containers/json", filters=filters):  # noqa: ASYNC110, SLF001 - nobody else asks
                 await trio.sleep(0.2)
 

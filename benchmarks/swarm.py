@@ -181,7 +181,7 @@ async def _measure(bench: _Bench, rounds: int) -> list[Row]:
 
         async def settle() -> float:
             started = time.perf_counter()
-            reconcile_result = await reconciler.settle()
+            reconcile_result = await reconciler.reconcile()
             assert reconcile_result.is_stable
             return time.perf_counter() - started
 
@@ -201,13 +201,13 @@ async def _measure(bench: _Bench, rounds: int) -> list[Row]:
         calls["idle apply"] = await blocking(_counted, proxy, lambda: bench.apply(proxy.url))
         async with open_engine(proxy.url) as engine:
             reconciler = Reconciler(FileCloudly(bench.records), SwarmPort(engine), render=RENDER)
-            await reconciler.settle()
+            await reconciler.reconcile()
             proxy.reset()
-            await reconciler.settle()
+            await reconciler.reconcile()
             calls["idle pass"] = f"{proxy.reads} reads, {proxy.writes} writes"
             await blocking(bench.clean, OURS)
             proxy.reset()
-            await reconciler.settle()
+            await reconciler.reconcile()
             calls["create pass"] = f"{proxy.reads} reads, {proxy.writes} writes"
         await blocking(bench.clean, THEIRS)
         calls["create stack"] = await blocking(_counted, proxy, lambda: bench.stack_deploy(proxy.url))

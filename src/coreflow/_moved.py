@@ -54,6 +54,9 @@ _DOMAIN = {
     "volumes": ("deploy.volumes",),
 }
 _ADAPTERS = {
+    "corestore.contents": ("corestore.parse_archive",),
+    "corestore.shapes": ("corestore.parse_bindings",),
+    "dcrouter.shapes": ("dcrouter.parse_routes",),
     "docker": ("engine.client",),
     "docker.client": ("engine.client",),
     "memory.containers": ("engine.memory.containers",),
@@ -100,12 +103,14 @@ A path that is a package now forwards by itself.
 
 RENAMED = {
     "CloudlyPort": "ControlPlane",
+    "Pace": "RetryPolicy",
     "Quiet": "NullListener",
     "Settlement": "ReconcileResult",
     "Site": "Instance",
     "Sites": "Instances",
     "Situation": "ReconcileState",
     "patiently": "with_retries",
+    "quiet": "gc_paused",
     "site_of_service": "instance_of_service",
     "sites_of": "find_instances",
 }
@@ -132,21 +137,21 @@ def forward(old: str) -> Callable[[str], Any]:
     return look_up
 
 
-def renamed(name: str, values: Mapping[str, Any]) -> Any:
-    """Find what was called `name` in a module with these `values`, for its `__getattr__`.
+def renamed(name: str, values: Mapping[str, Any], own: Mapping[str, str] | None = None) -> Any:
+    """Find what was called `name` in a module with these `values`, for its `__getattr__`; `own` are its own renamings.
 
     It raises `AttributeError` for names that the module never had.
     """
-    module, now = values["__name__"], RENAMED.get(name)
+    module, now = values["__name__"], {**RENAMED, **(own or {})}.get(name)
     if now is None or now not in values:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     warnings.warn(f"{module}.{name} is {now} now", DeprecationWarning, stacklevel=3)
     return values[now]
 
 
-def warn_of(old: str, new: str) -> None:
+def warn_of(old: str, new: str, stacklevel: int = 3) -> None:
     """Warn the caller of whoever calls this that a public name has become another."""
-    warnings.warn(f"{old} is {new} now", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"{old} is {new} now", DeprecationWarning, stacklevel=stacklevel)
 
 
 class _Finder:

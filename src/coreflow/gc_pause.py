@@ -14,7 +14,7 @@ LARGE_CLUSTER = 1000
 
 
 @contextmanager
-def quiet(*, enabled: bool) -> Iterator[None]:
+def gc_paused(*, enabled: bool) -> Iterator[None]:
     """Pause the collector for the block, unless it rests anyway. This is for the whole process: only for a moment."""
     if not (enabled and gc.isenabled()):
         yield

@@ -34,7 +34,7 @@ from tests.integration.node_harness import Cloudly, start_cloudly
 
 from coreflow.adapters import net
 from coreflow.adapters.cloudly import NetworkCloudly
-from coreflow.adapters.cloudly.link import LinkOptions, Pace
+from coreflow.adapters.cloudly.link import LinkOptions, RetryPolicy
 from coreflow.adapters.corestore import Corestore
 from coreflow.app.progress import NoMeter
 from coreflow.app.replication import Replicator
@@ -55,7 +55,7 @@ AGAIN_LIMIT = 8 * SLICE_BYTES
 """Bytes of content that two cuts may cost: what was on its way at the time."""
 SERVICE, BACKUP, SNAPSHOT = ServiceId("svc-large"), "backup-large", "snap-large"
 SNAPSHOT_PATH = f"snapshots/{SNAPSHOT}.json"
-PATIENCE = 900.0
+TIMEOUT = 900.0
 
 
 # ---------------------------------------------------------------- what is moved
@@ -195,9 +195,9 @@ def _resident_anew() -> int:
 
 
 async def _move(options: argparse.Namespace) -> Moved:
-    pace = Pace(first=0.05, longest=0.5)
+    retry = RetryPolicy(first=0.05, longest=0.5)
     dial = partial(net.connect_websocket, options.cloudly)
-    cloudly = NetworkCloudly(dial, "token", wall_clock=time.time, options=LinkOptions(pace=pace))  # noqa: TID251 - as the daemon does
+    cloudly = NetworkCloudly(dial, "token", wall_clock=time.time, options=LinkOptions(retry=retry))  # noqa: TID251 - as the daemon does
     counted = _Counted(cloudly)
     corestore = Corestore(options.corestore, options.token)
     move = partial(_push if options.action == "push" else _pull, Replicator(counted), corestore)
@@ -412,7 +412,7 @@ class ArchiveBench:
         command += ["--corestore", corestore.url, "--token", corestore.token]
         paths = (str(root), os.environ.get("PYTHONPATH", ""))
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             ended = await trio.run_process(
                 command,
                 cwd=root,

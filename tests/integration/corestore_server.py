@@ -45,7 +45,7 @@ CAPABILITIES = ("database", "objectstorage")
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 TRANSFER_BYTES = 1024 * 1024
 PLUGIN_TYPE = "application/vnd.docker.plugins.v1.2+json"
-PATIENCE = 30.0
+TIMEOUT = 30.0
 ROOT = Path(__file__).parents[2]
 TOKEN = "corestore-canary-token"
 
@@ -828,7 +828,7 @@ class CorestoreServer:
 
     async def hanging(self, count: int = 1) -> None:
         """Wait until that many requests hang."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             while (await self.ask("GET", "/_test/requests"))[1]["held"] < count:  # noqa: ASYNC110 - another process
                 await trio.sleep(0.02)
 
@@ -868,7 +868,7 @@ class CorestoreServer:
         }
         request = urllib.request.Request(self.url + path, content, sent, method=method)  # noqa: S310 - our own
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310 - our own
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310 - our own
                 status, content = response.status, response.read()
         except urllib.error.HTTPError as error:
             status, content = error.code, error.read()
@@ -899,7 +899,7 @@ class CorestoreServer:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(TIMEOUT):
                 line = b""
                 while not line.endswith(b"\n") and (chunk := await process.stdout.receive_some()):
                     line += chunk

@@ -26,7 +26,7 @@ NOWHERE = "node.hostname==nowhere"
 USER, PASSWORD = "tester", "correct-horse"
 SECOND = 1_000_000_000
 _STEP = 0.1
-_PATIENCE = 120.0
+_TIMEOUT = 120.0
 """An engine that knows a volume plugin which is gone asks it for half a minute at each volume that is new."""
 _numbers = itertools.count()
 
@@ -57,7 +57,7 @@ class Bench:
         else:
             await trio.sleep(seconds)
 
-    async def eventually(self, look: Callable[[], Awaitable[T]], *, seconds: float = _PATIENCE) -> T:
+    async def eventually(self, look: Callable[[], Awaitable[T]], *, seconds: float = _TIMEOUT) -> T:
         """Look until there is something to see, which comes back."""
         deadline = trio.current_time() + seconds
         for _ in itertools.count():
@@ -322,5 +322,5 @@ async def open_bench(host: str | None, state: Path | None) -> AsyncIterator[Benc
         try:
             yield bench
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _PATIENCE):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _TIMEOUT):
                 await bench.clean_up()

@@ -21,7 +21,7 @@ from attrs import define, field
 Json = dict[str, Any]
 FOLDER = Path(__file__).parent / "node"
 P = TypeVar("P", bound="NodePeer")
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 def _missing() -> str:
@@ -67,7 +67,7 @@ class NodePeer:
         line = json.dumps({"id": number, "do": name, **arguments}) + "\n"
         assert self.process.stdin is not None
         await self.process.stdin.send_all(line.encode())
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             answer = await told.receive()
         if "error" in answer:
             raise NodeError(answer["error"], answer["data"])
@@ -75,7 +75,7 @@ class NodePeer:
 
     async def event(self, kind: str, **facts: Any) -> Json:
         """The first event of this kind with these facts that was not taken yet; waits for one if need be."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             while True:
                 for event in self._events:
                     if {"event": kind, **facts}.items() <= event.items():

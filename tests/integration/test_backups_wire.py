@@ -12,7 +12,7 @@ from tests.unit.app.worlds import World, cluster, new_engine, service
 
 from coreflow.adapters.corestore import Corestore
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.backups import Pace, Tools
+from coreflow.app.backups import Timeouts, Tools
 from coreflow.app.bindings import Bindings
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
@@ -28,7 +28,7 @@ DATA = volume_name(SHOP, "/data")
 TOKEN = "canary-token"
 GOOD, LATER = {"orders": b"one and two", "sub/more": b"x" * 50_000}, {"orders": b"destroyed"}
 RESTORES, SNAPSHOTS = "^/volumes/restore$", "^/volumes/snapshot$"
-QUICK = Pace(poll=0.02, beat=5.0)
+QUICK = Timeouts(poll=0.02, heartbeat=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ class Bench:
         await self.server.ask(
             "POST", "/volumes/create", {"name": DATA, "serviceId": SHOP, "mountPath": "/data"}
         )
-        assert (await self.world.reconciler().settle()).reports
+        assert (await self.world.reconciler().reconcile()).reports
         self.world.engine.settle()
         self.fill(GOOD)
         backup = await self.backup("b1")
@@ -103,7 +103,7 @@ class Bench:
             replicator=None,
             watcher=Unwatched(),
             clock=lambda: 1_795_000_000.0,
-            pace=QUICK,
+            timeouts=QUICK,
         )
         async with trio.open_nursery() as nursery:
             operations = Operations(tools, holder="command-1", finish_orphans=False)

@@ -15,7 +15,7 @@ import pytest
 import trio
 from tests.integration.node_harness import Cloudly, needs_node, start_cloudly
 
-from coreflow.adapters.cloudly import LinkOptions, NetworkCloudly, Pace
+from coreflow.adapters.cloudly import LinkOptions, NetworkCloudly, RetryPolicy
 from coreflow.adapters.file import FileCloudly
 from coreflow.adapters.memory.cloudly import MemoryCloudly
 from coreflow.adapters.net import connect_websocket
@@ -113,12 +113,12 @@ class NetworkSide:
 def new_port(cloudly: Cloudly, token: str = TOKEN, **options: Any) -> NetworkCloudly:
     """Our adapter, not connected yet, with a back-off for tests."""
     dial = partial(connect_websocket, f"http://127.0.0.1:{cloudly.port}")
-    pace = Pace(first=0.05, longest=0.5, refused_first=0.2, refused_longest=0.2)
+    retry = RetryPolicy(first=0.05, longest=0.5, refused_first=0.2, refused_longest=0.2)
     return NetworkCloudly(
         dial,
         token,
         wall_clock=time.time,  # noqa: TID251 - as the daemon does
-        options=LinkOptions(**{"pace": pace, **options}),
+        options=LinkOptions(**{"retry": retry, **options}),
     )
 
 

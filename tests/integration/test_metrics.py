@@ -55,7 +55,7 @@ async def test_passes_and_backups_are_counted(nursery: trio.Nursery, tmp_path: P
         assert engine.metrics is not None
         assert engine.operations is not None
         port = await nursery.start(serve_admin, "127.0.0.1", 0, engine.metrics.read)
-        await engine.settled()
+        await engine.reconciled()
         await engine.operations.backup(BackupRequest(backup_id="b", service_id=ServiceId("id-a")))
         found = await trio.to_thread.run_sync(read, port)
     assert found["coreflow_passes_total",] >= 1

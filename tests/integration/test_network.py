@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from tests.integration.node_harness import Cloudly, NodeError, needs_node, start_cloudly, start_coretraffic
 from tests.unit.adapters.typedsocket.test_asks import MALFORMED
 
-from coreflow.adapters.cloudly import ImageLimits, LinkOptions, NetworkCloudly, Pace
+from coreflow.adapters.cloudly import ImageLimits, LinkOptions, NetworkCloudly, RetryPolicy
 from coreflow.adapters.internal import PER_ADDRESS, InternalOptions, InternalServer
 from coreflow.adapters.net import Closed, SocketOptions, connect_websocket, http_get
 from coreflow.adapters.net.peer import Peer
@@ -27,7 +27,7 @@ pytestmark = [needs_node, pytest.mark.guest]
 
 CONFIG = {"id": "c1", "data": {"name": "c1"}}
 SERVICE = {"id": "svc-a", "data": {"name": "a", "registryTarget": {"imageUrl": "a:1"}}}
-QUICK = Pace(first=0.05, longest=0.5, refused_first=0.2, refused_longest=0.2, steady=0.0)
+QUICK = RetryPolicy(first=0.05, longest=0.5, refused_first=0.2, refused_longest=0.2, steady=0.0)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def connected(nursery: trio.Nursery, cloudly: Cloudly, **options: Any) -> 
     token = options.pop("token", "token")
     settings = {
         "wall_clock": time.time,  # noqa: TID251 - as the daemon does
-        "options": LinkOptions(pace=QUICK, timing=options.pop("timing", None)),
+        "options": LinkOptions(retry=QUICK, timing=options.pop("timing", None)),
         **options,
     }
     port = NetworkCloudly(dial, token, **settings)

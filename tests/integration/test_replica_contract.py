@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import pytest
 import trio
-from tests.integration.node_harness import FOLDER, PATIENCE, Cloudly, Json, NodeError, needs_node
+from tests.integration.node_harness import FOLDER, TIMEOUT, Cloudly, Json, NodeError, needs_node
 from tests.integration.test_cloudly_contract import new_port
 
-from coreflow.adapters.cloudly import Pace
+from coreflow.adapters.cloudly import RetryPolicy
 from coreflow.adapters.memory.cloudly import MemoryReplica
 from coreflow.domain.backup.replication import SLICE_BYTES, Copy, Receipt
 from coreflow.domain.errors import Refused, Unavailable
@@ -95,7 +95,7 @@ class SharedCloudly(Cloudly):
         self._busy = threading.Lock()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        ready = self._answers.get(timeout=PATIENCE)
+        ready = self._answers.get(timeout=TIMEOUT)
         assert "port" in ready, "the stand-in did not start"
         self.port = ready["port"]
 
@@ -106,7 +106,7 @@ class SharedCloudly(Cloudly):
     async def wipe(self) -> None:
         """Hang up on everybody, and be as it was when it started."""
         await self.drop()
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             while await self.connections():  # noqa: ASYNC110 - another process
                 await trio.sleep(0.01)
         await self.lose()
@@ -124,7 +124,7 @@ class SharedCloudly(Cloudly):
         with self._busy:
             self._node.stdin.write(json.dumps(command).encode() + b"\n")
             self._node.stdin.flush()
-            answer = self._answers.get(timeout=PATIENCE)
+            answer = self._answers.get(timeout=TIMEOUT)
         if "error" in answer:
             raise NodeError(answer["error"], answer["data"])
         return answer["result"]
@@ -141,7 +141,7 @@ class SharedCloudly(Cloudly):
 class NetworkSide:
     def __init__(self, cloudly: Cloudly) -> None:
         self.cloudly = cloudly
-        self.port = new_port(cloudly, pace=Pace(first=0.02, longest=0.02))
+        self.port = new_port(cloudly, retry=RetryPolicy(first=0.02, longest=0.02))
 
     async def contents(self) -> dict[str, bytes]:
         return {name: data for name, (data, _) in (await self.cloudly.copies()).items()}

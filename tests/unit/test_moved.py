@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 import coreflow
+from coreflow import BaseOptions, RenderOptions
 from coreflow._moved import MOVED
+from coreflow.adapters.cloudly import LinkOptions, NetworkCloudly, RetryPolicy
+from coreflow.adapters.memory import MemoryCloudly, MemoryEngine
+from coreflow.adapters.swarm.port import SwarmPort
+from coreflow.app.reconcile import Reconciler
 
 EXAMPLES = {
     "coreflow.adapters.docker": ("open_engine", "coreflow.adapters.engine.client"),
@@ -35,7 +40,10 @@ RENAMED = {
     "coreflow.domain.ports": ("CloudlyPort", "ControlPlane"),
     "coreflow.app.reconcile": ("Settlement", "ReconcileResult"),
     "coreflow.app.situation": ("Situation", "ReconcileState"),
+    "coreflow.adapters.cloudly": ("Pace", "RetryPolicy"),
+    "coreflow.app.backups": ("Pace", "Timeouts"),
     "coreflow.domain.sites": ("Site", "Instance"),
+    "coreflow.quiet": ("quiet", "gc_paused"),
 }
 
 
@@ -68,3 +76,27 @@ def test_the_entry_point_imports_little() -> None:
     code = f"import sys; sys.path.insert(0, {str(source)!r}); import coreflow.__main__; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
     assert not {"typing", "tempfile", "importlib.abc", "attrs", "trio"} & set(done.stdout.split())
+
+
+async def _nobody(*_: object) -> None:
+    """Dials, and gets nowhere."""
+
+
+def test_old_keywords_are_fields_of_options_and_warn() -> None:
+    """Whoever made a `NetworkCloudly` with the keywords of the last release gets the same one."""
+    retry = RetryPolicy(first=3.0)
+    with pytest.warns(DeprecationWarning, match=r"NetworkCloudly\(pace, redact\).*LinkOptions"):
+        port = NetworkCloudly(_nobody, "token", wall_clock=float, pace=retry, redact=str.upper)  # type: ignore[arg-type]
+    assert port.link._options == LinkOptions(retry=retry, redact=str.upper)  # type: ignore[arg-type]
+
+
+async def test_old_names_of_methods_do_the_same_and_warn() -> None:
+    reconciler = Reconciler(
+        MemoryCloudly({"configData": {"id": "c"}, "services": []}),
+        SwarmPort(MemoryEngine()),
+        render=RenderOptions(base=BaseOptions(services=())),
+    )
+    with pytest.warns(DeprecationWarning, match=r"Reconciler\.settle is reconcile now") as told:
+        found = await reconciler.settle()
+    assert found.is_stable
+    assert told[0].filename == __file__

@@ -89,21 +89,21 @@ def parse_json(path: Path, data: bytes) -> object:
     _refuse(path, line, f"this is not valid JSON ({reason})")
 
 
-class _Doubled(Exception):
+class _Duplicate(Exception):
     """A key occurs twice."""
 
 
 def _once(pairs: list[tuple[str, object]]) -> None:
     if len(dict.fromkeys(key for key, _ in pairs)) < len(pairs):
-        raise _Doubled
+        raise _Duplicate
 
 
 def _check_keys(path: Path, data: bytes) -> None:
     """Refuse valid JSON in which a key occurs twice in its mapping: parsers silently take the last."""
     try:
         json.loads(data, object_pairs_hook=_once, parse_int=str, parse_float=str)
-    except _Doubled:
-        line = _line_of_doubled(data.decode())
+    except _Duplicate:
+        line = _line_of_duplicate(data.decode())
     except RecursionError:
         _refuse(path, 0, "too many mappings and lists inside each other")
     else:
@@ -114,7 +114,7 @@ def _check_keys(path: Path, data: bytes) -> None:
 _JSON_TOKEN = re.compile(r'[{}\[\]]|("(?:[^"\\]|\\.)*")(\s*:)?', re.DOTALL)
 
 
-def _line_of_doubled(text: str) -> int:
+def _line_of_duplicate(text: str) -> int:
     """The line, from 0, of the first key in valid JSON that was there before in its mapping; 0 if there is none."""
     open_: list[set[str]] = [set()]
     for token in _JSON_TOKEN.finditer(text):

@@ -23,7 +23,7 @@ from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
 from coreflow.domain.swarm.specs import ImageSpec
-from coreflow.gc_pause import LARGE_DOCUMENT, quiet
+from coreflow.gc_pause import LARGE_DOCUMENT, gc_paused
 from coreflow.reading import MIB, PIPE_SECONDS, read_file
 
 from .documents import Lines, parse
@@ -150,7 +150,7 @@ class FileCloudly:
         if self._known is not None and self._known.digest == digest:
             records = self._known.records
         else:
-            with quiet(enabled=len(data) >= LARGE_DOCUMENT):
+            with gc_paused(enabled=len(data) >= LARGE_DOCUMENT):
                 records = self._decode(data)
         self._known = _Known(signature, digest, records)
         return self._known

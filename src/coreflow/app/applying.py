@@ -21,7 +21,7 @@ from coreflow.domain.ports import ControlPlane, DockerPort
 from coreflow.domain.swarm.actions import Create, Update
 from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec
 
-from .beside import PATIENCE_SECONDS, Background, Jobs, UnderWay
+from .beside import WAIT_SECONDS, Background, Jobs, UnderWay
 from .bindings import Bindings
 
 CONCURRENCY = 8
@@ -73,7 +73,7 @@ class Applier:
         otherwise each write everything. `tell` gets every outcome of what was tried now.
         """
         self._setbacks = self._setbacks.only(plan.steps)
-        work = _Application(tell=tell, until=trio.current_time() + PATIENCE_SECONDS)
+        work = _Application(tell=tell, until=trio.current_time() + WAIT_SECONDS)
         for batch in batches(plan.steps):
             async with trio.open_nursery() as nursery:
                 for steps in batch.values():

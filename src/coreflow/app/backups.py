@@ -4,10 +4,12 @@ Whatever a backup did stays: made again under the same id, it takes only the sna
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from attrs import evolve, field, frozen
 
+from coreflow._moved import renamed
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.proof import against_snapshot
 from coreflow.domain.backup.replication import Manifest
@@ -15,7 +17,7 @@ from coreflow.domain.backup.requests import (
     BackupRequest,
     BackupResult,
     Replication,
-    Take,
+    SnapshotStep,
     plan_backup,
     status_of,
 )
@@ -38,10 +40,10 @@ log = structlog.get_logger()
 
 
 @frozen(kw_only=True)
-class Pace:
-    """The times of a restore, in seconds."""
+class Timeouts:
+    """The times of a backup or a restore, in seconds."""
 
-    beat: float = 15.0
+    heartbeat: float = 15.0
     """How often whoever is at it gives a sign of life."""
     look: float = 3.0
     """How often it looks whether somebody else has taken over."""
@@ -60,7 +62,7 @@ class Pace:
     """How long one that is told to end goes on with what would leave data half restored."""
     let_go: float = 2.0
     """How long it tries then to say that nobody is at it."""
-    patience: float = 120.0
+    peer: float = 120.0
     """How long a peer may be away."""
     poll: float = 0.3
     """How often is looked whether Swarm has done something."""
@@ -79,7 +81,7 @@ class Tools:
     watcher: Watcher
     clock: Callable[[], float]
     """Seconds since 1970."""
-    pace: Pace = Pace()
+    timeouts: Timeouts = Timeouts()
     restoring: set[Owner] = field(factory=set)
     """Where it is written down for the passes of this process which services are being restored."""
 
@@ -179,11 +181,11 @@ async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:
         problems = await provisioned(tools, facts) if request.include_resources else {}
         found = await facts.snapshots()
         plan = plan_backup(request, facts.service, facts.bindings, facts.homes, found, facts.mounts)
-        parts = list(plan.settled)
-        for take in plan.steps:
-            problem = problems.get(take.part.binding_id, "")
-            part = evolve(take.part, error=problem) if problem else await _taken(tools, facts, take)
-            parts.append((take.instance, part))
+        parts = list(plan.done)
+        for step in plan.steps:
+            problem = problems.get(step.part.binding_id, "")
+            part = evolve(step.part, error=problem) if problem else await _taken(tools, facts, step)
+            parts.append((step.instance, part))
         replication = await _replicated(tools, facts, request, parts) if request.replicate else None
         error = await _tainted(tools, facts)
         if request.include_resources and not facts.records.unreadable_bindings.isdisjoint(
@@ -228,16 +230,16 @@ async def provisioned(tools: Tools, facts: Facts) -> dict[str, str]:
     return problems
 
 
-async def _taken(tools: Tools, facts: Facts, take: Take) -> Part:
+async def _taken(tools: Tools, facts: Facts, step: SnapshotStep) -> Part:
     """Have one snapshot taken. Where no answer came, it may be there nevertheless."""
-    tools.step(f"snapshot of {take.part}")
-    port = facts.ports[take.instance]
+    tools.step(f"snapshot of {step.part}")
+    port = facts.ports[step.instance]
     try:
-        snapshot = await take_snapshot(port, facts.service.id, take.part, take.tags, BACKUP_TAG)
+        snapshot = await take_snapshot(port, facts.service.id, step.part, step.tags, BACKUP_TAG)
     except PortError as exc:
-        log.warning("no snapshot", part=str(take.part), reason=str(exc))
-        return evolve(take.part, error=str(exc))
-    return evolve(take.part, snapshot_id=snapshot.id, size_bytes=snapshot.size_bytes)
+        log.warning("no snapshot", part=str(step.part), reason=str(exc))
+        return evolve(step.part, error=str(exc))
+    return evolve(step.part, snapshot_id=snapshot.id, size_bytes=snapshot.size_bytes)
 
 
 async def take_snapshot(
@@ -284,3 +286,9 @@ async def _replicated(
         instance.node: facts.ports[instance] for instance, _ in taken
     }
     return await tools.replicator.push(ports, manifest, tools.watcher)
+
+
+if not TYPE_CHECKING:  # a type checker shall miss names that are not there
+
+    def __getattr__(name: str) -> Any:
+        return renamed(name, globals(), {"Pace": "Timeouts"})

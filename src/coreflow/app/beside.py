@@ -15,7 +15,7 @@ from .supervise import described
 log = structlog.get_logger()
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 0.5
+WAIT_SECONDS = 0.5
 """How long a pass waits: what is quick needs no second pass."""
 
 

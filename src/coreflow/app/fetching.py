@@ -8,7 +8,7 @@ from coreflow.domain.records.models import Records
 
 from .beside import Background, Job
 
-PATIENCE_SECONDS = 2.0
+WAIT_SECONDS = 2.0
 """How long a pass waits for records that may have changed, before it goes on with the last ones."""
 
 
@@ -39,7 +39,7 @@ class Fetching:
             self._is_due = False
             self._job = self._background.start(self._cloudly.records)
         if fetch and self._job is not None:
-            with trio.move_on_after(PATIENCE_SECONDS):
+            with trio.move_on_after(WAIT_SECONDS):
                 await self._job.ended.wait()
             if self._job.ended.is_set():
                 self._known = self._taken(self._job)

@@ -68,7 +68,7 @@ class Gateways:
         """The gateway, if certificates shall be taken from it."""
         return self._port if self._record is not None and self._record.export_certificates else None
 
-    def settled(self, reconcile_state: ReconcileState, claims: Iterable[HostClaim]) -> None:
+    def reconciled(self, reconcile_state: ReconcileState, claims: Iterable[HostClaim]) -> None:
         """Passes have ended: the gateway or the hosts may be others now."""
         record = reconcile_state.records.gateway
         if record is not None and not record.enabled:

@@ -19,7 +19,7 @@ from coreflow.domain.ports import DockerPort
 from coreflow.domain.records.models import RegistryLogin
 from coreflow.domain.swarm.images import ImageProblem, ImageRequest, Resolution, ResolvedImage, registry_host
 
-from .beside import PATIENCE_SECONDS, Background, Job
+from .beside import WAIT_SECONDS, Background, Job
 
 SLOTS = 8
 """Look-ups at once at one registry; the engine's adapter may allow fewer in all."""
@@ -87,7 +87,7 @@ class LookUps:
         eager, self._about = refresh or about != self._about, about
         self._forget_all_but(requests, refresh=refresh)
         if self._background.is_open:
-            return await self._ask_all(requests, PATIENCE_SECONDS, eager=eager)
+            return await self._ask_all(requests, WAIT_SECONDS, eager=eager)
         async with self._background.open():
             return await self._ask_all(requests, LONGEST_WAIT_SECONDS, eager=eager)
 

@@ -111,11 +111,11 @@ class Loop:
         *,
         initial_delay: float,
         relist_seconds: float,
-        on_settled: Callable[[ReconcileResult, bool], None] | None = None,
+        on_reconciled: Callable[[ReconcileResult, bool], None] | None = None,
     ) -> None:
         self._reconciler, self._kicks = reconciler, kicks
         self._initial_delay, self._relist_seconds = initial_delay, relist_seconds
-        self._on_settled = on_settled
+        self._on_reconciled = on_reconciled
         self._problems = Problems()
         self._started = False
         self._number = 0
@@ -142,7 +142,7 @@ class Loop:
             with structlog.contextvars.bound_contextvars(pass_id=self._number):
                 self._failed = True
                 try:
-                    reconcile_result = await self._reconciler.settle(
+                    reconcile_result = await self._reconciler.reconcile(
                         refresh=asked.refresh, retry_failed=asked.retry_failed, fetch=fetch
                     )
                 except BaseException:
@@ -151,8 +151,8 @@ class Loop:
                 self._failed = False
                 self._fetched_at = began if fetch else self._fetched_at
                 self._problems.report(reconcile_result, trio.current_time())
-            if self._on_settled is not None:
-                self._on_settled(reconcile_result, asked.refresh)
+            if self._on_reconciled is not None:
+                self._on_reconciled(reconcile_result, asked.refresh)
             await self._pause(reconcile_result, began)
 
     async def _pause(self, reconcile_result: ReconcileResult, began: float) -> None:

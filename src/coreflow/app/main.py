@@ -19,6 +19,7 @@ import structlog
 import trio
 from attrs import Factory, evolve, frozen
 
+from coreflow._moved import warn_of
 from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.ids import ClusterId, Owner
 from coreflow.domain.pacing import LONGEST_DELAY
@@ -233,7 +234,7 @@ class Coreflow:
         """What was done, in numbers."""
         self.routing: Routing | None = None
         """Hosts and their certificates, where there is a proxy to tell of them."""
-        self._settled = trio.Event()
+        self._ended = trio.Event()
 
     def kick(self) -> None:
         """Ask for a pass now, which tries what could not be done although its next try is not due."""
@@ -249,15 +250,20 @@ class Coreflow:
         """Ask for a pass now that tries again what was rolled back."""
         self._kicks.kick(retry_failed=True, urgent=True)
 
-    async def settled(self) -> ReconcileResult:
+    async def reconciled(self) -> ReconcileResult:
         """Wait for the end of the next series of passes."""
-        await self._settled.wait()
+        await self._ended.wait()
         assert self.last is not None  # noqa: S101 - set before the event
         return self.last
 
+    async def settled(self) -> ReconcileResult:
+        """The old name of `reconciled`."""
+        warn_of("Coreflow.settled", "reconciled")
+        return await self.reconciled()
+
     def _take(self, reconcile_result: ReconcileResult) -> None:
         self.last = reconcile_result
-        event, self._settled = self._settled, trio.Event()
+        event, self._ended = self._ended, trio.Event()
         event.set()
 
 
@@ -354,19 +360,19 @@ async def _running(
     ports: Ports,
     kicks: Kicks,
     listener: Listener | None,
-    on_settled: Callable[[ReconcileResult], None] = lambda _: None,
+    on_reconciled: Callable[[ReconcileResult], None] = lambda _: None,
 ) -> AsyncIterator[Coreflow]:
     engine = Coreflow(kicks)
     routing = Routing(settings, ports) if ports.coretraffic is not None else None
     engine.routing = routing
 
-    def settled(reconcile_result: ReconcileResult, refresh: bool) -> None:
+    def reconciled(reconcile_result: ReconcileResult, refresh: bool) -> None:
         engine._take(reconcile_result)  # noqa: SLF001 - its own module
         operations.observed(reconcile_result.last.observed.services)
-        metrics.settled(reconcile_result)
-        on_settled(reconcile_result)
+        metrics.reconciled(reconcile_result)
+        on_reconciled(reconcile_result)
         if routing is not None:
-            routing.settled(reconcile_result, refresh=refresh)
+            routing.reconciled(reconcile_result, refresh=refresh)
 
     reconciler = _reconciler(settings, ports, listener or ActionLog())
     loop = Loop(
@@ -374,7 +380,7 @@ async def _running(
         kicks,
         initial_delay=settings.initial_delay,
         relist_seconds=settings.relist_seconds,
-        on_settled=settled,
+        on_reconciled=reconciled,
     )
     engine.operations = operations = Operations(
         ports.tools(reconciler.bindings, restoring=reconciler.restoring)
@@ -456,11 +462,11 @@ class Routing:
         """The records may be others: certificates do not wait for a pass."""
         self.router.book.changed()
 
-    def settled(self, reconcile_result: ReconcileResult, *, refresh: bool) -> None:
+    def reconciled(self, reconcile_result: ReconcileResult, *, refresh: bool) -> None:
         """Passes have ended; with `refresh`, everything is looked at and sent again."""
         if self._gateways is not None:
-            self._gateways.settled(reconcile_result.last, self.router.claims_after(reconcile_result.last))
-        self.router.settled(reconcile_result)
+            self._gateways.reconciled(reconcile_result.last, self.router.claims_after(reconcile_result.last))
+        self.router.reconciled(reconcile_result)
         if refresh:
             self.refresh()
 

@@ -10,7 +10,7 @@ from .operations import Operations
 
 
 class Metrics:
-    """Counts settlements, and reads the counters of operations."""
+    """Counts what passes did, and reads the counters of operations."""
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
@@ -18,7 +18,7 @@ class Metrics:
         self._actions: Counter[tuple[str, ...]] = Counter()
         self._last: ReconcileResult | None = None
 
-    def settled(self, reconcile_result: ReconcileResult) -> None:
+    def reconciled(self, reconcile_result: ReconcileResult) -> None:
         """A series of passes has ended."""
         self._passes += len(reconcile_result.reports)
         self._last = reconcile_result

@@ -269,7 +269,7 @@ class Operations:
             self._seen[live.id] = (live.restore_note, now)
             return False
         return live.owner not in self._locks and is_orphan(
-            live, self._holder, now - since, self._tools.pace.lease, self._rivals
+            live, self._holder, now - since, self._tools.timeouts.lease, self._rivals
         )
 
     def _look_for_rivals(self, stopped: Iterable[ObservedService]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 import trio
 from attrs import evolve, frozen
 
-from coreflow._moved import renamed
+from coreflow._moved import renamed, warn_of
 from coreflow.domain.deploy.contention import NOTHING_WRITTEN
 from coreflow.domain.deploy.desired import Desired, RenderOptions
 from coreflow.domain.deploy.plan import make_plan
@@ -51,7 +51,7 @@ from coreflow.domain.swarm.convergence import (
 from coreflow.domain.swarm.images import ImageProblem, ImageRequest, distinct
 from coreflow.domain.swarm.observed import Observed, ObservedService
 from coreflow.domain.swarm.specs import ServiceSpec
-from coreflow.gc_pause import LARGE_CLUSTER, quiet
+from coreflow.gc_pause import LARGE_CLUSTER, gc_paused
 
 from .applying import Applier
 from .beside import Background, Job
@@ -195,7 +195,7 @@ class Reconciler:
 
     async def _look(self, *, refresh: bool, retry_failed: bool, fetch: bool = True) -> ReconcileState:
         records, observed = await self._fetch(fetch=fetch)
-        with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
+        with gc_paused(enabled=len(records.services) >= LARGE_CLUSTER):
             requests = self._renderer.image_requests(records, observed, refresh=refresh)
             late: frozenset[ImageRequest] = frozenset()
             if self._late and not refresh:
@@ -206,7 +206,7 @@ class Reconciler:
             for request, answer in images.items()
             if isinstance(answer, ImageProblem) and answer.awaited
         )
-        with quiet(enabled=len(records.services) >= LARGE_CLUSTER):
+        with gc_paused(enabled=len(records.services) >= LARGE_CLUSTER):
             bound = self.bindings.look(records, observed)
             desired = self._renderer.render(records, observed, images, bound, refresh=refresh or bool(late))
             self._remember(desired, observed)
@@ -288,7 +288,7 @@ class Reconciler:
         outcomes = await self._applier.apply(reconcile_state.plan, self._listener.applied)
         return reconcile_state, Report(plan=reconcile_state.plan, outcomes=outcomes)
 
-    async def settle(
+    async def reconcile(
         self, *, refresh: bool = False, retry_failed: bool = False, fetch: bool = True
     ) -> ReconcileResult:
         """Passes until there is nothing to do, or nothing that can be done now.
@@ -316,10 +316,17 @@ class Reconciler:
             last=reconcile_state, reports=tuple(reports), verdicts=reconcile_state.verdicts
         )
 
+    async def settle(
+        self, *, refresh: bool = False, retry_failed: bool = False, fetch: bool = True
+    ) -> ReconcileResult:
+        """The old name of `reconcile`."""
+        warn_of("Reconciler.settle", "reconcile")
+        return await self.reconcile(refresh=refresh, retry_failed=retry_failed, fetch=fetch)
+
     async def deploy(
         self, *, timeout: float, refresh: bool = False, retry_failed: bool = False
     ) -> ReconcileResult:
-        """Settle, wait until Swarm has done what it was told, and settle again, for at most `timeout` seconds.
+        """Reconcile, wait until Swarm has done what it was told, and reconcile again, for at most `timeout` seconds.
 
         The deadline ends the waiting, never a write. What is not due before it is not waited for.
         """
@@ -347,7 +354,7 @@ class Reconciler:
         reports: tuple[Report, ...] = ()
         while True:
             news = self._background.news
-            reconcile_result = await self.settle(refresh=refresh, retry_failed=retry_failed)
+            reconcile_result = await self.reconcile(refresh=refresh, retry_failed=retry_failed)
             refresh = False
             reports += reconcile_result.reports
             self._listener.progressed(reconcile_result.verdicts)

@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 CONCURRENCY = 3
 """Objects that travel at once."""
-PATIENCE_SECONDS = 300.0
+AWAY_SECONDS = 300.0
 """How long the other side may be away without the transfer being given up."""
 LOOK_SECONDS = 20.0
 """The same where only is looked whether it has something."""
@@ -63,8 +63,8 @@ MANIFEST_LIMIT = 64 * 1024 * 1024
 class Replicator:
     """Moves archive objects between Corestores and one keeper of copies. One thing at a time."""
 
-    def __init__(self, replica: ReplicaPort, *, patience: float = PATIENCE_SECONDS) -> None:
-        self._replica, self._patience = replica, patience
+    def __init__(self, replica: ReplicaPort, *, away_seconds: float = AWAY_SECONDS) -> None:
+        self._replica, self._away_seconds = replica, away_seconds
         self._lock = trio.Lock()
         self._slice_bytes = SLICE_BYTES
         self._foreign: dict[ArchiveObject, Copy] = {}
@@ -79,50 +79,50 @@ class Replicator:
         meter: Meter,
     ) -> Replication:
         """Send what the snapshots of a backup need, and its manifest last. How far it came is in the result."""
-        tally = _TransferStats()
+        stats = _TransferStats()
         try:
             async with self._lock:
                 try:
-                    await self._push(corestores, manifest, tally, meter)
+                    await self._push(corestores, manifest, stats, meter)
                 except _GaveUp:
                     raise
                 except Refused as exc:  # an index may have been written anew between listing and reading it
                     log.info("replication begins anew", backup=manifest.backup_id, reason=str(exc))
-                    await self._push(corestores, manifest, tally, meter)
+                    await self._push(corestores, manifest, stats, meter)
         except CoreflowError as exc:
-            return tally.result("partial" if tally.objects else "failed", str(exc))
-        return tally.result("completed")
+            return stats.result("partial" if stats.objects else "failed", str(exc))
+        return stats.result("completed")
 
     async def _push(
         self,
         corestores: Mapping[NodeId | None, CorestorePort],
         manifest: Manifest,
-        tally: "_TransferStats",
+        stats: "_TransferStats",
         meter: Meter,
     ) -> None:
         backup_id = manifest.backup_id
         objects: dict[NodeId | None, tuple[ArchiveObject, ...]] = {}
-        there = await self._patiently(self._replica.copies)
+        there = await self._retried(self._replica.copies)
         names, sent = {copy.name for copy in there}, set[str]()
-        tally.total = 0
+        stats.total = 0
         for node, corestore in corestores.items():
             ids = [part.snapshot_id for part in manifest.parts if part.node == node and part.snapshot_id]
             objects[node] = await corestore.archive_objects(ids)
-            expect_unchanged(tally.listed.get(node, ()), objects[node])
-            tally.listed[node] = objects[node]
-            tally.total += len(objects[node])
+            expect_unchanged(stats.listed.get(node, ()), objects[node])
+            stats.listed[node] = objects[node]
+            stats.total += len(objects[node])
             missing = [obj for obj in to_push(objects[node], there) if copy_of(obj).name not in names]
             names.update(copy_of(obj).name for obj in missing)
             sent.update(copy_of(obj).name for obj in missing)
             meter.expect(sum(obj.size for obj in missing))
             for group in in_order(missing):
-                await _several(group, partial(self._send, corestore, backup_id, tally, meter))
+                await _several(group, partial(self._send, corestore, backup_id, stats, meter))
         whole = evolve(manifest, objects=objects)
         content = whole.encode()
         copy = whole.copy(content)
         if copy.name not in names:
             await self._put_whole(copy, content, backup_id)
-        there = await self._patiently(self._replica.copies)
+        there = await self._retried(self._replica.copies)
         if fault := against_export({copy.name, *sent}, (one.name for one in there)):
             raise Refused(fault)
 
@@ -130,7 +130,7 @@ class Replicator:
         self,
         corestore: CorestorePort,
         backup_id: str,
-        tally: "_TransferStats",
+        stats: "_TransferStats",
         meter: Meter,
         obj: ArchiveObject,
     ) -> None:
@@ -145,8 +145,8 @@ class Replicator:
                 log.info("archive object broke off", object=obj.path, reason=str(exc))
                 continue
             if sent.receipt.stored:
-                tally.objects += 1
-                tally.bytes += obj.size
+                stats.objects += 1
+                stats.bytes += obj.size
                 return
             if sent.receipt.received >= obj.size:  # all of it is there, and it is not right
                 sent.receipt = Receipt(0, stored=False)
@@ -183,7 +183,7 @@ class Replicator:
             )
 
         while True:
-            before, receipt = receipt.received, await self._patiently(put)
+            before, receipt = receipt.received, await self._retried(put)
             if receipt.stored or not before < receipt.received < end:
                 return receipt
             small_receipts += receipt.received - before < sent
@@ -203,7 +203,7 @@ class Replicator:
     async def backups(self, service_id: ServiceId) -> tuple[str, ...]:
         """The ids of the backups of a service that have a manifest of ours."""
         prefix = manifests_prefix(service_id)
-        found = await self._patiently(partial(self._replica.copies, prefix=prefix), LOOK_SECONDS)
+        found = await self._retried(partial(self._replica.copies, prefix=prefix), LOOK_SECONDS)
         return tuple(sorted({backup_of(copy) for copy in found if copy.name.startswith(prefix)}))
 
     async def manifest(self, backup_id: str, service_id: ServiceId) -> Manifest | None:
@@ -214,7 +214,7 @@ class Replicator:
         best = await self._best_manifest(backup_id, service_id)
         if best is not None:
             return best
-        listed = await self._patiently(partial(self._replica.copies, backup_id=backup_id))
+        listed = await self._retried(partial(self._replica.copies, backup_id=backup_id))
         named = {object_of(copy): copy for copy in listed if not is_manifest(copy)}
         self._foreign.update({obj: copy for obj, copy in named.items() if copy != copy_of(obj)})
         objects = tuple(named)
@@ -228,7 +228,7 @@ class Replicator:
         """The best of ours. Raises Refused where there are only such as cannot be used."""
         prefix = manifest_prefix(backup_id, service_id)
         look = partial(self._replica.copies, prefix=prefix)
-        found = await self._patiently(look, LOOK_SECONDS)  # all may be here already
+        found = await self._retried(look, LOOK_SECONDS)  # all may be here already
         best: Manifest | None = None
         problem: Refused | None = None
         for copy in (copy for copy in found if copy.name.startswith(prefix)):
@@ -291,7 +291,7 @@ class Replicator:
         """The content of a copy, slice by slice, as it comes: whoever takes it compares the digest."""
         offset = 0
         while offset < copy.size:
-            found = await self._patiently(partial(self._get, copy.name, offset))
+            found = await self._retried(partial(self._get, copy.name, offset))
             offset += len(found.data)
             if found.size != copy.size or not found.data or offset > copy.size:
                 raise Refused(f"archive object {copy.name} is not what was listed")
@@ -303,13 +303,13 @@ class Replicator:
 
     # --- waiting
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
+    async def _retried(self, call: Callable[[], Awaitable[T]], away_seconds: float | None = None) -> T:
         """Call, again and again while the other side is away; slices get smaller with each time, and larger again."""
-        patience = self._patience if patience is None else patience
+        away_seconds = self._away_seconds if away_seconds is None else away_seconds
         try:
-            result = await with_retries(call, patience, on_failure=self._shrink)
+            result = await with_retries(call, away_seconds, on_failure=self._shrink)
         except Unavailable as exc:
-            raise _GaveUp(f"{exc} (for {patience:g} s)") from exc
+            raise _GaveUp(f"{exc} (for {away_seconds:g} s)") from exc
         self._slice_bytes = min(self._slice_bytes * 2, SLICE_BYTES)
         return result
 

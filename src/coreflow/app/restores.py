@@ -88,14 +88,16 @@ async def _until_granted(
     tools: Tools, live: ObservedService, holder: str, wants: str
 ) -> tuple[ObservedService, Claim] | None:
     """Wait until the lease on a stopped service can be had; the service then, or None: its restore has ended."""
-    tools.step(waiting_for(read_note(live.restore_note), tools.pace.lease, wants))
+    tools.step(waiting_for(read_note(live.restore_note), tools.timeouts.lease, wants))
     since = trio.current_time()
     while live.is_stopped:
         seconds = trio.current_time() - since
-        granted = claim(read_note(live.restore_note), holder, seconds, seconds=tools.pace.lease, wants=wants)
+        granted = claim(
+            read_note(live.restore_note), holder, seconds, seconds=tools.timeouts.lease, wants=wants
+        )
         if granted.is_granted:
             return live, granted
-        await trio.sleep(tools.pace.poll)
+        await trio.sleep(tools.timeouts.poll)
         services, _ = await tools.docker.progress()
         now = next((s for s in services if s.id == live.id), None)
         if now is None:
@@ -199,7 +201,7 @@ async def finish_restore(
 
 async def _instances_again(tools: Tools, live: ObservedService, note: RestoreNote) -> Instances:
     """Where the Corestores are; waits a while for those that the note is about."""
-    until = trio.current_time() + tools.pace.patience
+    until = trio.current_time() + tools.timeouts.peer
     while True:
         observed = await tools.docker.observe()
         instances = (
@@ -208,7 +210,7 @@ async def _instances_again(tools: Tools, live: ObservedService, note: RestoreNot
         known = all(instances.of([part.node] if part.node else []) for part in note.parts)
         if known or tools.corestores is None or trio.current_time() >= until:
             return instances
-        await trio.sleep(tools.pace.poll)
+        await trio.sleep(tools.timeouts.poll)
 
 
 # --- before anything is touched

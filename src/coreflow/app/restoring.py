@@ -82,7 +82,7 @@ class Work:
             and (self.has_stopped or (self.takes_over is not None and not self.outranks)),
         )
 
-    def settle(self, step: machine.Step, outcome: Outcome) -> None:
+    def advance(self, step: machine.Step, outcome: Outcome) -> None:
         """Go on to what a step leads to."""
         self.restore = machine.after(self.restore, step, outcome)
 
@@ -103,7 +103,7 @@ async def carry_out(work: Work) -> None:
         finally:
             if not work.restore.phase.is_over and work.restore.phase not in _LAST:
                 step = machine.next_step(work.restore, work.facts)
-                work.settle(step, Outcome(Answer.ENDED, "interrupted"))
+                work.advance(step, Outcome(Answer.ENDED, "interrupted"))
             await _conclude(work, has_ended=has_ended)
     finally:
         work.tools.restoring.discard(owner)
@@ -116,7 +116,7 @@ async def _advance(work: Work, phases: Collection[Phase]) -> None:
         outcome = await _outcome(work, step)
         took = trio.current_time() - began - getattr(step, "pause", 0.0)
         outcome = outcome._replace(is_slow=took > machine.SLOW_SECONDS)
-        work.settle(step, outcome)
+        work.advance(step, outcome)
         if work.restore.phase.is_over:
             return
         pause = getattr(machine.next_step(work.restore, work.facts), "pause", 0.0)
@@ -133,7 +133,7 @@ async def _gracefully(work: Work) -> None:
             await done.wait()
         except trio.Cancelled:
             is_lost = work.restore.phase is Phase.LOST
-            scope.deadline = trio.current_time() + (0 if is_lost else work.tools.pace.grace)
+            scope.deadline = trio.current_time() + (0 if is_lost else work.tools.timeouts.grace)
             raise
 
     async with trio.open_nursery() as nursery:
@@ -145,17 +145,21 @@ async def _gracefully(work: Work) -> None:
 
 async def _conclude(work: Work, *, has_ended: bool) -> None:
     """Start the workload or, where data may be half restored, leave it stopped with a lease that says how to go on."""
-    pace = work.tools.pace
+    timeouts = work.tools.timeouts
     while not work.restore.phase.is_over:
         step = machine.next_step(work.restore, work.facts)
         outcome = Outcome(Answer.SILENT, "the engine does not answer")
         seconds = (
-            pace.let_go if work.restore.phase is Phase.LEAVING else pace.start if has_ended else pace.grace
+            timeouts.let_go
+            if work.restore.phase is Phase.LEAVING
+            else timeouts.start
+            if has_ended
+            else timeouts.grace
         )
         with trio.move_on_after(seconds) as scope:
             scope.shield = True
             outcome = await _outcome(work, step)
-        work.settle(step, outcome)
+        work.advance(step, outcome)
     if work.restore.phase is Phase.LEFT and work.live is not None:
         text = help_for(work.live.name, work.restore.note, _replicas(work.live))
         work.restore = evolve(work.restore, problems=(*work.restore.problems, text))
@@ -176,7 +180,7 @@ async def _outcome(work: Work, step: machine.Step) -> Outcome:
                 found = await _save(work, step)
             case machine.Mark() if work.live is not None:
                 note = evolve(work.restore.note, has_begun=True)
-                await with_retries(partial(_hold, work, note), work.tools.pace.patience)
+                await with_retries(partial(_hold, work, note), work.tools.timeouts.peer)
             case machine.Overwrite():
                 await _overwrite(work, step)
             case machine.Look():
@@ -218,9 +222,9 @@ async def _stop(work: Work) -> None:
     await _acquire(work)
     if work.outranks:
         work.tools.step("waiting for the other restore to yield")
-        await trio.sleep(work.tools.pace.yielding)
+        await trio.sleep(work.tools.timeouts.yielding)
     await _wait_until_stopped(work)
-    await with_retries(partial(_hold, work, work.restore.note), work.tools.pace.patience)
+    await with_retries(partial(_hold, work, work.restore.note), work.tools.timeouts.peer)
 
 
 async def _look_again(work: Work) -> None:
@@ -298,7 +302,7 @@ async def _write(work: Work, note: RestoreNote) -> None:
 
 async def _wait_until_stopped(work: Work, *, only_removed: bool = False) -> None:
     """Wait for tasks to end: all, or those that are to be removed. Raises PreconditionFailed where they go on."""
-    until = trio.current_time() + work.tools.pace.stop
+    until = trio.current_time() + work.tools.timeouts.stop
     while work.live is not None:
         with _ignoring_outages():
             observed = await work.tools.docker.observe()
@@ -309,20 +313,20 @@ async def _wait_until_stopped(work: Work, *, only_removed: bool = False) -> None
             if all(t.state in _ENDED for t in ours if not only_removed or t.desired_state == "remove"):
                 return
         if trio.current_time() >= until:
-            raise PreconditionFailed(f"the workload does not stop within {work.tools.pace.stop:g} s")
-        await trio.sleep(work.tools.pace.poll)
+            raise PreconditionFailed(f"the workload does not stop within {work.tools.timeouts.stop:g} s")
+        await trio.sleep(work.tools.timeouts.poll)
 
 
 async def _wait_for_roll_out(work: Work) -> None:
     assert work.live is not None  # noqa: S101 - see above
-    until = trio.current_time() + work.tools.pace.roll_out
+    until = trio.current_time() + work.tools.timeouts.roll_out
     while trio.current_time() < until:
         services, _ = await work.tools.docker.progress()
         work.live = next((s for s in services if s.id == work.live.id), work.live)
         _refuse_taken(work)
         if not work.live.in_roll_out:
             return
-        await trio.sleep(work.tools.pace.poll)
+        await trio.sleep(work.tools.timeouts.poll)
     log.warning("stopped in the middle of a roll-out", service=work.live.name)
 
 
@@ -331,19 +335,19 @@ async def _wait_for_roll_out(work: Work) -> None:
 
 async def _keep_lease(work: Work, scope: trio.CancelScope) -> None:
     """Show that somebody is at it, and look whether somebody else is. Gives up then."""
-    pace, renewed, hint = work.tools.pace, trio.current_time(), _Hint()
+    timeouts, renewed, hint = work.tools.timeouts, trio.current_time(), _Hint()
     while work.live is not None:
-        await trio.sleep(min(pace.look, pace.beat))
+        await trio.sleep(min(timeouts.look, timeouts.heartbeat))
         with _ignoring_outages():
             try:
                 if await _ours_now(work) is None:
                     raise LostRace(await _taken_by(work))
                 _tell_way_out(work, hint)
-                if trio.current_time() - renewed >= pace.beat:
+                if trio.current_time() - renewed >= timeouts.heartbeat:
                     await _hold(work, work.restore.note)
                     renewed = trio.current_time()
             except LostRace as exc:
-                work.settle(machine.next_step(work.restore, work.facts), Outcome(Answer.TAKEN, str(exc)))
+                work.advance(machine.next_step(work.restore, work.facts), Outcome(Answer.TAKEN, str(exc)))
                 scope.cancel()
                 return
 
@@ -454,7 +458,7 @@ async def _overwrite(work: Work, step: machine.Overwrite) -> None:
     target = work.restore.parts[step.index].target
     part, port = target.part, work.ports[target.instance]
     work.tools.step(f"putting {part} back as it was" if step.undoes else f"restoring {part}")
-    await with_retries(partial(_look_before, work), work.tools.pace.patience)
+    await with_retries(partial(_look_before, work), work.tools.timeouts.peer)
     if part.kind == VOLUME:
         await port.restore_volume(part.name, step.snapshot_id)
         await _look_after(work, target, step.snapshot_id)
@@ -518,7 +522,7 @@ async def _start(work: Work) -> Outcome:
                     return Outcome(Answer.TAKEN)
             except Refused as exc:
                 return Outcome(Answer.REFUSED, str(exc))
-        await trio.sleep(work.tools.pace.poll)
+        await trio.sleep(work.tools.timeouts.poll)
 
 
 @contextmanager

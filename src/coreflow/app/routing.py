@@ -1,4 +1,4 @@
-"""From settled records and running tasks to routes, within a second or two of any change.
+"""From stable records and running tasks to routes, within a second or two of any change.
 
 Three things go on beside the passes, and none waits for another: certificates are looked up, each host for itself; tasks
 are looked at, one list, as often as is cheap; and when what follows from both has changed, the proxies get the new table.
@@ -100,7 +100,7 @@ class Router:
         """Hosts that ought to be routed in this state."""
         return claims_of(reconcile_state, self._wanted.claims if self._wanted is not None else ())
 
-    def settled(self, reconcile_result: ReconcileResult) -> None:
+    def reconciled(self, reconcile_result: ReconcileResult) -> None:
         """Passes have ended: hosts, services and tasks may be others now."""
         reconcile_state, last = reconcile_result.last, self._wanted
         records = reconcile_state.records

@@ -11,7 +11,7 @@ from tests.unit.app.worlds import Json, World, cluster, new_engine, play, servic
 
 from coreflow.adapters.memory import MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.backups import Pace, Tools
+from coreflow.app.backups import Timeouts, Tools
 from coreflow.app.bindings import Bindings
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
@@ -51,7 +51,7 @@ class Bench:
         self.corestore = MemoryCorestore()
         self.record = {"volumes": VOLUMES, "scaleFactor": 2, **record}
         self.steps: list[str] = []
-        self.pace = Pace()
+        self.timeouts = Timeouts()
         self.platform: Json | None = None
 
     async def deploy(self, **more: Any) -> None:
@@ -68,7 +68,7 @@ class Bench:
         for name in (DATA, CACHE):
             await self.corestore.create_volume(VolumeSpec(name=name, service_id=SHOP, mount_path=""))
 
-    def tools(self, *, patience: float = 300.0) -> Tools:
+    def tools(self, *, away_seconds: float = 300.0) -> Tools:
         """Everything that an operation needs, as a new process has it."""
         cloudly, corestores = self.cloudly, Corestores.one(self.corestore)
         return Tools(
@@ -76,10 +76,10 @@ class Bench:
             docker=SwarmPort(self.world.engine),
             corestores=corestores,
             bindings=Bindings(corestores, cloudly),
-            replicator=Replicator(cloudly, patience=patience),
+            replicator=Replicator(cloudly, away_seconds=away_seconds),
             watcher=_Steps(self.steps),
             clock=lambda: 1_795_000_000.0 + trio.current_time(),
-            pace=self.pace,
+            timeouts=self.timeouts,
         )
 
     async def with_operations(
@@ -328,7 +328,7 @@ def test_a_restore_brings_everything_back() -> None:
         assert order[-1] == "starting the workload"
         saved = [s for s in await bench.corestore.snapshots(SHOP) if "restoreId" in s.tags]
         assert {s.kind for s in saved} == {"volume", "database", "objectstorage"}
-        assert (await bench.reconciler.settle()).reports[0].outcomes == ()
+        assert (await bench.reconciler.reconcile()).reports[0].outcomes == ()
 
     scene_with(body)
 
@@ -524,7 +524,7 @@ def test_the_reconciler_leaves_a_stopped_service_alone() -> None:
                 assert (await bench.labels())[STOPPED] == "2"
                 for document in (cluster(), cluster(service("shop", "good:2", **bench.record))):
                     bench.cloudly.set(document)
-                    reconcile_result = await bench.reconciler.settle()
+                    reconcile_result = await bench.reconciler.reconcile()
                     assert not reconcile_result.reports[0].outcomes
                     assert [wait.name for wait in reconcile_result.last.plan.waits] == ["shop"]
                 held.set()
@@ -869,7 +869,7 @@ def test_a_service_that_is_being_renamed_is_not_restored() -> None:
         await bench.backup()
         renamed = service("store", identity=SHOP, **bench.record)
         bench.cloudly.set(cluster(renamed, platform=BINDINGS))
-        await bench.reconciler.settle()
+        await bench.reconciler.reconcile()
         assert await bench.world.names() == ["shop", "store"]
         result = await bench.restore()
         assert result.status == "failed"
@@ -927,7 +927,7 @@ def test_who_lets_go_is_not_waited_for() -> None:
         began = trio.current_time()
         result = await bench.restore(holder="command-2")
         assert (result.status, bench.data) == ("completed", GOOD)
-        assert trio.current_time() - began < bench.pace.lease / 2
+        assert trio.current_time() - began < bench.timeouts.lease / 2
         assert await bench.is_running()
 
     scene_with(body)

@@ -13,7 +13,7 @@ from tests.unit.app.test_backups import BINDINGS, CACHE, DATA, GOOD, LATER, SHOP
 from tests.unit.app.worlds import cluster
 
 from coreflow.adapters.memory import MemoryCloudly, MemoryCorestore
-from coreflow.app.backups import Pace
+from coreflow.app.backups import Timeouts
 from coreflow.app.corestores import Corestores
 from coreflow.app.operations import Operations
 from coreflow.domain.backup.lease import DAEMON
@@ -184,7 +184,7 @@ def test_who_was_asleep_for_long_overwrites_nothing_more() -> None:
     """A command is suspended, and the daemon finishes its restore. When it goes on, what was written since stays."""
 
     async def body(bench: Bench) -> None:
-        bench.pace = Pace(beat=10_000.0)  # asleep, it gives no sign of life
+        bench.timeouts = Timeouts(heartbeat=10_000.0)  # asleep, it gives no sign of life
         bench.record["volumes"] = [{"mountPath": path, "backup": True} for path in ("/cache", "/data")]
         await bench.deploy()
         bench.data = GOOD
@@ -301,10 +301,10 @@ def test_one_manifest_that_is_spoilt_does_not_hide_another() -> None:
     scene_with(body)
 
 
-def test_a_copy_that_is_taken_in_crumbs_is_given_up() -> None:
+def test_a_copy_that_is_taken_too_little_at_a_time_is_given_up() -> None:
     """Whoever takes a byte of every slice would be sent the same data for ever."""
 
-    class Crumbs(MemoryCloudly):
+    class TooLittle(MemoryCloudly):
         async def put_slice(
             self, copy: Copy, offset: int, data: bytes, *, final: bool, backup_id: str = ""
         ) -> Receipt:
@@ -312,7 +312,7 @@ def test_a_copy_that_is_taken_in_crumbs_is_given_up() -> None:
             return Receipt(min(offset + 1, copy.size), stored=False)
 
     async def body(bench: Bench) -> None:
-        bench.cloudly = Crumbs(cluster())
+        bench.cloudly = TooLittle(cluster())
         await bench.deploy()
         bench.data = {"large": bytes(3_000_000)}
         started = trio.current_time()

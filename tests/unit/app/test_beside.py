@@ -96,7 +96,7 @@ def test_a_slow_registry_holds_only_its_services(settings: Settings) -> None:
                 return len(await world.names()) == 7
 
             assert await _until(has_ok, 5) < 1
-            reconcile_result = await engine.settled() if engine.last is None else engine.last
+            reconcile_result = await engine.reconciled() if engine.last is None else engine.last
             held = [rejection for rejection in reconcile_result.last.plan.rejections if rejection.held]
             assert len(held) == 6
             assert all(SLOW in r.reasons[0] and "since 00:00:00 UTC" in r.reasons[0] for r in held)
@@ -284,7 +284,7 @@ def test_a_single_pass_loads_to_the_end() -> None:
 
     async def scene() -> None:
         world = _holding(World())
-        reconcile_result = await world.reconciler().settle()
+        reconcile_result = await world.reconciler().reconcile()
         assert await world.names() == ["big", "ok"]
         assert not reconcile_result.troubles
 
@@ -297,7 +297,7 @@ def test_a_first_step_that_hangs_keeps_others_a_second_at_most() -> None:
     async def scene() -> None:
         world = World()
         world.cloudly.set(cluster(service("a"), service("b")))
-        await world.reconciler().settle()
+        await world.reconciler().reconcile()
         world.cloudly.set(cluster(service("a", NEWER), service("b", NEWER)))
         world.engine.faults.append(Fault(method="update_service", seconds=60, error=EngineTimeout("timeout")))
         async with trio.open_nursery() as nursery:

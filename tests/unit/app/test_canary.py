@@ -193,10 +193,10 @@ async def outputs(engine: Any, log_format: str) -> list[str]:
                 sink += [str(exc)]
                 continue
             deploy.show_plan(reconcile_state, Format.TEXT, console)
-            deploy.show_settlement(reconcile_result, Format.TEXT, console)
+            deploy.show_result(reconcile_result, Format.TEXT, console)
             sink += [
                 *leaves(present.plan_json(reconcile_state)),
-                *leaves(present.settlement_json(reconcile_result)),
+                *leaves(present.result_json(reconcile_result)),
             ]
     sink += console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     live = engine.engine if isinstance(engine, Echoing) else engine

@@ -452,8 +452,8 @@ def test_results_are_shown_with_their_problems() -> None:
         console = _console(200)
         with progress.listening(console, Format.TEXT) as listener:
             reconcile_result = await world.reconciler(listener).deploy(timeout=60)
-        deploy.show_settlement(reconcile_result, Format.TEXT, console)
-        return console.export_text(), present.settlement_json(reconcile_result)
+        deploy.show_result(reconcile_result, Format.TEXT, console)
+        return console.export_text(), present.result_json(reconcile_result)
 
     text, document = play(scene)
     text = " ".join(text.split())
@@ -494,7 +494,7 @@ def test_a_terminal_gets_bars() -> None:
         console = _console(terminal=True)
         with progress.listening(console, Format.TEXT) as listener:
             reconcile_result = await world.reconciler(listener).deploy(timeout=60)
-        deploy.show_settlement(reconcile_result, Format.TEXT, console)
+        deploy.show_result(reconcile_result, Format.TEXT, console)
         return console.export_text()
 
     text = play(scene)
@@ -530,7 +530,7 @@ def test_lines_off_a_terminal_are_whole_and_without_colour() -> None:
         world.cloudly.set(cluster(service("a")))
         with progress.listening(console, Format.TEXT) as listener:
             reconcile_result = await world.reconciler(listener).deploy(timeout=60)
-        deploy.show_settlement(reconcile_result, Format.TEXT, console)
+        deploy.show_result(reconcile_result, Format.TEXT, console)
 
     play(scene)
     (line,) = [line for line in stream.getvalue().splitlines() if "updated service" in line]
@@ -555,7 +555,7 @@ def test_time_that_is_up_is_said() -> None:
         world.cloudly.set(cluster(service("a", BAD)))
         console = _console(200)
         reconcile_result = await world.reconciler().deploy(timeout=5)
-        deploy.show_settlement(reconcile_result, Format.TEXT, console)
+        deploy.show_result(reconcile_result, Format.TEXT, console)
         return console.export_text()
 
     text = play(scene)
@@ -578,7 +578,7 @@ def test_what_the_engine_refuses_is_a_problem_with_its_reason() -> None:
         console = _console(200)
         with progress.listening(console, Format.TEXT) as listener:
             reconcile_result = await world.reconciler(listener).deploy(timeout=5)
-        deploy.show_settlement(reconcile_result, Format.TEXT, console)
+        deploy.show_result(reconcile_result, Format.TEXT, console)
         return console.export_text()
 
     text = play(scene)

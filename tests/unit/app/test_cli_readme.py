@@ -88,7 +88,7 @@ def test_the_json_members_are_documented() -> None:
     from coreflow.app.cli import present
 
     async def scene() -> dict[str, Any]:
-        return present.settlement_json(await World().reconciler().deploy(timeout=1))
+        return present.result_json(await World().reconciler().deploy(timeout=1))
 
     for member in play(scene):
         assert f"| `{member}` |" in COMMANDS_PAGE, member

@@ -119,14 +119,14 @@ async def _happen(world: World, kind: str, what: Any) -> None:
                 await engine.rollback_service(what, live["Version"]["Index"])
             case "crash":
                 engine.crash_after = what
-                await world.reconciler().settle()
+                await world.reconciler().reconcile()
             case "refuse":
                 engine.faults.extend([Fault(method="nothing")] * what)
                 engine.faults.append(Fault(when="after" if what % 2 else "before"))
             case "stale":
                 engine.stale[what] = 1
             case "pass":
-                await world.reconciler().settle()
+                await world.reconciler().reconcile()
             case "time":
                 await trio.sleep(what)
     except (PortError, EngineError, EngineUnreachable):

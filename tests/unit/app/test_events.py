@@ -154,7 +154,7 @@ async def _pass_after(engine: Coreflow, seconds: float) -> float:
     """When the next series of passes ends, from now."""
     began = trio.current_time()
     with trio.fail_after(seconds):
-        await engine.settled()
+        await engine.reconciled()
     return trio.current_time() - began
 
 

@@ -41,7 +41,7 @@ class Bench:
         """A pass with these services and this gateway."""
         self.stage.cloudly.set(cluster(*services, externalGatewayConfig=gateway))
         reconcile_state = await self.stage.reconciler.look()
-        self.gateways.settled(reconcile_state, reconcile_state.desired.hosts.values())
+        self.gateways.reconciled(reconcile_state, reconcile_state.desired.hosts.values())
 
     def hosts(self) -> list[str]:
         """The hosts of our routes there."""

@@ -168,7 +168,7 @@ def test_passes_do_not_ask_again_and_again() -> None:
         world.cloudly.set(cluster(service("a", ONE.reference), service("b")))
         reconciler = world.reconciler()
         for _ in range(20):
-            reconcile_result = await reconciler.settle()
+            reconcile_result = await reconciler.reconcile()
         (held,) = reconcile_result.last.plan.rejections
         assert held.held
         assert held.reasons == (f"image {ONE.reference}: {HOST} answers 500 Internal Server Error",)

@@ -62,7 +62,7 @@ def test_the_daemon_deploys_follows_and_stops(settings: Settings) -> None:
             await trio.sleep(2)
             assert await world.names() == ["a", "b"]
             engine.kick()
-            reconcile_result = await engine.settled()
+            reconcile_result = await engine.reconciled()
             assert reconcile_result.last.plan.kept == 2
             assert engine.last is reconcile_result
         calls = len(world.engine.calls)
@@ -199,7 +199,7 @@ def test_many_kicks_make_one_more_pass() -> None:
             kicks,
             initial_delay=0,
             relist_seconds=1000,
-            on_settled=lambda s, _: passes.append(s),
+            on_reconciled=lambda s, _: passes.append(s),
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(loop.run_forever)
@@ -321,12 +321,12 @@ def test_problems_are_said_when_they_begin_and_end() -> None:
         world.cloudly.set(cluster(service("a", MISSING), service("b", GOOD, secretBundleId="none")))
         with capture_logs() as lines:
             for _ in range(3):
-                problems.report(await world.reconciler().settle(), 0.0)
+                problems.report(await world.reconciler().reconcile(), 0.0)
             assert {(line["event"], line["name"]) for line in lines} == {("held", "a"), ("rejected", "b")}
             assert len(lines) == 2
             world.cloudly.set(cluster(service("a"), service("b")))
             await world.reconciler().deploy(timeout=60)
-            problems.report(await world.reconciler().settle(), 0.0)
+            problems.report(await world.reconciler().reconcile(), 0.0)
         assert [line["event"] for line in lines[2:]] == ["resolved", "resolved"]
 
     play(scene)
@@ -339,13 +339,13 @@ def test_a_roll_out_is_a_problem_only_when_it_takes_long() -> None:
         world = World()
         problems = Problems()
         world.cloudly.set(cluster(service("a")))
-        reconcile_result = await world.reconciler().settle()
+        reconcile_result = await world.reconciler().reconcile()
         with capture_logs() as lines:
             for now in (0.0, 59.0, 60.0, 61.0):
                 problems.report(reconcile_result, now)
             await world.reconciler().deploy(timeout=60)
             for now in (2000.0, 2001.0):
-                problems.report(await world.reconciler().settle(), now)
+                problems.report(await world.reconciler().reconcile(), now)
         assert [line["event"] for line in lines] == ["unfinished", "running", "resolved"]
 
     play(scene)
@@ -363,10 +363,10 @@ def test_a_crash_loop_is_said_once_in_whatever_way_the_next_task_ends() -> None:
                 world.engine.add_image(BAD, Behaviour(exits=status))
                 for _ in range(3):
                     await trio.sleep(10)
-                    problems.report(await reconciler.settle(), trio.current_time())
+                    problems.report(await reconciler.reconcile(), trio.current_time())
             world.cloudly.set(cluster(service("a")))
             await reconciler.deploy(timeout=60)
-            problems.report(await reconciler.settle(), trio.current_time())
+            problems.report(await reconciler.reconcile(), trio.current_time())
         events = [line["event"] for line in lines]
         assert events.count("crash-looping") == 1, lines
         assert events[-2:] == ["running", "resolved"]
@@ -385,9 +385,9 @@ def test_failures_and_refusals_are_problems_too() -> None:
         world.cloudly.set(cluster(service("a", BAD), service("b", NEWER)))
         await world.reconciler().deploy(timeout=60)
         with capture_logs() as lines:
-            problems.report(await world.reconciler().settle(), 0.0)
+            problems.report(await world.reconciler().reconcile(), 0.0)
             world.cloudly.set(cluster())
-            problems.report(await world.reconciler().settle(), 0.0)
+            problems.report(await world.reconciler().reconcile(), 0.0)
         assert [line["event"] for line in lines] == ["failed", "refused", "resolved"]
         assert "COREFLOW_CONFIRM_REMOVAL" in lines[1]["reason"]
 

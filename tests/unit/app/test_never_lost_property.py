@@ -668,7 +668,7 @@ async def _live(shop: Shop, kind: str, what: Any, *, is_replicated: bool) -> Non
         case "pass":
             shop.arrange(Trouble())
             before = shop.spec
-            await shop.reconciler().settle()
+            await shop.reconciler().reconcile()
             assert not is_stopped or shop.spec == before
         case "archive lost":
             if is_replicated and not is_stopped:

@@ -183,7 +183,7 @@ def test_a_failed_network_blocks_what_joins_it() -> None:
         world = World()
         world.cloudly.set(cluster(service("a")))
         world.engine.faults += [Fault(method="create_network", error=EngineError(403, "no"))] * 2
-        reconcile_result = await world.reconciler().settle()
+        reconcile_result = await world.reconciler().reconcile()
         details = [outcome.detail for outcome in reconcile_result.reports[0].troubles]
         assert "creating network sznwebgateway: no" in details
         assert "network sznwebgateway could not be created" in details
@@ -511,7 +511,7 @@ def test_somebody_who_was_faster_is_no_trouble() -> None:
             409, "rpc error: code = AlreadyExists desc = name conflicts with an existing object"
         )
         world.engine.faults.append(Fault(method="create_service", when="after", error=taken))
-        reconcile_result = await world.reconciler().settle()
+        reconcile_result = await world.reconciler().reconcile()
         assert [o.status for o in reconcile_result.reports[0].outcomes][-1] == "overtaken"
         assert reconcile_result.troubles == ()
         assert await world.names() == ["a"]
@@ -519,7 +519,7 @@ def test_somebody_who_was_faster_is_no_trouble() -> None:
     play(scene)
 
 
-def test_a_crash_leaves_nothing_doubled() -> None:
+def test_a_crash_leaves_no_duplicate() -> None:
     """Killed after any of its writes, the next run finishes with the same objects."""
 
     async def scene() -> None:
@@ -532,7 +532,7 @@ def test_a_crash_leaves_nothing_doubled() -> None:
             )
             world.engine.crash_after = writes
             with suppress(Unavailable):
-                await world.reconciler().settle()
+                await world.reconciler().reconcile()
             world.engine.revive()
             assert (await world.reconciler().deploy(timeout=60)).is_stable
             assert await world.names() == ["a", "b"]

@@ -34,5 +34,5 @@ def test_settling_takes_as_long_as_was_asked_for(options: dict[str, Any]) -> Non
 
 def test_an_option_that_there_is_not() -> None:
     world = World()
-    with pytest.raises(TypeError, match="patience"):
-        Reconciler(world.cloudly, SwarmPort(world.engine), patience=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="haste"):
+        Reconciler(world.cloudly, SwarmPort(world.engine), haste=1)  # type: ignore[call-arg]

@@ -136,10 +136,10 @@ async def with_snapshots(sizes: list[int]) -> tuple[MemoryCorestore, Manifest]:
 
 
 async def push(
-    line: Line, store: MemoryCorestore, manifest: Manifest = UNNAMED, *, patience: float = 300
+    line: Line, store: MemoryCorestore, manifest: Manifest = UNNAMED, *, away_seconds: float = 300
 ) -> Replication:
     """Push in a new process."""
-    return await Replicator(line, patience=patience).push({None: store}, manifest, NoMeter())
+    return await Replicator(line, away_seconds=away_seconds).push({None: store}, manifest, NoMeter())
 
 
 async def pull(line: Line, store: MemoryCorestore, backup_id: str = "b1") -> int:
@@ -392,7 +392,7 @@ def test_slices_get_smaller_where_the_line_is_bad() -> None:
 # --- what cannot be done
 
 
-def test_a_far_side_that_is_away_is_waited_for_and_given_up_in_the_end() -> None:
+def test_a_peer_that_is_away_is_waited_for_and_given_up_in_the_end() -> None:
     """Five minutes by default; what was sent before counts."""
 
     async def scene() -> None:

@@ -310,7 +310,7 @@ def test_what_can_be_neither_restored_nor_put_back_is_left_with_commands_that_he
         assert start == ["docker", "service", "update", *labels, "shop"]
         (line,) = [line for line in lines if line["event"] == "left stopped"]
         assert " ".join(undo) in line["reason"]
-        (wait,) = (await bench.reconciler.settle()).last.plan.waits
+        (wait,) = (await bench.reconciler.reconcile()).last.plan.waits
         assert " ".join(undo) in wait.reason
         assert any(" ".join(undo) in step for step in bench.steps)
         assert "hung up; trying again in 4 s" in bench.steps
@@ -507,7 +507,7 @@ def test_a_restore_that_hangs_says_what_ends_it(method: str) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
             await trio.sleep(LIMIT)
-            (wait,) = (await bench.reconciler.settle()).last.plan.waits
+            (wait,) = (await bench.reconciler.reconcile()).last.plan.waits
             (command,) = {c for step in bench.steps for c in re.findall("should it hang: `(.*?)`", step)}
             words = shlex.split(command)
             bench.corestore.hold.clear()

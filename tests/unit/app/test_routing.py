@@ -67,7 +67,7 @@ class Stage:
         """Publish records, and settle until everything runs."""
         found = {host: raw(record) for host, record in (certificates or {}).items()}
         self.world.cloudly.set(cluster(*services, certificates=found))
-        self.router.settled(await self.reconciler.deploy(timeout=60))
+        self.router.reconciled(await self.reconciler.deploy(timeout=60))
 
     @property
     def table(self) -> RouteTable:

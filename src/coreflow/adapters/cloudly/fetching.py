@@ -23,7 +23,7 @@ from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refuse
 from coreflow.domain.records.codec import RecordDecoder, platform_frame
 from coreflow.domain.records.converter import decode
 from coreflow.domain.records.models import GatewayRecord, Records, RejectedRecord
-from coreflow.gc_pause import LARGE_DOCUMENT, quiet
+from coreflow.gc_pause import LARGE_DOCUMENT, gc_paused
 
 from .link import Link, Live, NotOffered, TokenRefused
 from .methods import (
@@ -380,13 +380,13 @@ async def _decoded(decoder: RecordDecoder, document: Document, form: bytes) -> R
     A decoder remembers what it decoded, so it has one document at a time: whoever is cancelled waits for the thread.
     """
 
-    def decode_quietly() -> Records:
-        with quiet(enabled=len(form) >= LARGE_DOCUMENT):
+    def decode_without_gc() -> Records:
+        with gc_paused(enabled=len(form) >= LARGE_DOCUMENT):
             return decoder.decode(document)
 
     if 0 < len(form) <= LOOP_BYTES:  # one that cannot be written may have any size
-        return decode_quietly()
-    return await trio.to_thread.run_sync(decode_quietly)
+        return decode_without_gc()
+    return await trio.to_thread.run_sync(decode_without_gc)
 
 
 def _list_in(answer: Mapping[str, Any], method: Method) -> list[Any]:

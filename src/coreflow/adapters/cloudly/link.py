@@ -33,7 +33,7 @@ from coreflow.domain.errors import (
 )
 from coreflow.domain.pacing import next_delay
 
-from .login import LinkOptions, Live, Logins, Pace, TokenRefused
+from .login import LinkOptions, Live, Logins, RetryPolicy, TokenRefused
 from .losses import Losses
 from .methods import STATUS, Method
 
@@ -104,8 +104,8 @@ class Link:
                 self._down(exc)
                 refused_delay = next_delay(
                     refused_delay,
-                    first=self._options.pace.refused_first,
-                    longest=self._options.pace.refused_longest,
+                    first=self._options.retry.refused_first,
+                    longest=self._options.retry.refused_longest,
                 )
                 pause = refused_delay
             except CoreflowError as exc:
@@ -114,11 +114,11 @@ class Link:
                 up_for = trio.current_time() - self._up_since if was_up else 0.0
                 refused_delay = 0.0 if was_up else refused_delay
                 delay = next_delay(
-                    0.0 if up_for > self._options.pace.steady else delay,
-                    first=self._options.pace.first,
-                    longest=self._options.pace.longest,
+                    0.0 if up_for > self._options.retry.steady else delay,
+                    first=self._options.retry.first,
+                    longest=self._options.retry.longest,
                 )
-                pause = min(delay, self._options.pace.unreached) if isinstance(exc, Unreached) else delay
+                pause = min(delay, self._options.retry.unreached) if isinstance(exc, Unreached) else delay
             except BaseException as exc:
                 self._live = None
                 self._failure = Unavailable(f"connecting failed: {type(exc).__name__}")
@@ -204,13 +204,13 @@ class Link:
                     log.error("Cloudly refuses the token", reason=str(exc))  # noqa: TRY400 - no traceback for a person
                 said = str(exc)
                 wait = next_delay(
-                    wait, first=self._options.pace.refused_first, longest=self._options.pace.refused_longest
+                    wait, first=self._options.retry.refused_first, longest=self._options.retry.refused_longest
                 )
             except CoreflowError as exc:
                 if str(exc) != said:
                     log.warning("the login was not renewed", reason=str(exc))
                 said = str(exc)
-                wait = next_delay(wait, first=self._options.pace.first, longest=self._options.pace.longest)
+                wait = next_delay(wait, first=self._options.retry.first, longest=self._options.retry.longest)
 
     async def _show_life(self) -> None:
         while self._live is not None:
@@ -220,7 +220,7 @@ class Link:
                 return
             except CoreflowError as exc:
                 log.debug("sign of life not taken", reason=str(exc))
-            await trio.sleep(self._options.pace.heartbeat)
+            await trio.sleep(self._options.retry.heartbeat)
 
     # --- requests
 
@@ -325,4 +325,4 @@ class Link:
         return Refused(f"{method.name} is refused: {exc.text}")
 
 
-__all__ = ["Dial", "Link", "LinkOptions", "Live", "NotOffered", "Pace", "TokenRefused"]
+__all__ = ["Dial", "Link", "LinkOptions", "Live", "NotOffered", "RetryPolicy", "TokenRefused"]

@@ -6,11 +6,13 @@ A token that is refused is said clearly and tried again slowly; so is a login th
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
 
 import structlog
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
+from coreflow._moved import warn_of
 from coreflow.adapters.net.peer import Peer
 from coreflow.adapters.net.typedsocket import (
     INTERNAL_ERROR,
@@ -42,7 +44,7 @@ class TokenRefused(Refused):
 
 
 @frozen(kw_only=True)
-class Pace:
+class RetryPolicy:
     """Seconds."""
 
     first: float = 1.0
@@ -66,11 +68,33 @@ class Pace:
 class LinkOptions:
     """How a connection is kept up, and what it may cost."""
 
-    pace: Pace = field(factory=Pace)
+    retry: RetryPolicy = field(factory=RetryPolicy)
     limits: Limits | None = None
     timing: Timing | None = None
     redact: Redact = NOTHING_KNOWN.redact
     """Takes out of Cloudly's texts what must not be told, besides token and identity."""
+
+
+class LinkKeywords(TypedDict, total=False):
+    """The fields of `LinkOptions`, as keywords of old; `pace` is `retry` there."""
+
+    pace: RetryPolicy
+    limits: Limits | None
+    timing: Timing | None
+    redact: Redact
+
+
+def with_keywords(options: LinkOptions, keywords: LinkKeywords) -> LinkOptions:
+    """Return the options with what the keywords of old say, and warn of them."""
+    if not keywords:
+        return options
+    warn_of(
+        f"NetworkCloudly({', '.join(keywords)})", "NetworkCloudly(options=LinkOptions(...))", stacklevel=4
+    )
+    fields: dict[str, Any] = dict(keywords)
+    if "pace" in fields:
+        fields["retry"] = fields.pop("pace")
+    return evolve(options, **fields)
 
 
 @define(eq=False)
@@ -110,7 +134,7 @@ class Logins:
 
     def __init__(self, token: str, options: LinkOptions, wall_clock: Callable[[], float]) -> None:
         self._token, self._wall_clock = token, wall_clock
-        self._pace, self._redact = options.pace, options.redact
+        self._retry, self._redact = options.retry, options.redact
         self._lock = trio.Lock()
         self._jwts: deque[str] = deque(maxlen=2)
 
@@ -131,7 +155,7 @@ class Logins:
                 identity = await self._login(live.peer)
             except TokenRefused as exc:
                 live.refused_delay = next_delay(
-                    live.refused_delay, first=self._pace.refused_first, longest=self._pace.refused_longest
+                    live.refused_delay, first=self._retry.refused_first, longest=self._retry.refused_longest
                 )
                 live.refusal, live.refused_until = exc, trio.current_time() + live.refused_delay
                 raise
@@ -150,13 +174,13 @@ class Logins:
         if isinstance(exc, PeerError) and method.name not in live.in_vain and _REJECTION.search(exc.text):
             return True
         is_vague = isinstance(exc, NoResult) or exc.text == INTERNAL_ERROR
-        return is_vague and now - live.logged_in_at > self._pace.relogin
+        return is_vague and now - live.logged_in_at > self._retry.relogin
 
     def was_in_vain(self, live: Live, method: Method) -> None:
         """Another login did not change the refusal of a method: the next one for that reason has to wait."""
         live.in_vain.add(method.name)
         live.useless_delay = next_delay(
-            live.useless_delay, first=self._pace.first, longest=self._pace.relogin
+            live.useless_delay, first=self._retry.first, longest=self._retry.relogin
         )
         live.no_login_before = trio.current_time() + live.useless_delay
 

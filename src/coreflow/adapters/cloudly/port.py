@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Unpack
 
 import structlog
 import trio
@@ -31,6 +31,7 @@ from .archive import Archive
 from .backups import backup_document, backup_request, restore_document, restore_request
 from .fetching import Fetcher
 from .link import Dial, Link, LinkOptions
+from .login import LinkKeywords, with_keywords
 from .methods import (
     BACKUP,
     CERTIFICATE,
@@ -81,7 +82,9 @@ class NetworkCloudly:
         options: LinkOptions | None = None,
         image_limits: ImageLimits | None = None,
         learn: Callable[[Records], None] = lambda _: None,
+        **keywords: Unpack[LinkKeywords],
     ) -> None:
+        """`keywords` are old names of what `options` has; each warns."""
         self._learn = learn
         self._wall_clock = wall_clock
         self._image_limits = image_limits or ImageLimits()
@@ -105,7 +108,7 @@ class NetworkCloudly:
             handlers=handlers,
             wall_clock=wall_clock,
             on_up=self._came_up,
-            options=options,
+            options=with_keywords(options or LinkOptions(), keywords),
         )
         self.logs = LogShipper(self.link, token)
         self._fetcher = Fetcher(self.link)

@@ -20,7 +20,7 @@ from coreflow.adapters.engine.protocol import Document, Engine, EngineError, Eng
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact, Redactor
 from coreflow.domain.swarm.templates import read_literal
 
-from .shapes import read_each, readable
+from .parse_documents import read_each, readable
 
 T = TypeVar("T")
 Json = Mapping[str, Any]

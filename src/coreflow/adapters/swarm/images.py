@@ -18,8 +18,8 @@ from coreflow.domain.swarm.specs import ImageSpec
 from . import from_engine, to_engine
 from .discreet import Discreet
 from .errors import translated, translating
+from .parse_documents import readable
 from .registries import registry_error
-from .shapes import readable
 
 
 class ImagePort:

@@ -48,7 +48,7 @@ from .errors import NotAManager, is_conflict, translating, why_no_manager
 from .events import subject_of_event
 from .images import ImagePort
 from .names import Kind, Names
-from .shapes import read_each, readable
+from .parse_documents import read_each, readable
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from coreflow.adapters.memory import Behaviour, MemoryCloudly, MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.cli import present
-from coreflow.app.cli.deploy import show_plan, show_settlement
+from coreflow.app.cli.deploy import show_plan, show_result
 from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, guarded
 from coreflow.app.reconcile import Reconciler
@@ -32,7 +32,7 @@ RATE = 12.0
 PAUSE = 0.6
 """Seconds between the acts, where somebody watches."""
 REGISTRY = "registry.example"
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 Json = dict[str, Any]
 
@@ -135,7 +135,7 @@ class _Demo:
         self._change(lambda services, groups: services["mail"].update(_image("mail:2.1")))
         await self._apply()
         self._say(f"Still running: {', '.join(self._running('mail'))}.", style="dim")
-        again = await self._reconciler().deploy(timeout=PATIENCE)
+        again = await self._reconciler().deploy(timeout=TIMEOUT)
         self._say(
             f"Applied again: {len(again.applied)} actions. It is not tried again until the record changes.",
             style="dim",
@@ -179,8 +179,8 @@ class _Demo:
 
     async def _apply(self) -> ReconcileResult:
         with listening(self._console, Format.TEXT) as listener:
-            reconcile_result = await self._reconciler(listener).deploy(timeout=PATIENCE)
-        show_settlement(reconcile_result, Format.TEXT, self._console)
+            reconcile_result = await self._reconciler(listener).deploy(timeout=TIMEOUT)
+        show_result(reconcile_result, Format.TEXT, self._console)
         return reconcile_result
 
     # what is said

@@ -22,7 +22,7 @@ from coreflow.app.streams import console_for, json_text
 from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import PlanOptions
-from coreflow.gc_pause import LARGE_CLUSTER, quiet
+from coreflow.gc_pause import LARGE_CLUSTER, gc_paused
 
 GOES_ON = "The time is up. Swarm goes on with what is unfinished; apply again to see how it ends."
 
@@ -63,7 +63,7 @@ def plan(
         options = attrs.evolve(settings.plan_options, retry_failed=retry_failed)
         async with open_ports(settings, records) as ports:
             reconcile_state = await _reconciler(ports, settings, options).look(refresh=refresh)
-            with quiet(enabled=len(reconcile_state.desired.services) >= LARGE_CLUSTER):
+            with gc_paused(enabled=len(reconcile_state.desired.services) >= LARGE_CLUSTER):
                 show_plan(reconcile_state, format, confirm=_apply_command(records))
                 return plan_status(reconcile_state, detailed=detailed_exitcode)
 
@@ -94,7 +94,7 @@ def apply(
             with listening(console, format) as listener:
                 reconciler = _reconciler(ports, settings, options, listener)
                 reconcile_result = await reconciler.deploy(timeout=timeout, refresh=refresh)
-            show_settlement(reconcile_result, format, console, confirm=_apply_command(records))
+            show_result(reconcile_result, format, console, confirm=_apply_command(records))
         return 0 if reconcile_result.is_stable else 1
 
     return run(command, format, hosted=True)
@@ -144,19 +144,19 @@ def show_plan(
     present.print_line(console, present.plan_summary(reconcile_state.plan, loops))
 
 
-def show_settlement(
+def show_result(
     reconcile_result: ReconcileResult, output: Format, console: Console, *, confirm: str = "coreflow apply"
 ) -> None:
     """Print how an apply ended. `confirm` is the command that takes the token of a refusal."""
     if output is Format.JSON:
-        write_json(present.settlement_json(reconcile_result))
+        write_json(present.result_json(reconcile_result))
         return
-    problems = tuple(present.settlement_problems(reconcile_result, confirm))
+    problems = tuple(present.result_problems(reconcile_result, confirm))
     if reconcile_result.applied or problems:
         console.print()
     if problems:
         present.print_blocks(console, [present.Block("problems", problems)])
-    present.print_line(console, present.settlement_summary(reconcile_result))
+    present.print_line(console, present.result_summary(reconcile_result))
     if reconcile_result.pending:
         present.print_line(console, Text(GOES_ON, style="dim"))
 

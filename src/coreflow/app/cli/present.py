@@ -240,7 +240,7 @@ def _services(number: int) -> str:
 # results
 
 
-def settlement_problems(reconcile_result: ReconcileResult, confirm: str = "coreflow apply") -> Iterator[Row]:
+def result_problems(reconcile_result: ReconcileResult, confirm: str = "coreflow apply") -> Iterator[Row]:
     """Everything that keeps an apply from being a success."""
     plan = reconcile_result.last.plan
     yield from plan_problems(plan, confirm)
@@ -272,7 +272,7 @@ def explained_names(reconcile_result: ReconcileResult) -> frozenset[str]:
     )
 
 
-def settlement_summary(reconcile_result: ReconcileResult) -> Text:
+def result_summary(reconcile_result: ReconcileResult) -> Text:
     """`Applied: 3 created, 1 updated; 12 services as desired.`"""
     plan, applied = reconcile_result.last.plan, reconcile_result.applied
     explained = explained_names(reconcile_result)
@@ -519,7 +519,7 @@ def _action_json(step: Step) -> Json:
     }
 
 
-def settlement_json(reconcile_result: ReconcileResult) -> Json:
+def result_json(reconcile_result: ReconcileResult) -> Json:
     """The result of an apply: what is left as a plan, what was done, how the services are."""
     return {
         **plan_json(reconcile_result.last),

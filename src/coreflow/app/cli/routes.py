@@ -28,7 +28,7 @@ from coreflow.domain.ports import ControlPlane, GatewayPort
 from coreflow.domain.routing.certificates import Certificate
 from coreflow.domain.routing.gateway import CreateRoute, UpdateRoute, plan_gateway
 from coreflow.domain.routing.routes import Missing, NoCertificate, Route, RouteTable, locate, make_table
-from coreflow.gc_pause import LARGE_CLUSTER, quiet
+from coreflow.gc_pause import LARGE_CLUSTER, gc_paused
 
 Json = dict[str, Any]
 _now = time.time  # noqa: TID251 - the edge
@@ -187,7 +187,7 @@ async def _certificates(
             except CoreflowError as exc:
                 found[host] = NoCertificate(reason=str(exc))
 
-    with quiet(enabled=len(hosts) >= LARGE_CLUSTER):
+    with gc_paused(enabled=len(hosts) >= LARGE_CLUSTER):
         async with trio.open_nursery() as nursery:
             for _ in range(LOOKUPS):
                 nursery.start_soon(some)

@@ -125,7 +125,7 @@ class RestoreResult:
 
 
 @frozen
-class Take:
+class SnapshotStep:
     """Have a Corestore take the snapshot of a part."""
 
     instance: Instance
@@ -137,8 +137,8 @@ class Take:
 class BackupPlan:
     """What has to be done, and what needs nothing done: it is there already, or cannot be had."""
 
-    steps: tuple[Take, ...] = ()
-    settled: tuple[tuple[Instance, Part], ...] = ()
+    steps: tuple[SnapshotStep, ...] = ()
+    done: tuple[tuple[Instance, Part], ...] = ()
 
 
 def plan_backup(
@@ -169,20 +169,22 @@ def plan_backup(
         raise PreconditionFailed(
             "nothing to back up: it has no volume that is marked for backup, and no binding"
         )
-    steps: list[Take] = []
-    settled: list[tuple[Instance, Part]] = []
+    steps: list[SnapshotStep] = []
+    done: list[tuple[Instance, Part]] = []
     for part in wanted:
         for instance in instances:
             placed = evolve(part, node=instance.node)
             snapshot = _of_backup(placed, request, found.get(instance, ()))
             if snapshot is not None:
                 there = evolve(placed, snapshot_id=snapshot.id, size_bytes=snapshot.size_bytes)
-                settled.append((instance, there))
+                done.append((instance, there))
             elif part.error:
-                settled.append((instance, placed))
+                done.append((instance, placed))
             else:
-                steps.append(Take(instance, placed, _tags(placed, request.service_id, request.backup_id)))
-    return BackupPlan(steps=tuple(steps), settled=tuple(settled))
+                steps.append(
+                    SnapshotStep(instance, placed, _tags(placed, request.service_id, request.backup_id))
+                )
+    return BackupPlan(steps=tuple(steps), done=tuple(done))
 
 
 def volumes_of(service: ServiceRecord, live: Iterable[Mount] = ()) -> tuple[Mount, ...]:

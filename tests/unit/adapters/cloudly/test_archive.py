@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.unit.adapters.cloudly.far_side import CRASH, REJECTED, FarCloudly, Json, follow, never
+from tests.unit.adapters.cloudly.stand_in import CRASH, REJECTED, CloudlyStandIn, Json, follow, never
 from trio.testing import MockClock
 
 from coreflow.adapters.cloudly import NetworkCloudly
@@ -25,7 +25,7 @@ def entry(**change: object) -> Json:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def said(far: FarCloudly, method: str) -> list[Json]:
+def said(far: CloudlyStandIn, method: str) -> list[Json]:
     """What was asked of a method, without the identity."""
     bodies = [body for _, name, body in far.calls if name == method]
     return [{name: value for name, value in body.items() if name != "identity"} for body in bodies]
@@ -36,9 +36,9 @@ def coded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-async def connected(nursery: trio.Nursery, answers: Json) -> tuple[FarCloudly, NetworkCloudly]:
+async def connected(nursery: trio.Nursery, answers: Json) -> tuple[CloudlyStandIn, NetworkCloudly]:
     """Our adapter on a Cloudly that answers like this."""
-    far = FarCloudly(answers)
+    far = CloudlyStandIn(answers)
     port = follow(far, nursery)
     await port.link.wait()
     return far, port

@@ -7,7 +7,7 @@ import pytest
 import trio
 from attrs import define, field
 from structlog.testing import capture_logs
-from tests.unit.adapters.cloudly.far_side import FarCloudly, Json, follow, settle
+from tests.unit.adapters.cloudly.stand_in import CloudlyStandIn, Json, follow, settle
 from trio.testing import MockClock
 
 from coreflow.adapters.cloudly import NetworkCloudly
@@ -62,9 +62,9 @@ class Scripted:
 
 async def connected(
     nursery: trio.Nursery, operator: Scripted | None = None, answers: Json | None = None
-) -> tuple[FarCloudly, NetworkCloudly]:
+) -> tuple[CloudlyStandIn, NetworkCloudly]:
     """Our adapter, with somebody who carries out what Cloudly asks for."""
-    far = FarCloudly(answers or {})
+    far = CloudlyStandIn(answers or {})
     port = follow(far, nursery)
     if operator is not None:
         port.serve(operator)
@@ -72,13 +72,13 @@ async def connected(
     return far, port
 
 
-async def ask(far: FarCloudly, method: str, body: Mapping[str, object]) -> Any:
+async def ask(far: CloudlyStandIn, method: str, body: Mapping[str, object]) -> Any:
     """What Cloudly is answered."""
     answered = await far.peers[-1].request(method, body, timeout=1e9)
     return answered.response
 
 
-async def refused(far: FarCloudly, method: str, body: Mapping[str, object]) -> str:
+async def refused(far: CloudlyStandIn, method: str, body: Mapping[str, object]) -> str:
     """The error that Cloudly is answered."""
     with pytest.raises(PeerError) as caught:
         await ask(far, method, body)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.adapters.cloudly.far_side import TOKEN, FarCloudly, follow, handlers_of, socket_pair
+from tests.unit.adapters.cloudly.stand_in import TOKEN, CloudlyStandIn, follow, handlers_of, socket_pair
 from tests.unit.certificates import DAY, START, make
 from trio.testing import MockClock
 
@@ -75,7 +75,7 @@ async def test_errors_of_cloudly(
     def refuse(body: Mapping[str, Any]) -> Any:
         raise Refused(echo(SPELLINGS[spelling], kept, body))
 
-    far = FarCloudly({method.name: refuse for method in ASKED if method is not LOGIN})
+    far = CloudlyStandIn({method.name: refuse for method in ASKED if method is not LOGIN})
     with capture_logs() as lines:
         port = follow(far, nursery, options=LinkOptions(redact=KNOWN.redact))
         await port.link.wait()
@@ -100,7 +100,7 @@ async def test_a_login_that_is_refused(
         raise Refused(echo(SPELLINGS[spelling], 1.0, body))
 
     with capture_logs() as lines:
-        port = follow(FarCloudly({LOGIN.name: refuse}), nursery, options=LinkOptions(redact=KNOWN.redact))
+        port = follow(CloudlyStandIn({LOGIN.name: refuse}), nursery, options=LinkOptions(redact=KNOWN.redact))
         with pytest.raises(Refused, match="cannot do it") as caught:
             await port.link.wait()
         await trio.sleep(60)

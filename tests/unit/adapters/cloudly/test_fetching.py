@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.adapters.cloudly.far_side import (
+from tests.unit.adapters.cloudly.stand_in import (
     BATCH,
     CRASH,
     MISSING,
     REJECTED,
-    FarCloudly,
+    CloudlyStandIn,
     Json,
     follow,
     never,
@@ -74,9 +74,9 @@ def document(*names: str, version: str = "1") -> Json:
     }
 
 
-def knowing(answers: Mapping[str, Any] | None = None, *names: str, batch: bool = True) -> FarCloudly:
+def knowing(answers: Mapping[str, Any] | None = None, *names: str, batch: bool = True) -> CloudlyStandIn:
     """A Cloudly with this document, except for some answers."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     far.know(document(*names), batch=batch)
     far.answers.update(answers or {})
     return far
@@ -328,7 +328,7 @@ async def test_one_by_one(autojump_clock: MockClock, answer: Exception, nursery:
 
 async def test_a_service_without_references(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """What is not referred to is not asked for."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     far.know({"configData": CLUSTER, "services": [{"id": "s", "data": {"name": "a"}}]}, batch=False)
     records = await follow(far, nursery).records()
     assert (versions(records), records.rejected) == ({"a": None}, ())
@@ -421,7 +421,7 @@ async def test_bundles_by_tag_need_all_groups(autojump_clock: MockClock, nursery
         bundle("bun-1", includedTags=[{"key": "app"}]),
         bundle("bun-2", includedSecretGroupIds=["grp-2"]),
     ]
-    far = FarCloudly()
+    far = CloudlyStandIn()
     far.know(known)
     port = follow(far, nursery)
     assert set((await port.records()).secret_bundles) == {"bun-1", "bun-2"}
@@ -589,7 +589,7 @@ async def test_whenever_a_connection_ends_records_are_whole(
         await port.link.wait()
         far.away = Refused("not trusted")
 
-        async def end_after(far: FarCloudly, steps: int) -> None:
+        async def end_after(far: CloudlyStandIn, steps: int) -> None:
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
             far.hang_up()

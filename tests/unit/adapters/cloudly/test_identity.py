@@ -5,7 +5,7 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
-from tests.unit.adapters.cloudly.far_side import EPOCH
+from tests.unit.adapters.cloudly.stand_in import EPOCH
 
 from coreflow.adapters.cloudly.identity import UNKNOWN_LIFETIME, Identity
 from coreflow.domain.errors import InvalidRecord

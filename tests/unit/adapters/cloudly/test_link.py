@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.adapters.cloudly.far_side import (
+from tests.unit.adapters.cloudly.stand_in import (
     CRASH,
     MISSING,
     REJECTED,
     TOKEN,
-    FarCloudly,
+    CloudlyStandIn,
     Json,
     never,
     settle,
@@ -28,7 +28,7 @@ UP, LOST, WAITING = "connected to Cloudly", "connection to Cloudly lost", "waiti
 REFUSES = "Cloudly refuses the token"
 
 
-def link_to(far: FarCloudly, nursery: trio.Nursery, ups: list[Any] | None = None) -> Link:
+def link_to(far: CloudlyStandIn, nursery: trio.Nursery, ups: list[Any] | None = None) -> Link:
     """A link at work. It notes what the peer had seen when it came up."""
 
     def on_up() -> None:
@@ -68,7 +68,7 @@ async def test_a_login_comes_before_the_tag_and_all_else(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """Token, identity, tag; only then is the connection there, and told of."""
-    far, ups = FarCloudly(), list[Any]()
+    far, ups = CloudlyStandIn(), list[Any]()
     link = link_to(far, nursery, ups)
     live = await link.wait()
     assert link.live is live
@@ -83,7 +83,7 @@ async def test_a_login_comes_before_the_tag_and_all_else(
 
 async def test_a_sign_of_life_every_minute(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """As long as Cloudly has the method for it."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     await link_to(far, nursery).wait()
     await trio.sleep(301)
     assert far.count(STATUS.name) == 6
@@ -94,7 +94,7 @@ async def test_a_sign_of_life_every_minute(autojump_clock: MockClock, nursery: t
 
 async def test_an_identity_is_renewed_in_time(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """Before it expires there is another one, by which the connection is tagged anew."""
-    far, ups = FarCloudly(lifetime=3600), list[Any]()
+    far, ups = CloudlyStandIn(lifetime=3600), list[Any]()
     live = await link_to(far, nursery, ups).wait()
     await trio.sleep(2879)
     assert far.identities == ["jwt-1-secret"]
@@ -114,7 +114,7 @@ async def test_a_renewal_that_fails(
     autojump_clock: MockClock, answer: Exception, event: str, nursery: trio.Nursery
 ) -> None:
     """It is tried again, ever more slowly, and said once; the connection stays."""
-    far = FarCloudly(lifetime=3600)
+    far = CloudlyStandIn(lifetime=3600)
     link = link_to(far, nursery)
     await link.wait()
     far.answers[LOGIN.name] = answer
@@ -155,7 +155,7 @@ async def test_a_rejected_identity_is_replaced_once(
     autojump_clock: MockClock, rejection: Exception | None, skew: float, nursery: trio.Nursery
 ) -> None:
     """However many requests meet it, there is one new login, and each is repeated once."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     link = link_to(far, nursery)
     await link.wait()
     far.skew = skew
@@ -175,7 +175,7 @@ async def test_a_clock_that_is_wrong_makes_no_logins(
     autojump_clock: MockClock, answer: Any, ahead: float, nursery: trio.Nursery
 ) -> None:
     """Refused calls, many of them, cost a login now and then, whatever our clock says about the identity."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     true_clock = far.wall_clock
     link = Link(
         far.dial,
@@ -217,7 +217,7 @@ async def test_what_a_login_does_not_help(
     nursery: trio.Nursery,
 ) -> None:
     """An answer that stays what it is after a new login is an error; vague ones do not make a login each time."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     link = link_to(far, nursery)
     await link.wait()
     await trio.sleep(wait)
@@ -235,7 +235,7 @@ async def test_a_missing_method_is_asked_for_once_per_connection(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """What is not there is remembered, until there is another connection."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     link = link_to(far, nursery)
     for dials in (1, 2):
         await link.wait()
@@ -252,7 +252,7 @@ async def test_a_missing_method_is_asked_for_once_per_connection(
 
 async def test_a_refused_token(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """Who waits learns it, without the token; it is said once and tried again slowly, until it is accepted."""
-    far = FarCloudly({LOGIN.name: Refused(f"the token {TOKEN} is not known")})
+    far = CloudlyStandIn({LOGIN.name: Refused(f"the token {TOKEN} is not known")})
     with capture_logs() as lines:
         link = link_to(far, nursery)
         with pytest.raises(TokenRefused, match=r"JUMPCODE.*the token … is not known"):
@@ -272,7 +272,7 @@ async def test_a_token_that_is_refused_later_is_tried_slowly(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """While the connection is up, requests that would need a new login do not each make one."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     link = link_to(far, nursery)
     await link.wait()
     far.answers |= {LOGIN.name: Refused("no such token"), SERVICES.name: REJECTED}
@@ -289,31 +289,31 @@ async def test_a_token_that_is_refused_later_is_tried_slowly(
 @pytest.mark.parametrize(
     ("far", "error", "text"),
     [
-        pytest.param(FarCloudly(away=Unavailable("down")), Unavailable, "down", id="away"),
-        pytest.param(FarCloudly(away=Refused("not trusted")), Refused, "not trusted", id="refused"),
+        pytest.param(CloudlyStandIn(away=Unavailable("down")), Unavailable, "down", id="away"),
+        pytest.param(CloudlyStandIn(away=Refused("not trusted")), Refused, "not trusted", id="refused"),
         pytest.param(
-            FarCloudly({LOGIN.name: MISSING}),
+            CloudlyStandIn({LOGIN.name: MISSING}),
             Refused,
             "CLOUDLY_URL leads to a server that is not Cloudly: it has no login",
             id="no Cloudly",
         ),
         pytest.param(
-            FarCloudly({LOGIN.name: CRASH}), Unavailable, "getIdentityByToken: Cloudly failed", id="crash"
+            CloudlyStandIn({LOGIN.name: CRASH}), Unavailable, "getIdentityByToken: Cloudly failed", id="crash"
         ),
         pytest.param(
-            FarCloudly({LOGIN.name: never}),
+            CloudlyStandIn({LOGIN.name: never}),
             Unavailable,
             "getIdentityByToken was not answered in 30 s",
             id="silence",
         ),
         pytest.param(
-            FarCloudly({LOGIN.name: None}),
+            CloudlyStandIn({LOGIN.name: None}),
             Unavailable,
             "getIdentityByToken was answered without a result",
             id="null",
         ),
         pytest.param(
-            FarCloudly({LOGIN.name: {"identity": {"jwt": ["secret"]}}}),
+            CloudlyStandIn({LOGIN.name: {"identity": {"jwt": ["secret"]}}}),
             Unavailable,
             "is missing or not a text @ $.identity.jwt",
             id="no identity",
@@ -321,7 +321,7 @@ async def test_a_token_that_is_refused_later_is_tried_slowly(
     ],
 )
 async def test_a_login_that_fails(
-    autojump_clock: MockClock, far: FarCloudly, error: type[Exception], text: str, nursery: trio.Nursery
+    autojump_clock: MockClock, far: CloudlyStandIn, error: type[Exception], text: str, nursery: trio.Nursery
 ) -> None:
     """Who waits learns why; it is said once, whatever the number of attempts."""
     with capture_logs() as lines:
@@ -340,7 +340,7 @@ async def test_a_connection_that_ends_during_the_login(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """The reason is that of the connection's end."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     far.answers[LOGIN.name] = lambda _: far.hang_up()
     link = link_to(far, nursery)
     with pytest.raises(Unavailable, match=r"^the socket is closed$"):
@@ -352,7 +352,7 @@ async def test_a_connection_that_ends_during_the_login(
 
 async def test_every_reason_is_said_once(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """A log has a line for each change, and none for an attempt that fails like the one before."""
-    far = FarCloudly(away=Unavailable("down"))
+    far = CloudlyStandIn(away=Unavailable("down"))
     with capture_logs() as lines:
         link_to(far, nursery)
         await trio.sleep(100)
@@ -391,7 +391,7 @@ async def test_an_error_shows_no_secrets(
     def refuse(body: Mapping[str, Any]) -> Json:
         raise Refused(QUOTES[quote](body))
 
-    far = FarCloudly({SERVICES.name: refuse, LOG.name: Refused(f"no {TOKEN}")})
+    far = CloudlyStandIn({SERVICES.name: refuse, LOG.name: Refused(f"no {TOKEN}")})
     link = link_to(far, nursery)
     await link.wait()
     with pytest.raises(Refused, match="getServices is refused: ") as caught:
@@ -408,7 +408,7 @@ async def test_a_connection_that_cannot_be_tagged(autojump_clock: MockClock, nur
     def refuse(body: Mapping[str, Any]) -> Json:
         raise Refused(f"no {body['payload']['jwt']}")
 
-    far = FarCloudly({SET_TAG: refuse, SERVICES.name: {"services": []}})
+    far = CloudlyStandIn({SET_TAG: refuse, SERVICES.name: {"services": []}})
     with capture_logs() as lines:
         link = link_to(far, nursery)
         await link.wait()
@@ -424,7 +424,7 @@ DOUBLING = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]
 
 async def test_the_back_off_doubles(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """From one second to a minute, each shortened by up to a quarter, and not always by the same."""
-    far = FarCloudly(away=Unavailable("down"))
+    far = CloudlyStandIn(away=Unavailable("down"))
     link_to(far, nursery)
     await trio.sleep(600)
     found = gaps(far.dials)
@@ -438,7 +438,7 @@ async def test_the_return_of_cloudly_is_noticed_within_a_second(
     autojump_clock: MockClock, away: float, nursery: trio.Nursery
 ) -> None:
     """Where nobody listened, however long that was, and whenever it ends."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     link_to(far, nursery)
     for number in range(8):
         await far.came_up()
@@ -463,7 +463,7 @@ async def test_the_back_off_begins_anew(
     autojump_clock: MockClock, up_for: float, delay: float, expected: list[float], nursery: trio.Nursery
 ) -> None:
     """After a connection that was up for more than five seconds, and only then."""
-    far = FarCloudly(delay=delay)
+    far = CloudlyStandIn(delay=delay)
     link_to(far, nursery)
     hang_ups: list[float] = []
     for _ in range(4):

@@ -3,7 +3,7 @@
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.adapters.cloudly.far_side import FarCloudly, Json, follow, settle
+from tests.unit.adapters.cloudly.stand_in import CloudlyStandIn, Json, follow, settle
 from trio.testing import MockClock
 
 from coreflow.adapters.cloudly import LinkOptions
@@ -36,7 +36,7 @@ async def test_a_push_that_is_lost_is_said_when_it_begins(
     autojump_clock: MockClock, request_text: str, reason: str, nursery: trio.Nursery
 ) -> None:
     """Once for each method, and again after one that was read; never with what it holds."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     port = follow(far, nursery, options=LinkOptions(limits=LIMITS))
     await port.link.wait()
     with capture_logs() as lines:
@@ -61,7 +61,7 @@ async def test_a_method_that_nobody_knows_is_not_told(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """Its name is the peer's, and might be anything."""
-    port = follow(far := FarCloudly(), nursery)
+    port = follow(far := CloudlyStandIn(), nursery)
     await port.link.wait()
     with capture_logs() as lines:
         for text in (push(SECRET.replace("-", "_"), "no JSON"), "no JSON at all"):
@@ -75,7 +75,7 @@ async def test_an_answer_that_is_lost_is_the_business_of_who_asked(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """It fails the request, which is told elsewhere."""
-    far = FarCloudly({"getClusterConfig": {"configData": {"id": "c1", "x": ["y"] * 3000}}})
+    far = CloudlyStandIn({"getClusterConfig": {"configData": {"id": "c1", "x": ["y"] * 3000}}})
     port = follow(
         far, nursery, options=LinkOptions(limits=Limits(message_bytes=64 * 1024, message_values=500))
     )
@@ -89,7 +89,7 @@ async def test_a_platform_state_that_cannot_be_read_is_said_once(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """However often it is pushed; and again after one that could."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     port = follow(far, nursery)
     await port.link.wait()
     said = []

@@ -9,7 +9,7 @@ import pytest
 import trio
 from attrs import frozen
 from structlog.testing import capture_logs
-from tests.unit.adapters.cloudly.far_side import (
+from tests.unit.adapters.cloudly.stand_in import (
     Streaming,
     TextSocket,
     handlers_of,

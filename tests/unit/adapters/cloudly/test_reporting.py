@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.unit.adapters.cloudly.far_side import CRASH, MISSING, TOKEN, FarCloudly, follow, never
+from tests.unit.adapters.cloudly.stand_in import CRASH, MISSING, TOKEN, CloudlyStandIn, follow, never
 from trio.testing import MockClock
 
 from coreflow.adapters.cloudly import NetworkCloudly
@@ -18,14 +18,14 @@ def offer(port: NetworkCloudly, *numbers: int) -> None:
         port.logs.offer(number, "info", {"event": "line", "n": number})
 
 
-def batches(far: FarCloudly) -> list[list[Any]]:
+def batches(far: CloudlyStandIn) -> list[list[Any]]:
     """What was delivered, request by request."""
     return [body["logPackages"] for _, name, body in far.calls if name == "log"]
 
 
 async def test_a_line(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """It has a level, a message with its facts, and the pass it belongs to; the token says whose it is."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     port = follow(far, nursery)
     await port.link.wait()
     event = {"event": "moved", "level": "warning", "timestamp": "now", "pass_id": "p1", "a": 1, "b": "x"}
@@ -47,7 +47,7 @@ async def test_a_line(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
 
 async def test_lines_are_delivered_in_batches(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """What comes within a moment goes together; the oldest that do not fit are lost."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     port = follow(far, nursery)
     offer(port, *range(KEPT_LINES + 100))
     await trio.sleep(30)
@@ -64,7 +64,7 @@ async def test_lines_are_delivered_in_batches(autojump_clock: MockClock, nursery
 
 async def test_lines_wait_for_a_connection(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """Those of a time without one go with the first line after it."""
-    far = FarCloudly(away=Unavailable("down"))
+    far = CloudlyStandIn(away=Unavailable("down"))
     port = follow(far, nursery)
     offer(port, 1, 2)
     await trio.sleep(60)
@@ -77,7 +77,7 @@ async def test_lines_wait_for_a_connection(autojump_clock: MockClock, nursery: t
 
 async def test_a_cloudly_that_takes_no_lines(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """It is asked once on a connection, and nothing piles up."""
-    far = FarCloudly({"log": MISSING})
+    far = CloudlyStandIn({"log": MISSING})
     port = follow(far, nursery)
     await port.link.wait()
     offer(port, *range(BATCH + 1))
@@ -95,7 +95,7 @@ async def test_lines_that_are_not_taken(
     autojump_clock: MockClock, answer: Any, nursery: trio.Nursery
 ) -> None:
     """They are lost here, nothing is raised, and later ones are delivered."""
-    far = FarCloudly({"log": answer})
+    far = CloudlyStandIn({"log": answer})
     port = follow(far, nursery)
     await port.link.wait()
     offer(port, 1)
@@ -110,7 +110,7 @@ async def test_lines_that_are_not_taken(
 
 async def test_lines_that_are_never_taken(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """Cloudly is asked ever less often."""
-    far = FarCloudly({"log": Refused("no room")})
+    far = CloudlyStandIn({"log": Refused("no room")})
     port = follow(far, nursery)
     await port.link.wait()
     for number in range(600):
@@ -121,7 +121,7 @@ async def test_lines_that_are_never_taken(autojump_clock: MockClock, nursery: tr
 
 async def test_lines_while_the_connection_ends(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """What was under way is lost, what was not waits for the next connection."""
-    far = FarCloudly()
+    far = CloudlyStandIn()
     far.answers["log"] = lambda _: far.hang_up()
     port = follow(far, nursery)
     await port.link.wait()

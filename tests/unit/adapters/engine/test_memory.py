@@ -260,7 +260,7 @@ async def test_time_follows_the_clock(autojump_clock: trio.testing.MockClock) ->
 # events
 
 
-async def test_events_can_be_lost_and_doubled(engine: MemoryEngine) -> None:
+async def test_events_can_be_lost_and_repeated(engine: MemoryEngine) -> None:
     """A lost event is not sent, a duplicate one is sent twice."""
     async with engine.events() as events:
         engine.lose_events = 1

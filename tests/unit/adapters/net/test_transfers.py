@@ -313,7 +313,7 @@ async def test_answers_that_come_before_the_end(
 
 
 @pytest.mark.parametrize("after", [0, 1_000_000])
-async def test_a_far_side_that_does_not_read(start_tcp: StartTcp, after: int) -> None:
+async def test_a_peer_that_does_not_read(start_tcp: StartTcp, after: int) -> None:
     """It is dropped when nothing moves for too long, and also one that never answers."""
 
     async def deaf(stream: trio.SocketStream) -> None:
@@ -333,7 +333,7 @@ async def test_a_far_side_that_does_not_read(start_tcp: StartTcp, after: int) ->
     assert open_files() <= before + 2  # the server's own ends
 
 
-async def test_a_slow_far_side(start_tcp: StartTcp) -> None:
+async def test_a_slow_peer(start_tcp: StartTcp) -> None:
     """It is waited for as long as something moves, and the source with it."""
     given = taken = 0
 

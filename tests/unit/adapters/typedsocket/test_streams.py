@@ -87,7 +87,7 @@ def write(wire: Pair, writer: Connection, stream: StreamRef, *chunks: bytes, fin
     wire.settle()
 
 
-def read_all(wire: Pair, reader: Connection, stream: StreamRef, *, patience: float = 5) -> list[Item]:
+def read_all(wire: Pair, reader: Connection, stream: StreamRef, *, timeout: float = 5) -> list[Item]:
     """Take everything, up to the end."""
     items: list[Item] = []
     waited = 0.0
@@ -95,7 +95,7 @@ def read_all(wire: Pair, reader: Connection, stream: StreamRef, *, patience: flo
         item = wire.read(reader, stream)
         if item != Nothing():
             items.append(item)
-        elif waited < patience:
+        elif waited < timeout:
             wire.wait(0.05)
             waited += 0.05
         else:

@@ -101,7 +101,7 @@ def test_marked_volumes_first_then_databases_and_buckets() -> None:
     ]
     assert plan.steps[0].tags == {"backupId": "b1", "serviceId": SHOP, "mountPath": "/data"}
     assert plan.steps[1].tags == {"backupId": "b1", "serviceId": SHOP, "bindingId": "b-db"}
-    assert plan.settled == ()
+    assert plan.done == ()
 
 
 def test_what_is_on_several_nodes_is_taken_on_each() -> None:
@@ -141,7 +141,7 @@ def test_what_was_taken_before_is_not_taken_again() -> None:
         },
     )
     assert plan.steps == ()
-    assert [(part.snapshot_id, part.size_bytes) for _, part in plan.settled] == [("s1", 5), ("d1", 5)]
+    assert [(part.snapshot_id, part.size_bytes) for _, part in plan.done] == [("s1", 5), ("d1", 5)]
 
 
 @pytest.mark.parametrize(
@@ -163,14 +163,14 @@ def test_snapshots_that_are_not_of_this_part(changes: dict[str, Any]) -> None:
 def test_a_snapshot_at_another_corestore_does_not_count() -> None:
     """Each node has data of its own."""
     plan = planned(instances=(ONE, TWO), found={ONE: (snapshot("s1"),)})
-    assert [take.instance for take in plan.steps] == [TWO]
-    assert [instance for instance, _ in plan.settled] == [ONE]
+    assert [step.instance for step in plan.steps] == [TWO]
+    assert [instance for instance, _ in plan.done] == [ONE]
 
 
-def test_volumes_of_other_drivers_are_settled_with_an_error() -> None:
+def test_volumes_of_other_drivers_are_planned_with_an_error() -> None:
     """So the backup cannot be complete, nor be empty without a word."""
     plan = planned(record({"mountPath": "/x", "driver": "local", "backup": True}))
-    ((_, part),) = plan.settled
+    ((_, part),) = plan.done
     assert "driver is local" in part.error
     assert plan.steps == ()
 

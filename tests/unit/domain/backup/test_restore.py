@@ -18,13 +18,13 @@ from coreflow.domain.swarm.stopped import NOBODY, undo_id
 
 Data = Literal["old", "new", "half"]
 SHOP = ServiceId("id-shop")
-SITE = Instance(url="http://corestore:3000")
+INSTANCE = Instance(url="http://corestore:3000")
 NOTE = RestoreNote(id="0123456789abcdef", backup_id="b1", holder="command-1")
 
 
 def target(name: str) -> Target:
     """A volume that is restored."""
-    return Target(part=Part(kind="volume", name=name, snapshot_id=f"snap-{name}"), instance=SITE)
+    return Target(part=Part(kind="volume", name=name, snapshot_id=f"snap-{name}"), instance=INSTANCE)
 
 
 TARGETS = (target("a"), target("b"))

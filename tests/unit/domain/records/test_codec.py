@@ -582,7 +582,7 @@ def test_one_bad_record(path: tuple[Any, ...], kind: str, identity: str | None, 
 
 
 @pytest.mark.parametrize("key", ["images", "externalRegistries", "secretBundles", "secretGroups"])
-def test_doubled_ids(key: str) -> None:
+def test_duplicate_ids(key: str) -> None:
     """Which of two records with one id is meant cannot be known, so neither is used."""
     document = good()
     document[key] = [*document[key], *document[key], {**document[key][0], "id": "other"}]
@@ -605,7 +605,7 @@ def test_a_consumed_document_gives_the_same_records() -> None:
     assert consumed == {}
 
 
-def test_doubled_services_stay() -> None:
+def test_duplicate_services_stay() -> None:
     """Service records with one id are all kept: rendering rejects them by name."""
     document = good()
     document["services"] *= 2

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from attrs import field, frozen
 
-from coreflow.gc_pause import LARGE_DOCUMENT, quiet
+from coreflow.gc_pause import LARGE_DOCUMENT, gc_paused
 
 from .errors import NotJson, TooLarge
 from .packets import chunk_to_json
@@ -107,7 +107,7 @@ def parse(
     if size > most_values and (count := _count_values(data)) > most_values:
         return Unusable(f"a message of {count} values is over the limit of {most_values}")
     try:
-        with quiet(enabled=size >= LARGE_DOCUMENT):
+        with gc_paused(enabled=size >= LARGE_DOCUMENT):
             raw = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
         nests = "limit" in exc.msg  # "depth limit exceeded", formerly "recursion limit reached"

@@ -146,7 +146,7 @@ class Streaming:
 
 
 @define(eq=False)
-class FarCloudly:
+class CloudlyStandIn:
     """A Cloudly that answers from `answers`: see `handlers_of`. What is not there is a method it does not have."""
 
     answers: Json = Factory(dict)
@@ -262,7 +262,7 @@ def _one(by_id: Mapping[str, Json], key: str | None, answer: str | None, body: M
     return {answer or "": by_id[identity]}
 
 
-def follow(far: FarCloudly, nursery: trio.Nursery, token: str = TOKEN, **options: Any) -> NetworkCloudly:
+def follow(far: CloudlyStandIn, nursery: trio.Nursery, token: str = TOKEN, **options: Any) -> NetworkCloudly:
     """Our adapter, at work."""
     port = NetworkCloudly(far.dial, token, wall_clock=far.wall_clock, **options)
     nursery.start_soon(port.run)

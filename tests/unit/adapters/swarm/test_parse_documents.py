@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from coreflow.adapters.memory import MemoryEngine
+from coreflow.adapters.swarm.parse_documents import read_each
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.adapters.swarm.shapes import read_each
 from coreflow.domain.errors import Unavailable
 
 
