@@ -1,4 +1,4 @@
-"""`python -m benchmarks [core] [swarm] [push] [routes] [archive] [files]`: all by default. Exit status 1 where a limit is missed."""
+"""`python -m benchmarks [core] [swarm] [push] [routes] [archive] [files] [rest]`: all by default. Exit status 1 where a limit is missed."""
 
 import sys
 
@@ -52,6 +52,13 @@ def main(chosen: list[str]) -> int:
         rows = files.run()
         missed |= any(row.is_missed for row in rows)
         print("\n".join(table.lines("A cluster file, in units of parsing alone", rows)), flush=True)
+    if not chosen or "rest" in chosen:
+        from benchmarks import rest
+
+        rows = rest.run()
+        missed |= any(row.is_missed for row in rows)
+        title = f"A daemon at rest with {rest.SERVICES} services"
+        print("\n".join(table.lines(title, rows)), flush=True)
     return 1 if missed else 0
 
 

@@ -51,7 +51,7 @@ LOOP_BYTES = 64 * 1024
 routes go on."""
 PLATFORM_MEMBER = "platform"
 CONFIG_MEMBER = "configData"
-_FRAME = (CONFIG_MEMBER, SERVICES_MEMBER, GATEWAY_MEMBER)
+_CONFIG = (CONFIG_MEMBER, GATEWAY_MEMBER)
 _ASKED_GATEWAY = f"asked {GATEWAY_MEMBER}"
 _GONE = ConnectionClosed, TokenRefused
 _NO_ANSWER = *_GONE, TimedOut
@@ -331,8 +331,9 @@ class Fetcher:
         if not form or self._known is None or self._known[:2] != (digest, rejected):
             records = await _decoded(self._decoder, parts, form)
             self._known = digest, rejected, evolve(records, rejected=records.rejected + rejected)
-        self._good, self._config_of = found.parts, live
-        self._config = {member: parts[member] for member in _FRAME if member in parts}
+        self._good = {member: part for member, part in found.parts.items() if member != SERVICES_MEMBER}
+        self._config = {member: parts[member] for member in _CONFIG if member in parts}
+        self._config_of = live
         return self._known[2]
 
     def _stand_by(self, exc: CoreflowError) -> Records:

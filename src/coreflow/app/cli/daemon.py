@@ -3,6 +3,7 @@
 import gc
 
 from coreflow.app import logs
+from coreflow.app.allocator import give_back
 from coreflow.app.cli.running import guarded, read_settings
 from coreflow.app.main import run_daemon
 from coreflow.app.queued import unwaited
@@ -21,6 +22,8 @@ def run() -> int:
 
         settings = read_settings(need_records=True)
         logs.configure(settings.log_format, settings.log_level)
+        give_back()
+        gc.collect()
         gc.freeze()  # what was imported stays: looking through it would stop everything for 20 ms now and then
         net.run(run_daemon, settings)
         return 0
