@@ -25,6 +25,8 @@ NOWHERE = "node.hostname==nowhere"
 """A constraint that no node meets: tasks stay `pending`, and make nothing on the node."""
 USER, PASSWORD = "tester", "correct-horse"
 SECOND = 1_000_000_000
+ENDED = frozenset({"complete", "failed", "rejected", "shutdown"})
+MEANT_TO_RUN = frozenset({"ready", "running"})
 _STEP = 0.1
 _TIMEOUT = 120.0
 """An engine that knows a volume plugin which is gone asks it for half a minute at each volume that is new."""
@@ -166,10 +168,15 @@ class Bench:
         return found
 
     async def task_in(self, identity: str, *states: str) -> Json:
-        """Wait for a task in one of these states."""
+        """Wait for a task in one of these states. One that has ended is still meant to run for a moment, which is over then."""
 
         async def look() -> list[Json]:
-            return [task for task in await self.tasks(identity) if task["Status"]["State"] in states]
+            return [
+                task
+                for task in await self.tasks(identity)
+                if task["Status"]["State"] in states
+                and (task["Status"]["State"] not in ENDED or task["DesiredState"] not in MEANT_TO_RUN)
+            ]
 
         return (await self.eventually(look))[0]
 

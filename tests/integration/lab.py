@@ -216,6 +216,19 @@ class Lab:
             if task["Status"]["State"] == "running" and task["DesiredState"] == "running"
         ]
 
+    def at_rest(self, short: str) -> bool:
+        """Whether Swarm has ended every roll-out, and as many tasks run as are wanted.
+
+        A roll-out shows only a moment after the write that it follows from: that the tasks are of the present spec does.
+        """
+        live = self.inspect(short)
+        if (live.get("UpdateStatus") or {}).get("State") in {"updating", "rollback_started"}:
+            return False
+        running = self.running(short)
+        container = live["Spec"]["TaskTemplate"]["ContainerSpec"]
+        wanted: int = live["Spec"]["Mode"]["Replicated"]["Replicas"]
+        return len(running) == wanted and all(t["Spec"]["ContainerSpec"] == container for t in running)
+
     def exec(self, short: str, *command: str) -> str:
         """Run a command in a container of a service."""
         container = self.running(short)[0]["Status"]["ContainerStatus"]["ContainerID"]

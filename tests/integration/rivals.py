@@ -125,14 +125,7 @@ class Ring:
 
     def at_rest(self, *shorts: str) -> bool:
         """Whether Swarm has ended every roll-out, and all tasks run that are wanted."""
-        return all(self._at_rest(short) for short in shorts)
-
-    def _at_rest(self, short: str) -> bool:
-        live = self.live(short)
-        if live is None or (live.get("UpdateStatus") or {}).get("State") in {"updating", "rollback_started"}:
-            return False
-        wanted: int = live["Spec"]["Mode"]["Replicated"]["Replicas"]
-        return len(self.lab.running(short)) == wanted
+        return all(self.live(short) is not None and self.lab.at_rest(short) for short in shorts)
 
     def containers(self, short: str = "") -> list[str]:
         """The containers that run, of one service or of all."""

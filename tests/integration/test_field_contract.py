@@ -301,8 +301,14 @@ async def test_more_than_any_node_has_waits(bench: Bench) -> None:
     """A reservation that no node can give leaves the task pending, with a text."""
     spec = with_container(bench)
     spec["TaskTemplate"]["Resources"] = {"Reservations": {"NanoCPUs": 10**12}}
-    task = await bench.task_in(await bench.create(spec), "pending")
-    assert "insufficient resources on 1 node" in task["Status"].get("Err", "insufficient resources on 1 node")
+    identity = await bench.create(spec)
+
+    async def error() -> str:
+        """What is said of a pending task: it is pending before anything is."""
+        tasks = [task for task in await bench.tasks(identity) if task["Status"]["State"] == "pending"]
+        return next((str(task["Status"]["Err"]) for task in tasks if task["Status"].get("Err")), "")
+
+    assert "insufficient resources on 1 node" in await bench.eventually(error)
 
 
 async def test_health_checks(bench: Bench) -> None:

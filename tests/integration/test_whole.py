@@ -281,11 +281,6 @@ def test_changes_by_hand_are_found_and_repaired(lab: Lab) -> None:
     assert lab.plan("--detailed-exitcode").code == 0
 
 
-def _at_rest(lab: Lab, short: str) -> bool:
-    state = (lab.inspect(short).get("UpdateStatus") or {}).get("State")
-    return state not in {"updating", "rollback_started"} and len(lab.running(short)) > 0
-
-
 def test_a_foreign_service_is_never_touched(lab: Lab) -> None:
     """A service without our labels stays as it is, and a record with its name is rejected with the reason."""
     task = {"ContainerSpec": {"Image": LOCAL_IMAGE}}
@@ -383,7 +378,7 @@ def test_old_secrets_stay_while_a_roll_back_may_need_them(lab: Lab) -> None:
     lab.post(
         f"/services/{live['ID']}/update?version={live['Version']['Index']}&rollback=previous", live["Spec"]
     )
-    lab.wait("the roll-back has ended", lambda: _at_rest(lab, "a"))
+    lab.wait("the roll-back has ended", lambda: lab.at_rest("a"))
     assert json.loads(lab.exec("a", "cat", "/run/secrets/secret.json")) == {"KEY": "two"}
     after = lab.apply("--timeout", "30")
     assert after.code == 1

@@ -138,12 +138,19 @@ class Agent:
         self._listener.running(task)
 
     def end(self, task: Task, state: str, message: str, error: str) -> None:
-        """Let a task end by itself."""
+        """Let a task end by itself. The node reports it, and a moment later the managers draw their conclusions."""
         if not self._store.awaits(task):
             return
         task.enter(self._world, state, message, error)
-        task.document["DesiredState"] = "shutdown"
         self._tell(task, "die")
+        self._world.later(self._conditions.notice_seconds, lambda: self._notice(task))
+
+    def _notice(self, task: Task) -> None:
+        """The managers want an ended task no more, unless they said so before, and another one in its place."""
+        if task.id not in self._store.tasks or not task.is_wanted:
+            return
+        task.document["DesiredState"] = "shutdown"
+        self._world.touch(task.document)
         if task.service in self._store.services:
             self._listener.ended(task)
 

@@ -53,11 +53,13 @@ class Calls:
             if waiting.cancelled_caught:
                 raise EngineTimeout("timed out")
 
-    async def call(self, method: str, answer: Callable[[], T], *, write: bool = False) -> T:
-        """One call: faults first, then what is due, then the answer."""
+    async def call(
+        self, method: str, answer: Callable[[], T], *, write: bool = False, seconds: float = 0.0
+    ) -> T:
+        """One call: faults first, then what takes so many seconds, then what is due, then the answer."""
         await trio.lowlevel.checkpoint()
         await self._wait_while_paused()
-        if self.crashed or self._world.halted:
+        if self._is_down():
             raise EngineUnreachable("connection refused")
         self._conditions.calls.append((method, write))
         fault = self._fault(method)
@@ -65,8 +67,10 @@ class Calls:
             await trio.sleep(fault.seconds)
         if fault is not None and fault.when == "before":
             raise fault.error
+        if seconds:
+            await trio.sleep(seconds)
         self._world.catch_up()
-        if self._world.halted:
+        if self._is_down():
             raise EngineUnreachable("connection reset")
         if method not in {"version", "info"}:
             self._check_manager()
@@ -79,6 +83,9 @@ class Calls:
         if fault is not None:
             raise fault.error
         return result
+
+    def _is_down(self) -> bool:
+        return self.crashed or self._world.halted
 
     def _check_manager(self) -> None:
         """Refuse as an engine does that manages no Swarm: only of a lock and of a worker does its text tell."""

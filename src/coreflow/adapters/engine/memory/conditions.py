@@ -78,6 +78,10 @@ class Conditions:
         """Crash after so many more writes: that write's answer is lost, and nothing answers until `revive`."""
         self.network_seconds = 0.0
         """How long a new network is listed without driver and addresses."""
+        self.notice_seconds = 0.02
+        """How long the managers take to act on what is written: until then a task that has ended is listed as one that
+        is meant to run, and a service with another spec tells of no roll-out.
+        """
         self.is_manager = True
         self.swarm_state: Literal["active", "inactive", "pending", "locked", "error"] = "active"
         """What the engine says of its part in a Swarm."""

@@ -260,10 +260,11 @@ class MemoryEngine(Conditions):
 
     async def inspect_distribution(self, reference: str, auth: str | None = None) -> Document:
         """`GET /distribution/{name}/json`."""
-        if (registry := self.registries.get(reference.partition("/")[0])) is not None:
-            await trio.sleep(registry.seconds)
+        registry = self.registries.get(reference.partition("/")[0])
         digest = await self._calls.call(
-            "inspect_distribution", lambda: self._images.ask_registry(reference, auth)
+            "inspect_distribution",
+            lambda: self._images.ask_registry(reference, auth),
+            seconds=registry.seconds if registry is not None else 0.0,
         )
         host, _, path = reference.partition("@")[0].partition("/")
         return {"Descriptor": {"digest": digest}, "Platforms": self.registries[host].platforms.get(path)}

@@ -21,11 +21,11 @@ class RollOut:
 
     service: str
     backwards: bool
-    began: float
     armed: bool = True
     """A second write while it runs disarms the roll-back."""
     fresh: set[str] = Factory(set)
     """Ids of tasks it has made."""
+    started: bool = False
     finishing: bool = False
     over: bool = False
 
@@ -44,9 +44,8 @@ class RollOuts:
         """Whether nothing is left but restarts of containers that end again and again."""
         if any(not roll_out.over for roll_out in self._roll_outs.values()):
             return False
-        return all(task.runs or not task.is_active for task in self._store.tasks.values()) or all(
-            self._agent.ends(task) for task in self._store.tasks.values() if task.is_active and not task.runs
-        )
+        changing = [task for task in self._store.tasks.values() if task.is_wanted and not task.runs]
+        return all(self._agent.ends(task) for task in changing)
 
     def drop(self, service: str) -> None:
         """Forget the roll-out of a service that is gone."""
@@ -62,24 +61,33 @@ class RollOuts:
             if task.document["DesiredState"] == "remove":  # forgotten now, be its container gone or not
                 self._tasks.forget(task)
         self._tasks.fill(service)
-        document = self._store.services[service]
         if not self._dirty(service) and not backwards:
             if interrupted:
                 self._roll_outs.pop(service, None)
             return
-        roll_out = RollOut(service=service, backwards=backwards, began=self._world.now, armed=not interrupted)
+        roll_out = RollOut(service=service, backwards=backwards, armed=not interrupted)
         self._roll_outs[service] = roll_out
-        if not backwards:
+        self._world.later(self._conditions.notice_seconds, lambda: self._start(roll_out))
+
+    def _start(self, roll_out: RollOut) -> None:
+        """Say that it has begun, which is a write of its own after the one that it follows from, and go on."""
+        if roll_out.over or roll_out.service not in self._store.services:
+            return
+        roll_out.started = True
+        document = self._store.services[roll_out.service]
+        if not roll_out.backwards:
             document["UpdateStatus"] = {
                 "State": "updating",
                 "StartedAt": self._world.stamp(),
                 "Message": "update in progress",
             }
-        self.poke(service)
+            self._world.touch(document)
+            self._world.emit("service", "update", document["ID"], document["Spec"]["Name"])
+        self.poke(roll_out.service)
 
     def _dirty(self, service: str) -> list[Task]:
-        """Active tasks that have to be replaced."""
-        return [task for task in self._store.tasks_of(service) if task.is_active and not self._is_clean(task)]
+        """Tasks that have to be replaced; one that has ended counts until it is known to have."""
+        return [task for task in self._store.tasks_of(service) if task.is_wanted and not self._is_clean(task)]
 
     def _is_clean(self, task: Task) -> bool:
         """Whether a task may stay: another placement does not matter where its node meets it."""
@@ -108,9 +116,9 @@ class RollOuts:
     def poke(self, service: str) -> None:
         """Go on with a roll-out as far as its policy allows."""
         roll_out = self._roll_outs.get(service)
-        if roll_out is None or roll_out.over or service not in self._store.services:
+        if roll_out is None or not roll_out.started or roll_out.over or service not in self._store.services:
             return
-        active = [task for task in self._store.tasks_of(service) if task.is_active]
+        active = [task for task in self._store.tasks_of(service) if task.is_wanted]
         self._end_replaced(active)
         coming = [task for task in active if self._is_clean(task) and not task.runs]
         roll_out.fresh |= {task.id for task in coming}

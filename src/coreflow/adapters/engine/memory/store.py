@@ -39,9 +39,19 @@ class Task:
         return state
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether it is meant to run, even if it has ended already."""
+        return self.document["DesiredState"] in {"running", "ready"}
+
+    @property
     def is_active(self) -> bool:
         """Whether it is meant to run and has not ended."""
-        return self.document["DesiredState"] in {"running", "ready"} and self.state not in _ENDED
+        return self.is_wanted and not self.has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self.state in _ENDED
 
     @property
     def runs(self) -> bool:

@@ -37,7 +37,7 @@ class Tasks:
         slots = self.slots(service)
         active: dict[object, list[Task]] = {}
         for task in self._store.tasks_of(service):
-            if task.is_active:
+            if task.is_wanted:
                 active.setdefault(task.slot, []).append(task)
         for slot, tasks in active.items():
             if slot not in slots:
@@ -73,7 +73,7 @@ class Tasks:
         return task
 
     def _trim_history(self, service: str, slot: object) -> None:
-        ended = [task for task in self._store.tasks_of(service) if task.slot == slot and not task.is_active]
+        ended = [task for task in self._store.tasks_of(service) if task.slot == slot and not task.is_wanted]
         for task in ended[: max(len(ended) - max(self._conditions.history - 1, 0), 0)]:
             del self._store.tasks[task.id]
 
@@ -82,7 +82,7 @@ class Tasks:
         policy = task.spec.get("RestartPolicy") or {}
         condition = policy.get("Condition", "any")
         restart = condition == "any" or (condition == "on-failure" and task.state != "complete")
-        occupied = any(t.slot == task.slot and t.is_active for t in self._store.tasks_of(task.service))
+        occupied = any(t.slot == task.slot and t.is_wanted for t in self._store.tasks_of(task.service))
         if restart and not occupied and task.slot in self.slots(task.service):
             return self.make(task.service, task.slot, policy.get("Delay", RESTART_DELAY * NANO) / NANO)
         return None
@@ -94,7 +94,7 @@ class Tasks:
             self._world.touch(task.document)
             if task.state in {"new", "pending"}:
                 task.enter(self._world, "shutdown", "shutdown")
-            else:
+            elif not task.has_ended:
                 self._world.later(
                     self._conditions.stop_seconds, lambda: task.enter(self._world, "shutdown", "shutdown")
                 )
