@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from tests.integration.lab import Json, Lab, Result, free_port, open_lab
+from tests.integration.lab import EXITING_IMAGE, Json, Lab, Result, free_port, open_lab
 from tests.integration.node_harness import (
     Cloudly,
     NodeError,
@@ -132,6 +132,33 @@ async def test_the_daemon_follows_cloudly(lab: Lab, cloudly: Cloudly, nursery: t
     assert [line["event"] for line in log_of(lab)][-2:] == ["stopping", "stopped"]
     assert TOKEN not in (lab.folder / "daemon.log").read_text()
     assert "jwt-" not in (lab.folder / "daemon.log").read_text()
+
+
+async def test_a_crash_loop_asks_for_no_records(
+    lab: Lab, cloudly: Cloudly, record_property: Callable[[str, object], None]
+) -> None:
+    """While a service ends again and again, Cloudly is asked for the records as often as at rest."""
+    await tell(cloudly, lab, lab.service("a"))
+    daemon = start(lab, cloudly, COREFLOW_RELIST_SECONDS="5")
+    await wait(lab, "the service runs", lambda: lab.running("a") and log_of(lab, "running"))
+    at_rest = await fetches(cloudly, 20)
+    await push(cloudly, lab, lab.service("a"), lab.service("bad", EXITING_IMAGE))
+    await wait(lab, "it is a crash loop", lambda: log_of(lab, "crash-looping", name=lab.name("bad")))
+    before = {task["ID"] for task in lab.tasks("bad")}
+    looping = await fetches(cloudly, 20)
+    ended = {task["ID"] for task in lab.tasks("bad")} - before
+    record_property("fetches", (at_rest, looping, len(ended)))
+    assert len(ended) >= 2
+    assert at_rest >= 2
+    assert looping <= at_rest + 1
+    await stopped(daemon)
+
+
+async def fetches(cloudly: Cloudly, seconds: float) -> int:
+    """How often all services are asked for, from now on."""
+    before = len(await cloudly.seen("getServices"))
+    await trio.sleep(seconds)
+    return len(await cloudly.seen("getServices")) - before
 
 
 def _environment(lab: Lab, short: str) -> list[str]:

@@ -5,18 +5,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import trio
 import trustme
 from attrs import frozen
-from tests.integration.engine_bench import Bench
+from tests.integration.engine_bench import NOWHERE, Bench
+from tests.integration.engine_proxy import engine_proxy
 from tests.integration.engines import ENGINE, control
 from tests.integration.registry_stand_in import PASSWORD, USER
 
+from coreflow.adapters.engine.client import open_engine
 from coreflow.adapters.engine.memory.registries import ERRORS
+from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.domain.errors import PortError, RateLimited, Refused, Unavailable
 from coreflow.domain.records.models import RegistryLogin
@@ -199,3 +203,65 @@ async def test_platforms_are_told(
     resolved = await SwarmPort(bench.engine).resolve(ImageRequest(reference))
     assert (resolved.digest or "").startswith("sha256:")
     assert resolved.platforms == platforms
+
+
+@pytest.fixture
+async def asked(bench: Bench, tmp_path: Path) -> AsyncIterator[Callable[[], int]]:
+    """How many look-ups have gone out from this bench's engine; a real one is asked through a socket that counts."""
+    if bench.memory is not None:
+        memory = bench.memory
+        yield lambda: sum(method == "inspect_distribution" for method, _ in memory.calls)
+        return
+    plain = bench.engine
+    with engine_proxy(os.environ["COREFLOW_TEST_DOCKER_HOST"], tmp_path) as proxy:
+        async with open_engine(proxy.url) as bench.engine:
+            yield lambda: sum("/distribution/" in path for _, path in proxy.requests)
+    bench.engine = plain
+
+
+MANY = 20
+"""Look-ups at once: far more than there are other calls at once."""
+
+
+async def test_look_ups_that_hang_keep_nobody_from_the_engine(
+    bench: Bench, hosts: Mapping[str, str], asked: Callable[[], int]
+) -> None:
+    """While a registry keeps many look-ups waiting, lists, writes, events and another registry's answers come."""
+    answered: list[str] = []
+    references = [f"{hosts[OPEN]}/slow:{number}" for number in range(MANY)]
+    if bench.memory is not None:
+        bench.memory.push(f"{hosts[BASIC]}/multi:1")
+        for reference in references:
+            bench.memory.push(reference)
+        bench.memory.registries[hosts[OPEN]].seconds = 3600
+
+    async def look_up(reference: str) -> None:
+        with suppress(EngineError):
+            await bench.engine.inspect_distribution(reference)
+        answered.append(reference)
+
+    async def all_are_asked() -> bool:
+        await trio.lowlevel.checkpoint()  # in memory nothing else lets the others go on
+        return asked() == MANY
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for reference in references:
+                nursery.start_soon(look_up, reference)
+            await bench.eventually(all_are_asked)
+            async with bench.engine.events() as events:
+                spec = bench.spec()
+                spec["TaskTemplate"]["Placement"] = {"Constraints": [NOWHERE]}
+                identity = await bench.create(spec)
+                async for event in events:
+                    if event["Actor"]["ID"] == identity:
+                        break
+            assert (await bench.task_in(identity, "pending"))["ServiceID"] == identity
+            assert identity in {service["ID"] for service in await bench.engine.list_services()}
+            await bench.engine.list_running_tasks()
+            login = login_of(hosts[BASIC], PASSWORD)
+            assert (
+                await SwarmPort(bench.engine).resolve(ImageRequest(f"{hosts[BASIC]}/multi:1", login))
+            ).digest
+            assert answered == []
+            nursery.cancel_scope.cancel()

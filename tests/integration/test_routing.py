@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.integration.dcrouter_stand_in import start_stand_in
 from tests.integration.lab import Json, Lab, free_port, open_lab
 from tests.integration.node_harness import (
     Cloudly,
+    Coretraffic,
     TlsProxy,
     needs_node,
     start_cloudly,
@@ -71,7 +73,7 @@ def web(lab: Lab, short: str, host: str, **data: Any) -> Json:
     return lab.service(short, WEB, ports={"web": 8080}, domains=[{"name": host}], **data)
 
 
-async def told(proxy: TlsProxy, host: str, count: int, seconds: float = 30) -> list[str]:
+async def told(proxy: Coretraffic, host: str, count: int, seconds: float = 30) -> list[str]:
     """Wait until a proxy has a route to so many tasks of a host; their addresses."""
     with trio.fail_after(seconds):
         while True:
@@ -153,6 +155,88 @@ def _updated(lab: Lab, short: str) -> bool:
     live = lab.inspect(short)
     state = (live.get("UpdateStatus") or {}).get("State")
     return "N=2" in live["Spec"]["TaskTemplate"]["ContainerSpec"].get("Env", []) and state == "completed"
+
+
+SELDOM = {"COREFLOW_RELIST_SECONDS": "0", "COREFLOW_SCHEDULE": "0 0 0 29 2 *"}
+"""Nothing is looked at again unless there is a reason."""
+
+
+async def test_a_certificate_that_was_replaced_in_the_file_is_used(lab: Lab, nursery: trio.Nursery) -> None:
+    """The old one is valid for years: a change of the file is reason enough, with SIGHUP as without it."""
+    host, port = "a.example.com", free_port()
+    authorities = [trustme.CA(organization_name=name) for name in ("First", "Second", "Third")]
+    first, second, third = authorities
+
+    def write(ca: trustme.CA) -> None:
+        lab.write(web(lab, "a", host), certificates={host: certificate(ca, host)})
+
+    write(first)
+    daemon = lab.start(
+        "run",
+        CLOUDLY_URL=lab.records.as_uri(),
+        COREFLOW_INITIAL_DELAY="0",
+        COREFLOW_LOG_FORMAT="json",
+        COREFLOW_LISTEN=f"127.0.0.1:{port}",
+        COREFLOW_CORETRAFFIC_PEERS="127.0.0.0/8",
+        **SELDOM,
+    )
+    await wait(lab, "it runs", lambda: lab.running("a"))
+    async with overlay_relay(lab.client, NETWORK) as relay:
+        proxy = await start_tls_proxy(nursery, f"http://127.0.0.1:{port}", relay=relay)
+        await proxy.connect()
+        await told(proxy, host, 1)
+        await serving(proxy.port, host, first, 1)
+        write(second)
+        await trusted(proxy, host, second)
+        write(third)
+        daemon.send_signal(signal.SIGHUP)
+        await trusted(proxy, host, third)
+        for old in (first, second):
+            with pytest.raises(NoAnswer, match="certificate"):
+                await get(proxy.port, host, old)
+    await stopped(daemon)
+    assert "PRIVATE KEY" not in (lab.folder / "daemon.log").read_text()
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_certificate_that_was_replaced_without_a_word_is_used_after_sighup(
+    lab: Lab, cloudly: Cloudly, ca: trustme.CA, nursery: trio.Nursery
+) -> None:
+    """The old one is valid for years, and Cloudly says nothing of the new one: it is asked for when somebody wants it."""
+    host, port, new = "a.example.com", free_port(), trustme.CA(organization_name="Another")
+    service = web(lab, "a", host)
+    await tell(cloudly, lab, service, certificates={host: certificate(ca, host)})
+    daemon = start(
+        lab,
+        cloudly,
+        COREFLOW_LISTEN=f"127.0.0.1:{port}",
+        COREFLOW_CORETRAFFIC_PEERS="127.0.0.0/8",
+        **SELDOM,
+    )
+    await wait(lab, "it runs", lambda: lab.running("a"))
+    async with overlay_relay(lab.client, NETWORK) as relay:
+        proxy = await start_tls_proxy(nursery, f"http://127.0.0.1:{port}", relay=relay)
+        await proxy.connect()
+        await told(proxy, host, 1)
+        await serving(proxy.port, host, ca, 1)
+        await tell(cloudly, lab, service, certificates={host: certificate(new, host)})
+        await trio.sleep(3)
+        assert (await get(proxy.port, host, ca))[0] == 200
+        daemon.send_signal(signal.SIGHUP)
+        await trusted(proxy, host, new)
+        with pytest.raises(NoAnswer, match="certificate"):
+            await get(proxy.port, host, ca)
+    await stopped(daemon)
+
+
+async def trusted(proxy: TlsProxy, host: str, ca: trustme.CA, seconds: float = 20) -> None:
+    """Wait until a proxy answers with a certificate from this authority."""
+    with trio.fail_after(seconds):
+        while True:
+            with suppress(NoAnswer):
+                assert (await get(proxy.port, host, ca))[0] == 200
+                return
+            await trio.sleep(0.1)
 
 
 async def test_keys_go_to_nobody_else(

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 from structlog.testing import capture_logs
 from tests.unit.app.worlds import NEWER, World, cluster, daemon_settings, play, service
+from tests.unit.certificates import make, raw
 
 from coreflow.adapters.engine.protocol import EngineTimeout
-from coreflow.adapters.memory import Fault, MemoryCloudly
+from coreflow.adapters.memory import Fault, MemoryCloudly, MemoryCoretraffic
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.beside import Background
 from coreflow.app.lookups import LONGEST_WAIT_SECONDS, SLOTS, LookUps
@@ -96,6 +98,7 @@ def test_a_slow_registry_holds_only_its_services(settings: Settings) -> None:
                 return len(await world.names()) == 7
 
             assert await _until(has_ok, 5) < 1
+            assert sum(method == "inspect_distribution" for method, _ in world.engine.calls) == 6
             reconcile_result = await engine.reconciled() if engine.last is None else engine.last
             held = [rejection for rejection in reconcile_result.last.plan.rejections if rejection.held]
             assert len(held) == 6
@@ -113,6 +116,47 @@ def test_a_slow_registry_holds_only_its_services(settings: Settings) -> None:
             assert asked == 6
 
     play(scene)
+
+
+def test_events_and_routes_go_on_while_a_registry_is_slow(settings: Settings) -> None:
+    """The healthy service is routed, followed to another task, and put right after a change by hand."""
+
+    async def scene() -> None:
+        host = "ok.example.com"
+        world, proxy = _slow_world(10_000), MemoryCoretraffic()
+        document = json.loads(world.cloudly._content)
+        document["services"][0] = service("ok", ports={"web": 80}, domains=[{"name": host}])
+        world.cloudly.set({**document, "certificates": {host: raw(make(host, days=100_000))}})
+        async with running(settings, evolve(_ports(world), coretraffic=proxy)):
+
+            async def is_routed() -> bool:
+                running = {task["ID"] for task in world.engine.running_tasks("ok")}
+                return bool(running and _routed_to(proxy) == running)
+
+            await _until(is_routed, 10)
+            (task,) = world.engine.running_tasks("ok")
+            world.engine.fail_task(task["ID"])
+            await _until(is_routed, 20)
+            (another,) = world.engine.running_tasks("ok")
+            assert another["ID"] != task["ID"]
+            live = await world.live("ok")
+            live["Spec"]["Mode"]["Replicated"]["Replicas"] = 4
+            await world.engine.update_service(live["ID"], live["Version"]["Index"], live["Spec"])
+
+            async def is_right() -> bool:
+                live = await world.live("ok")
+                return bool(live["Spec"]["Mode"]["Replicated"]["Replicas"] == 1)
+
+            await _until(is_right, 5)
+            assert await world.names() == ["ok"]
+            assert sum(method == "inspect_distribution" for method, _ in world.engine.calls) == 6
+
+    play(scene)
+
+
+def _routed_to(proxy: MemoryCoretraffic) -> set[str]:
+    """The tasks in the newest table."""
+    return {to.task_id for table in proxy.tables[-1:] for route in table.routes for to in route.destinations}
 
 
 def test_what_is_held_for_a_moment_is_no_warning(settings: Settings) -> None:
