@@ -32,6 +32,7 @@ from benchmarks.table import Row
 from coreflow.adapters import net
 from coreflow.adapters.cloudly import NetworkCloudly
 from coreflow.adapters.engine.client import DockerEngine
+from coreflow.adapters.engine.endpoint import Endpoint
 from coreflow.adapters.net.peer import Socket
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import logs
@@ -180,7 +181,7 @@ async def _daemon(host: str, cloudly: Cloudly, watch: _Watch) -> AsyncIterator[t
             yield _Socket(connection, watch)
 
     port = _Cloudly(dial, settings.jumpcode or "", wall_clock=time.time)  # noqa: TID251 - as the daemon does
-    engine = _Engine(host)
+    engine = _Engine(Endpoint(host))
     swarm = _Swarm(engine)
     port.watch = engine.watch = swarm.watch = watch
     ports = Ports(cloudly=port, docker=swarm)

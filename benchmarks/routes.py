@@ -40,6 +40,7 @@ from benchmarks.table import Row
 from coreflow.adapters import net
 from coreflow.adapters.coretraffic import METHOD, CoretrafficRoutes
 from coreflow.adapters.engine.client import DockerEngine, open_engine
+from coreflow.adapters.engine.endpoint import Endpoint
 from coreflow.adapters.internal import InternalServer
 from coreflow.adapters.memory.cloudly import MemoryCloudly
 from coreflow.adapters.net.peer import Socket
@@ -315,7 +316,7 @@ async def _daemon(
     host: str, cloudly: MemoryCloudly, watch: _Watch, *, is_silent: bool
 ) -> AsyncIterator[_Engine]:
     """What `coreflow run` is made of, and a connected client like Coretraffic."""
-    engine = _Engine(host)
+    engine = _Engine(Endpoint(host))
     swarm = _Swarm(engine)
     server = _Server(_anybody, on_tags=lambda name, peer: coretraffic.tags_changed(name, peer))
     coretraffic = CoretrafficRoutes(server.tagged)

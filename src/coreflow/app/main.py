@@ -21,6 +21,7 @@ from attrs import Factory, evolve, frozen
 
 from coreflow._moved import warn_of
 from coreflow.domain.deploy.result import ReconcileResult
+from coreflow.domain.errors import PreconditionFailed
 from coreflow.domain.ids import ClusterId, Owner
 from coreflow.domain.pacing import LONGEST_DELAY
 from coreflow.domain.ports import (
@@ -56,6 +57,7 @@ from .telling import redacting
 
 if TYPE_CHECKING:
     from coreflow.adapters.cloudly import NetworkCloudly
+    from coreflow.adapters.engine.endpoint import Endpoint
     from coreflow.adapters.net import MessageBudget, Proxies
 
 log = structlog.get_logger()
@@ -103,13 +105,26 @@ def new_confidential(settings: Settings) -> Confidential:
 
 @asynccontextmanager
 async def open_docker(settings: Settings, known: Confidential | None = None) -> AsyncIterator[DockerPort]:
-    """The Docker port for the engine that the settings name."""
+    """The Docker port for the engine that the settings name. Raises PreconditionFailed when its certificates or context are missing."""
     known = known or new_confidential(settings)
     from coreflow.adapters.engine.client import open_engine
     from coreflow.adapters.swarm.port import SwarmPort
 
-    async with open_engine(settings.docker_host) as engine:
+    async with open_engine(_endpoint(settings)) as engine:
         yield SwarmPort(engine, writer=f"{socket.gethostname()}:{os.getpid()}", redact=known.redact)
+
+
+def _endpoint(settings: Settings) -> "Endpoint":
+    from coreflow.adapters.engine import endpoint
+
+    try:
+        if settings.engine_context is not None:
+            return endpoint.endpoint_in_context(settings.engine_context, settings.docker_config)
+        is_secure = settings.docker_tls_verify and settings.docker_host.startswith("tcp:")
+        folder = settings.docker_cert_path or settings.docker_config
+        return endpoint.Endpoint(settings.docker_host, tls=endpoint.tls_in(folder) if is_secure else None)
+    except endpoint.EndpointError as exc:
+        raise PreconditionFailed(f"engine: {exc}") from None
 
 
 @asynccontextmanager
@@ -499,7 +514,7 @@ async def run_daemon(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; SIGHUP looks up everything again, SIGUSR1 tries again what was rolled back."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
         async with running(settings) as engine:
-            log.info("started", records=settings.cloudly_url, engine=settings.docker_host)
+            log.info("started", records=settings.cloudly_url, engine=settings.engine_name)
             async for number in signals:
                 if number == signal.SIGHUP:
                     log.info("looking everything up again")

@@ -625,4 +625,5 @@ def test_version_asks_the_engine_only_if_told(call: Called, tmp_path: Path) -> N
     assert re.fullmatch(r"coreflow .+\nPython 3\.\d+\.\d+.*\n", done.stdout)
     done = call("version", "--engine", DOCKER_HOST=nobody)
     assert done.returncode == 1
-    assert re.fullmatch(r"error: .*the engine does not answer.*\n", done.stderr)
+    told = rf"error: .*the engine does not answer \({nobody}: .*\nhint: is Docker running there.*\n"
+    assert re.fullmatch(told, done.stderr)

@@ -369,5 +369,8 @@ def test_a_folder_that_is_gone_and_no_home(world: dict[str, str], tmp_path: Path
     line = f"mkdir gone && cd gone && rmdir ../gone && $coreflow plan --records {tmp_path}/cluster.json"
     done = shell(line, {name: text for name, text in world.items() if name != "HOME"}, tmp_path)
     assert done.returncode == 1
-    assert done.stderr.endswith("the engine does not answer (No such file or directory)\n")
+    assert (
+        f"the engine does not answer (unix://{tmp_path}/nobody.sock: No such file or directory)\n"
+        in done.stderr
+    )
     assert done.stderr.count("\n") == 1

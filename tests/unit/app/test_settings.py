@@ -135,7 +135,13 @@ GOOD: dict[str, list[tuple[str, object]]] = {
         ("unix:///run/user/0/docker.sock", "unix:///run/user/0/docker.sock"),
         ("tcp://10.0.0.1:2375", "tcp://10.0.0.1:2375"),
         ("tcp://[::1]:2375/", "tcp://[::1]:2375/"),
+        ("ssh://host", "ssh://host"),
+        ("ssh://me@host:2222", "ssh://me@host:2222"),
     ],
+    "DOCKER_TLS_VERIFY": [("1", True), ("true", True)],
+    "DOCKER_CERT_PATH": [("/etc/docker/client", Path("/etc/docker/client"))],
+    "DOCKER_CONFIG": [("/etc/docker", Path("/etc/docker")), ("~/x", Path.home() / "x")],
+    "DOCKER_CONTEXT": [("remote", "remote")],
     "COREFLOW_LISTEN": [
         ("127.0.0.1:0", Address("127.0.0.1", 0)),
         ("[::1]:3000", Address("::1", 3000)),
@@ -205,8 +211,15 @@ BAD: dict[str, list[str]] = {
         "tcp://host",
         "tcp://:2375",
         "tcp://host:2375/path",
-        "ssh://host",
+        "ssh://",
+        "ssh://host/path",
+        "ssh://me:canary@host",
+        "tcp://me@host:2375",
     ],
+    "DOCKER_TLS_VERIFY": ["0", "false", "maybe"],
+    "DOCKER_CERT_PATH": ["relative"],
+    "DOCKER_CONFIG": ["relative", "~other/x"],
+    "DOCKER_CONTEXT": ["two words"],
     "COREFLOW_LISTEN": [
         "3000",
         ":3000",
@@ -378,6 +391,7 @@ def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
     assert (str(settings.listen), str(settings.admin_listen)) == ("0.0.0.0:3000", "127.0.0.1:3001")
     assert (settings.initial_delay, settings.relist_seconds) == (10.0, 60.0)
     assert settings.docker_host == "unix:///var/run/docker.sock"
+    assert settings.engine_name == "unix:///var/run/docker.sock"
     assert settings.corestore_control_url == "http://corestore:3000"
 
 
@@ -717,6 +731,13 @@ def test_an_unknown_name_gives_a_warning(tmp_path: Path) -> None:
         "COREFLOW_XQZ (environment) is not a setting",
         f"COREFLOW_LISTENS ({overlay}) is not a setting: did you mean COREFLOW_LISTEN?",
     )
+
+
+def test_the_host_goes_before_the_context(tmp_path: Path) -> None:
+    """As in docker: a context counts only where no host is named."""
+    context = FILE | {"DOCKER_CONTEXT": "remote"}
+    assert load(tmp_path, context).engine_name == "context remote"
+    assert load(tmp_path, context | {"DOCKER_HOST": "tcp://a:1"}).engine_name == "tcp://a:1"
 
 
 def test_the_test_engine_gives_no_warning(tmp_path: Path) -> None:

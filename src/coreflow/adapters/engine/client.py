@@ -4,17 +4,16 @@ The SDK blocks, so calls run in worker threads: reads are abandoned when their c
 their outcome would be unknown. Specs go out as they are: the SDK's own spec classes lose members and have wrong defaults,
 and it can send no credentials of ours, so writes use the client as what it is, an HTTP session.
 
-The SDK keys the connection pools of a unix socket by whole URLs, which gives every service its own connection; an adapter
-with one pool mends that. Its client also helps itself to what lies around on the machine: headers and logins from
-`~/.docker/config.json`, passwords from `.netrc`, proxies from the environment. Ours takes nothing but the host it is given.
+The SDK's client also helps itself to what lies around on the machine: headers and logins from `~/.docker/config.json`,
+passwords from `.netrc`, proxies from the environment. Ours takes nothing but the endpoint it is given.
 """
 
 import json
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -22,11 +21,12 @@ import docker
 import docker.errors
 import requests
 import trio
-from docker.transport import UnixHTTPAdapter
-from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from docker.utils import parse_host
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 
+from .connections import BASE_URL, OnePool, ProgramConnection, UnixConnection, ssh_command
+from .endpoint import Endpoint, Tls
 from .protocol import Document, EngineError, EngineTimeout, EngineUnreachable
 
 T = TypeVar("T")
@@ -67,60 +67,41 @@ class _Clock:
             self._heard = True
 
 
-class _Connection(UnixHTTPConnection):
-    """Closes a socket that cannot connect: the SDK's own leaves it to the garbage collector."""
-
-    def connect(self) -> None:
-        probe = socket.socket(socket.AF_UNIX)
-        probe.settimeout(self.timeout)
-        try:
-            probe.connect(self.unix_socket)
-        except OSError:
-            probe.close()
-            raise
-        self.sock = probe
-
-
-class _Pool(UnixHTTPConnectionPool):
-    def _new_conn(self) -> Any:
-        seconds: Any = self.timeout
-        return _Connection(self.base_url, self.socket_path, seconds)
-
-
-class _OnePool(UnixHTTPAdapter):
-    """All requests to one socket share one pool."""
-
-    def get_connection(self, url: Any, proxies: Any = None) -> Any:
-        with self.pools.lock:
-            pool = self.pools.get(_ONE)
-            if pool is None:
-                pool = self.pools[_ONE] = _Pool(
-                    _ONE, self.socket_path, self.timeout, maxsize=self.max_pool_size
-                )
-            return pool
-
-
-_ONE = "http+docker://localhost"
-
-
 class _Client(docker.APIClient):
-    """The SDK's client, made of the host alone. Being made asks the engine for its version, and nothing else."""
+    """The SDK's client, made of the endpoint alone. Being made asks the engine for its version, and nothing else."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         # not the SDK's own, which reads configuration files, and fails on broken ones
         requests.Session.__init__(self)
         self.trust_env = False
         self.timeout = CALL_SECONDS
-        address = str(parse_host(host, is_win32=False))
+        address = str(parse_host(endpoint.url, is_win32=False, tls=endpoint.tls is not None))
         if address.startswith("http+unix://"):
-            self.mount("http+docker://", _OnePool(address, CALL_SECONDS, max_pool_size=KEPT_CONNECTIONS))
-            self.base_url = "http+docker://localhost"
-        elif address.startswith("http://"):
-            self.mount("http://", HTTPAdapter(pool_maxsize=KEPT_CONNECTIONS))
+            path = address.removeprefix("http+unix://")
+            self._share_pool(partial(UnixConnection, path, CALL_SECONDS))
+        elif address.startswith("ssh://"):
+            try:
+                command = ssh_command(endpoint.url)
+            except ValueError as exc:
+                raise docker.errors.DockerException(str(exc)) from None
+            self._share_pool(partial(ProgramConnection, command, CALL_SECONDS))
+        elif address.startswith(("http://", "https://")):
+            scheme, _, _ = address.partition("//")
+            self.mount(f"{scheme}//", HTTPAdapter(pool_maxsize=KEPT_CONNECTIONS))
             self.base_url = address
+            self._secure(endpoint.tls)
         else:
-            raise docker.errors.DockerException("only unix:// and tcp:// lead to an engine")
+            raise docker.errors.DockerException("only unix://, tcp:// and ssh:// lead to an engine")
         self._version = self._newest_version()
+
+    def _share_pool(self, connect: Callable[[], HTTPConnection]) -> None:
+        self.mount("http+docker://", OnePool(connect, KEPT_CONNECTIONS))
+        self.base_url = BASE_URL
+
+    def _secure(self, tls: Tls | None) -> None:
+        if tls is not None:
+            self.verify = str(tls.authority) if tls.verify else False
+            self.cert = (str(tls.certificate), str(tls.key))
 
     def _newest_version(self) -> str:
         answer = self.get(f"{self.base_url}/version", timeout=CALL_SECONDS)
@@ -150,22 +131,9 @@ def _kind(value: object) -> str:
     )
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except docker.errors.APIError as exc:
-        status = exc.response.status_code if exc.response is not None else 500
-        raise EngineError(status, str(exc.explanation or "no explanation")) from None
-    except requests.exceptions.ReadTimeout as exc:
-        raise EngineTimeout(_plain(exc)) from None
-    except (requests.exceptions.RequestException, OSError, docker.errors.DockerException) as exc:
-        raise EngineUnreachable(_plain(exc)) from None
-
-
 def _plain(exc: BaseException) -> str:
     """The innermost reason, in a few words: the SDK wraps it several times."""
-    while exc.__context__ is not None:
+    while exc.__context__ is not None and not exc.__suppress_context__:
         exc = exc.__context__
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
@@ -175,14 +143,14 @@ def _plain(exc: BaseException) -> str:
 class DockerEngine:
     """One engine; open it with `open_engine`."""
 
-    def __init__(self, host: str) -> None:
-        self._host = host
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._client: docker.APIClient | None = None
         self._opening = trio.Lock()
         self._calls = trio.CapacityLimiter(CALLS)
         self._writes = trio.CapacityLimiter(CALLS)
         """Of their own: a write that waits for a volume plugin must not keep others from reading."""
-        self._look_ups = trio.CapacityLimiter(LOOK_UPS)
+        self._look_ups = trio.CapacityLimiter(CALLS if endpoint.over_ssh else LOOK_UPS)
         """Of their own: a registry that takes its time must not keep others from the engine."""
         self._loads = trio.CapacityLimiter(CALLS)
         self._followers = trio.CapacityLimiter(CALLS)
@@ -193,6 +161,19 @@ class DockerEngine:
         """The engine's wall clock."""
         return self._clock.read()
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what the SDK raises into errors of an engine. Those without an answer name the address."""
+        try:
+            yield
+        except docker.errors.APIError as exc:
+            status = exc.response.status_code if exc.response is not None else 500
+            raise EngineError(status, str(exc.explanation or "no explanation")) from None
+        except requests.exceptions.ReadTimeout as exc:
+            raise EngineTimeout(f"{self._endpoint}: {_plain(exc)}") from None
+        except (requests.exceptions.RequestException, OSError, docker.errors.DockerException) as exc:
+            raise EngineUnreachable(f"{self._endpoint}: {_plain(exc)}") from None
+
     async def _connected(self) -> docker.APIClient:
         """The client; the first use asks the engine for its version."""
         if self._client is None:
@@ -202,11 +183,8 @@ class DockerEngine:
         return self._client
 
     def _connect(self) -> docker.APIClient:
-        with _translated():
-            if self._host.startswith("unix://"):
-                with socket.socket(socket.AF_UNIX) as probe:  # the SDK leaks a socket that cannot connect
-                    probe.connect(self._host.removeprefix("unix://"))
-            return _Client(self._host)
+        with self._translated():
+            return _Client(self._endpoint)
 
     async def _read(
         self,
@@ -234,7 +212,7 @@ class DockerEngine:
 
         def call() -> Any:
             headers = {"X-Registry-Auth": auth} if auth is not None else {}
-            with _translated():
+            with self._translated():
                 url = f"{client.base_url}/v{client.api_version}{path}"
                 answer = client.request(
                     method, url, json=body, params=query, headers=headers, timeout=seconds
@@ -372,7 +350,7 @@ class DockerEngine:
                     yield piece
 
         def call() -> list[str]:
-            with _translated():
+            with self._translated():
                 url = f"{client.base_url}/v{client.api_version}/images/load"
                 headers = {"Content-Type": "application/x-tar"}
                 answer = client.post(
@@ -412,7 +390,7 @@ class DockerEngine:
         url = f"{client.base_url}/v{client.api_version}/events"
 
         def connect() -> requests.Response:
-            with _translated():
+            with self._translated():
                 answer = client.get(url, params={"filters": filters}, stream=True, timeout=CALL_SECONDS)
                 _raise_for_status(answer)
                 _wait_for_ever(answer)
@@ -497,9 +475,9 @@ def _loaded(text: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def open_engine(host: str) -> AsyncIterator[DockerEngine]:
-    """An engine at `unix:///path` or `tcp://host:port`. Nothing is asked of it before the first call."""
-    engine = DockerEngine(host)
+async def open_engine(where: str | Endpoint) -> AsyncIterator[DockerEngine]:
+    """An engine at `unix:///path`, `tcp://host:port` or `ssh://host`. Nothing is asked of it before the first call."""
+    engine = DockerEngine(where if isinstance(where, Endpoint) else Endpoint(where))
     try:
         yield engine
     finally:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
-from coreflow.app.cli.running import NO_RECORDS, problems_of, run, warn
+from coreflow.app.cli.running import ENGINE_AWAY, NO_RECORDS, problems_of, run, warn
 from coreflow.app.confidential import Confidential
 from coreflow.app.main import new_confidential, open_cloudly, open_docker
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
@@ -31,7 +31,6 @@ OLDEST_API = (1, 41)
 ASK_AT_ONCE = 8
 DIGEST_SHOWN = 19
 _SETTINGS_HINT = "docs/settings.md describes every setting"
-_ENGINE_HINT = "does DOCKER_HOST name it, and may this user open it (root, or the group docker)?"
 
 
 @frozen(kw_only=True)
@@ -70,7 +69,7 @@ def check(
                 open_docker(settings, known) as docker,
                 _cloudly(settings, known, records, found.append) as cloudly,
             ):
-                await examine(cloudly, docker, settings.docker_host, settings.render_options, found.append)
+                await examine(cloudly, docker, settings.engine_name, settings.render_options, found.append)
         print_findings(console, found)
         return 0 if all(finding.ok for finding in found) else 1
 
@@ -144,7 +143,7 @@ async def _engine(docker: DockerPort, host: str, tell: Tell) -> bool:
     try:
         version, api = await docker.version()
     except PortError as exc:
-        tell(Finding(ok=False, what="engine", name=host, text=str(exc), hint=_ENGINE_HINT))
+        tell(Finding(ok=False, what="engine", name=host, text=str(exc), hint=ENGINE_AWAY))
         return False
     tell(Finding(ok=True, what="engine", name=host, text=f"version {version}"))
     oldest = ".".join(map(str, OLDEST_API))

@@ -133,9 +133,15 @@ def _fail(exc: BaseException, output: Format) -> int:
         say(f"error: {problem}")
     if any(problem.startswith("CLOUDLY_URL is missing") for problem in problems):
         say(f"hint: {NO_RECORDS}")
+    if any("the engine does not answer" in problem for problem in problems):
+        say(f"hint: {ENGINE_AWAY}")
     return 1
 
 
+ENGINE_AWAY = (
+    "is Docker running there (systemctl status docker), does DOCKER_HOST name it, and may this user open it "
+    "(root, or the group docker)?"
+)
 NO_RECORDS = "CLOUDLY_URL=file:///path/to/cluster.yaml needs no JUMPCODE; plan, apply and check take --records FILE, too"
 
 

@@ -4,6 +4,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -101,6 +102,18 @@ def file(text: str) -> Path:
     return path
 
 
+def home_file(text: str) -> Path:
+    """An absolute path, or one below the home folder (`~/…`), if there is one."""
+    path = Path(line(text))
+    if text.startswith("~/"):
+        with suppress(
+            RuntimeError
+        ):  # nobody knows where home is: whoever reads it will say that it is not there
+            return path.expanduser()
+        return path
+    return file(text)
+
+
 def interval(text: str) -> float:
     """Seconds between two looks; 0 stands for never, since looking all the time helps nobody."""
     return seconds(text) or math.inf
@@ -164,8 +177,12 @@ def _url(text: str, *schemes: str) -> SplitResult:
         raise Wrong("names port 0, which leads nowhere")
     if parts.scheme not in schemes:
         raise Wrong(f"must be a URL that begins with {listed([f'{scheme}:' for scheme in schemes])}")
-    if parts.username is not None or parts.password is not None:
-        raise Wrong("must not contain a user name or a password")
+    if parts.password is not None or (parts.username is not None and parts.scheme != "ssh"):
+        raise Wrong(
+            "must not contain a user name or a password"
+            if parts.scheme != "ssh"
+            else "must not contain a password"
+        )
     return parts
 
 
@@ -218,14 +235,23 @@ def travels_in_the_clear(url: str) -> bool:
 
 def docker_host(text: str) -> str:
     """The URL of an engine."""
-    parts = _url(text, "unix", "tcp")
+    parts = _url(text, "unix", "tcp", "ssh")
     if parts.scheme == "unix" and (parts.netloc or len(parts.path) < 2):
         raise Wrong(
             "must name a socket by its absolute path, with three slashes: unix:///var/run/docker.sock"
         )
     if parts.scheme == "tcp" and (not parts.hostname or parts.port is None or parts.path not in {"", "/"}):
         raise Wrong("must name host and port: tcp://host:2375")
+    if parts.scheme == "ssh" and (not parts.hostname or parts.path not in {"", "/"}):
+        raise Wrong("must name a host: ssh://user@host")
     return text
+
+
+def switched_on(text: str) -> bool:
+    """True, or nothing at all: for docker, every text switches TLS on, `0` as well."""
+    if text.lower() not in {"1", "true", "yes", "on"}:
+        raise Wrong("must be 1, or empty to switch TLS off")
+    return True
 
 
 def _items(text: str) -> tuple[str, ...]:

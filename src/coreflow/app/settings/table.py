@@ -93,7 +93,30 @@ SETTINGS: tuple[Setting, ...] = (
         name="DOCKER_HOST",
         default="unix:///var/run/docker.sock",
         parse=parsers.docker_host,
-        meaning="The engine of a Swarm manager: `unix:///path` or `tcp://host:port`.",
+        meaning="The engine of a Swarm manager: `unix:///path`, `tcp://host:port`, or `ssh://user@host`, where the program `ssh` "
+        "has to reach it without asking and `docker` has to be installed.",
+    ),
+    Setting(
+        name="DOCKER_TLS_VERIFY",
+        parse=parsers.switched_on,
+        meaning="With `1`, an engine at `tcp://` is spoken to by TLS, and both sides show certificates.",
+    ),
+    Setting(
+        name="DOCKER_CERT_PATH",
+        parse=parsers.file,
+        meaning="The folder with `ca.pem`, `cert.pem` and `key.pem` for that. Not set: `DOCKER_CONFIG`.",
+    ),
+    Setting(
+        name="DOCKER_CONFIG",
+        default="~/.docker",
+        parse=parsers.home_file,
+        meaning="The folder of docker's configuration, for certificates and contexts; nothing else is read there.",
+    ),
+    Setting(
+        name="DOCKER_CONTEXT",
+        parse=parsers.token,
+        meaning="A context of `docker context create`, instead of `DOCKER_HOST`. Which one is current is not asked: another one for "
+        "other purposes must not lead a daemon to another Swarm.",
     ),
     Setting(
         name="COREFLOW_LISTEN",

@@ -40,6 +40,10 @@ class Settings:
     corestore_api_token: str | None = field(repr=False)
     corestore_control_url: str
     docker_host: str
+    docker_tls_verify: bool | None
+    docker_cert_path: Path | None
+    docker_config: Path
+    docker_context: str | None
     listen: Address
     admin_listen: Address
     initial_delay: float
@@ -82,6 +86,16 @@ class Settings:
             if password := urlsplit(url).password:
                 found += [password, unquote(password)]
         return tuple(dict.fromkeys(found))
+
+    @property
+    def engine_context(self) -> str | None:
+        """The context that names the engine; `DOCKER_HOST` goes before it, as in docker."""
+        return None if "DOCKER_HOST" in self.sources else self.docker_context
+
+    @property
+    def engine_name(self) -> str:
+        """The engine as these settings name it."""
+        return self.docker_host if self.engine_context is None else f"context {self.engine_context}"
 
     @property
     def needs_network(self) -> bool:
