@@ -373,4 +373,4 @@ def test_a_folder_that_is_gone_and_no_home(world: dict[str, str], tmp_path: Path
         f"the engine does not answer (unix://{tmp_path}/nobody.sock: No such file or directory)\n"
         in done.stderr
     )
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 2
