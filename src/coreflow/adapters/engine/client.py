@@ -10,7 +10,7 @@ passwords from `.netrc`, proxies from the environment. Ours takes nothing but th
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -23,9 +23,8 @@ import requests
 import trio
 from docker.utils import parse_host
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
 
-from .connections import BASE_URL, OnePool, ProgramConnection, UnixConnection, ssh_command
+from .connections import BASE_URL, Connect, OnePool, ProgramConnection, UnixConnection, ssh_command
 from .endpoint import Endpoint, Tls
 from .protocol import Document, EngineError, EngineTimeout, EngineUnreachable
 
@@ -94,7 +93,7 @@ class _Client(docker.APIClient):
             raise docker.errors.DockerException("only unix://, tcp:// and ssh:// lead to an engine")
         self._version = self._newest_version()
 
-    def _share_pool(self, connect: Callable[[], HTTPConnection]) -> None:
+    def _share_pool(self, connect: Connect) -> None:
         self.mount("http+docker://", OnePool(connect, KEPT_CONNECTIONS))
         self.base_url = BASE_URL
 

@@ -30,6 +30,10 @@ _SSH_NAME = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]*")
 """User and host names that no program takes for an option."""
 
 
+Connect = Callable[[], HTTPConnection]
+"""Makes a connection, which connects at its first use."""
+
+
 class UnixConnection(HTTPConnection):
     """Over a socket in the file system."""
 
@@ -151,7 +155,7 @@ def ssh_command(url: str) -> tuple[str, ...]:
 
 
 class _Pool(HTTPConnectionPool):
-    def __init__(self, make: Callable[[], HTTPConnection], size: int) -> None:
+    def __init__(self, make: Connect, size: int) -> None:
         super().__init__("localhost", maxsize=size)
         self._make = make
 
@@ -162,7 +166,7 @@ class _Pool(HTTPConnectionPool):
 class OnePool(HTTPAdapter):
     """All requests share one pool of connections, whatever their URLs."""
 
-    def __init__(self, make: Callable[[], HTTPConnection], size: int) -> None:
+    def __init__(self, make: Connect, size: int) -> None:
         self._pool = _Pool(make, size)
         super().__init__()
 
