@@ -59,7 +59,7 @@ class FileCloudly:
 
     The file may be missing, or broken: calls fail until it is there and right, and changes are seen all the same.
     Replace it in one step (write beside it, then rename), since a YAML file that is half there may be a valid one.
-    `learn` is called with the records.
+    `learn` is called with the records. With `strict`, a field that nobody reads rejects its record.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class FileCloudly:
         *,
         poll_seconds: float = POLL_SECONDS,
         learn: Callable[[Records], None] = lambda _: None,
+        strict: bool = False,
     ) -> None:
         self.path = Path(path)
         self._learn = learn
@@ -75,7 +76,7 @@ class FileCloudly:
         self._lock = trio.Lock()
         self._reading, self._looking = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
         self._loading = trio.CapacityLimiter(ARCHIVES)
-        self._decoder = RecordDecoder()
+        self._decoder = RecordDecoder(strict=strict)
         self._known: _Known | None = None
         self._looks = 0
         """How many looks have begun that say whether `_known` is still what the file says."""
@@ -87,6 +88,7 @@ class FileCloudly:
         *,
         poll_seconds: float = POLL_SECONDS,
         learn: Callable[[Records], None] = lambda _: None,
+        strict: bool = False,
     ) -> "FileCloudly":
         """The file that a `file:` URL names by its absolute path, percent-encoded where need be.
 
@@ -102,7 +104,7 @@ class FileCloudly:
         path = unquote_to_bytes(parts.path)
         if parts.query or parts.fragment or b"\0" in path:
             raise PreconditionFailed("a cluster file's URL has a path only: write ? as %3F and # as %23")
-        return cls(Path(os.fsdecode(path)), poll_seconds=poll_seconds, learn=learn)
+        return cls(Path(os.fsdecode(path)), poll_seconds=poll_seconds, learn=learn, strict=strict)
 
     async def records(self) -> Records:
         """Read and decode the file. Unchanged content gives the very same object as before.
@@ -161,9 +163,11 @@ class FileCloudly:
             records = self._decoder.decode(document, consume=True)
         except InvalidRecord as exc:
             known = lines()
-            problems = (Problem(_with_line(problem.path, known), problem.text) for problem in exc.problems)
+            problems = (
+                Problem(_with_line(problem.path, known, self.path), problem.text) for problem in exc.problems
+            )
         else:
-            return _with_lines(records, lines) if records.rejected else records
+            return _with_lines(records, lines, self.path) if records.rejected or records.unknown else records
         raise InvalidRecord(*problems)
 
     @asynccontextmanager
@@ -272,20 +276,30 @@ async def _differences(
 _LAST_STEP = re.compile(r"(?:\.[^.\[]*|\[[0-9]*\]| \(key\))$")
 
 
-def _with_lines(records: Records, lines: Lines) -> Records:
+def _with_lines(records: Records, lines: Lines, file: Path) -> Records:
     known = lines()
     rejected = (
-        evolve(one, reasons=tuple(_with_line(reason, known) for reason in one.reasons))
+        evolve(one, reasons=tuple(_with_line(reason, known, file) for reason in one.reasons))
         for one in records.rejected
     )
-    return evolve(records, rejected=tuple(rejected))
+    unknown = (
+        one if line is None else evolve(one, place=f"{file}:{line}")
+        for one in records.unknown
+        for line in (_line_of(f"{one.above}.{one.key}", known),)
+    )
+    return evolve(records, rejected=tuple(rejected), unknown=tuple(unknown))
 
 
-def _with_line(reason: str, lines: Mapping[str, int]) -> str:
-    """A problem's text with the line of its path, or of what is nearest above it."""
-    path = reason.rpartition(" @ ")[2]
+def _with_line(reason: str, lines: Mapping[str, int], file: Path) -> str:
+    """A problem's text with file and line of its path, or of what is nearest above it."""
+    line = _line_of(reason.rpartition(" @ ")[2], lines)
+    return reason if line is None else f"{reason} ({file}:{line})"
+
+
+def _line_of(path: str, lines: Mapping[str, int]) -> int | None:
+    """The line of a path, or of what is nearest above it; None where that is the whole document."""
     while path not in lines:
         path, before = _LAST_STEP.sub("", path), path
         if path == before:
-            return reason
-    return reason if path == "$" else f"{reason} (line {lines[path]})"
+            return None
+    return None if path == "$" else lines[path]

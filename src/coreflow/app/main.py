@@ -143,7 +143,7 @@ async def open_cloudly(
     from coreflow.adapters.file import FileCloudly
 
     if records is not None:
-        yield FileCloudly(records, learn=known.learn)
+        yield FileCloudly(records, learn=known.learn, strict=settings.strict)
     elif settings.needs_network:
         cloudly = _network_cloudly(settings, known, budget)
         reporting = logs.tapped(partial(_report, cloudly)) if settings.report_logs else nullcontext()
@@ -153,7 +153,7 @@ async def open_cloudly(
                 yield cloudly
                 nursery.cancel_scope.cancel()
     else:
-        yield FileCloudly.from_url(settings.cloudly_url or "", learn=known.learn)
+        yield FileCloudly.from_url(settings.cloudly_url or "", learn=known.learn, strict=settings.strict)
 
 
 def proxies_of(settings: Settings) -> "Proxies":
@@ -193,6 +193,7 @@ def _network_cloudly(
         options=LinkOptions(limits=limits, redact=known.redact),
         image_limits=ImageLimits(bytes=settings.image_limit_mb * 1_000_000, seconds=settings.image_timeout),
         learn=known.learn,
+        strict=settings.strict,
     )
 
 

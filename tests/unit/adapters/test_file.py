@@ -232,14 +232,14 @@ async def test_a_record_with_an_unclear_value_is_rejected_alone_with_its_line(
     records = await FileCloudly(path).records()
     octal, nameless, image = records.rejected
     assert sorted(octal.reasons) == sorted([
-        f"{ZERO.text} @ $.services[0].data.ports.web (line 7)",
-        f"{ZERO.text} @ $.services[0].data.ports.custom.a.example.com (line 8)",
-        "expected a number, got text: write digits, without quotes @ $.services[0].data.resources.cpuLimit (line 9)",
-        "expected text, got an integer: put quotes around it @ $.services[0].data.environment.A (line 11)",
-        "expected text, got a number: put quotes around it @ $.services[0].data.environment.with.dot (line 12)",
+        f"{ZERO.text} @ $.services[0].data.ports.web ({path}:7)",
+        f"{ZERO.text} @ $.services[0].data.ports.custom.a.example.com ({path}:8)",
+        f"expected a number, got text: write digits, without quotes @ $.services[0].data.resources.cpuLimit ({path}:9)",
+        f"expected text, got an integer: put quotes around it @ $.services[0].data.environment.A ({path}:11)",
+        f"expected text, got a number: put quotes around it @ $.services[0].data.environment.with.dot ({path}:12)",
     ])  # fmt: skip
-    assert nameless.reasons == ("is missing @ $.services[2].name (line 18)",)
-    assert image.reasons == ("is missing @ $.images[0].location (line 19)",)
+    assert nameless.reasons == (f"is missing @ $.services[2].name ({path}:18)",)
+    assert image.reasons == (f"is missing @ $.images[0].location ({path}:19)",)
     (good,) = records.services
     assert good.environment == {"ON": "on", "DATE": "2026-01-02", "TIME": "12:30:45"}
 
@@ -251,9 +251,9 @@ async def test_a_document_that_cannot_be_used_has_lines_too(tmp_path: Path) -> N
     with pytest.raises(InvalidRecord) as caught:
         await FileCloudly(path).records()
     assert [str(problem) for problem in caught.value.problems] == [
-        "expected a mapping, got an integer @ $.configData (line 2)",
+        f"expected a mapping, got an integer @ $.configData ({path}:2)",
         "is missing: write an empty list if there shall be no services @ $.services",
-        "expected a list, got a mapping @ $.images (line 3)",
+        f"expected a list, got a mapping @ $.images ({path}:3)",
     ]
 
 

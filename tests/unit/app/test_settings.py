@@ -180,6 +180,7 @@ GOOD: dict[str, list[tuple[str, object]]] = {
     "COREFLOW_REPORT_LOGS": [("no", False), ("true", True)],
     "COREFLOW_ROUTE_TASKS": [("first", "first"), ("ALL", "all")],
     "COREFLOW_KEEP_ON_NODE": [("off", False), ("on", True)],
+    "COREFLOW_STRICT": [("true", True), ("off", False)],
     "COREFLOW_UPDATE": [("recreate", "recreate"), ("ROLLING", "rolling")],
     "COREFLOW_PRUNE": [
         *((text, True) for text in ("true", "1", "yes", "on", "TRUE")),
@@ -262,6 +263,7 @@ BAD: dict[str, list[str]] = {
     "COREFLOW_REPORT_LOGS": ["perhaps"],
     "COREFLOW_ROUTE_TASKS": ["two"],
     "COREFLOW_KEEP_ON_NODE": ["node1"],
+    "COREFLOW_STRICT": ["strict"],
     "COREFLOW_UPDATE": ["roll"],
     "COREFLOW_PRUNE": ["2", "y", "maybe"],
     "COREFLOW_CONFIRM_REMOVAL": ["a\x00b"],

@@ -49,6 +49,7 @@ CONCURRENCY = 8
 LOOP_BYTES = 64 * 1024
 """The largest document that is decoded in the loop (some 25 ms); a larger one is in a thread, while pings, health and
 routes go on."""
+_UNKNOWN_SHOWN = 20
 PLATFORM_MEMBER = "platform"
 CONFIG_MEMBER = "configData"
 _CONFIG = (CONFIG_MEMBER, GATEWAY_MEMBER)
@@ -76,9 +77,9 @@ class _Findings:
 class Fetcher:
     """Fetches the records, and remembers what it needs to get by when an answer is of no use."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, strict: bool = False) -> None:
         self._link = link
-        self._decoder, self._discovery = RecordDecoder(), RecordDecoder()
+        self._decoder, self._discovery = RecordDecoder(strict=strict), RecordDecoder()
         self._pushed: Mapping[str, Any] | None = None
         self._pushed_platform: object = None
         self._rejected_push = self._rejected_platform = ""
@@ -329,7 +330,7 @@ class Fetcher:
         form = _written(parts)
         digest, rejected = hashlib.sha256(form).digest(), tuple(found.rejected)
         if not form or self._known is None or self._known[:2] != (digest, rejected):
-            records = await _decoded(self._decoder, parts, form)
+            records = _without_unknown(await _decoded(self._decoder, parts, form))
             self._known = digest, rejected, evolve(records, rejected=records.rejected + rejected)
         self._good = {member: part for member, part in found.parts.items() if member != SERVICES_MEMBER}
         self._config = {member: parts[member] for member in _CONFIG if member in parts}
@@ -388,6 +389,15 @@ async def _decoded(decoder: RecordDecoder, document: Document, form: bytes) -> R
     if 0 < len(form) <= LOOP_BYTES:  # one that cannot be written may have any size
         return decode_without_gc()
     return await trio.to_thread.run_sync(decode_without_gc)
+
+
+def _without_unknown(records: Records) -> Records:
+    """The records without the fields that nobody reads: a control plane that is newer than we sends some in each."""
+    if not records.unknown:
+        return records
+    paths = [field.path for field in records.unknown[:_UNKNOWN_SHOWN]]
+    log.debug("fields that nobody reads", number=len(records.unknown), paths=paths)
+    return evolve(records, unknown=())
 
 
 def _list_in(answer: Mapping[str, Any], method: Method) -> list[Any]:

@@ -82,6 +82,7 @@ class NetworkCloudly:
         options: LinkOptions | None = None,
         image_limits: ImageLimits | None = None,
         learn: Callable[[Records], None] = lambda _: None,
+        strict: bool = False,
         **keywords: Unpack[LinkKeywords],
     ) -> None:
         """`keywords` are old names of what `options` has; each warns."""
@@ -111,7 +112,7 @@ class NetworkCloudly:
             options=with_keywords(options or LinkOptions(), keywords),
         )
         self.logs = LogShipper(self.link, token)
-        self._fetcher = Fetcher(self.link)
+        self._fetcher = Fetcher(self.link, strict=strict)
         self._archive = Archive(self.link)
 
     def serve(self, operator: Operator) -> None:

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
-from coreflow.app.cli.running import ENGINE_AWAY, NO_RECORDS, problems_of, run, warn
+from coreflow.app.cli.running import ENGINE_AWAY, NO_RECORDS, Strict, problems_of, run, strictly, warn
 from coreflow.app.confidential import Confidential
 from coreflow.app.main import new_confidential, open_cloudly, open_docker
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.app.streams import console_for
-from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.desired import RenderOptions, unknown_notes
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ports import ControlPlane, DockerPort
@@ -42,6 +42,8 @@ class Finding:
     name: str
     text: str
     hint: str = ""
+    is_note: bool = False
+    """Nothing is wrong, but somebody may have meant something else."""
 
 
 Tell = Callable[[Finding], None]
@@ -52,6 +54,7 @@ def check(
     records: Annotated[
         Path | None, Parameter(help="Cluster file, YAML or JSON. Default: what CLOUDLY_URL names.")
     ] = None,
+    strict: Strict = False,
 ) -> int:
     """Check the settings, the engine, the records and the images' registries. Writes nothing.
 
@@ -63,6 +66,7 @@ def check(
     async def command() -> int:
         settings = _settings(os.environ, records, found.append)
         if settings is not None:
+            settings = strictly(settings) if strict else settings
             print_settings(console, settings)
             known = new_confidential(settings)
             async with (
@@ -135,6 +139,8 @@ async def _records(cloudly: ControlPlane, tell: Tell) -> Records | None:
         name = f"{rejected.kind} {rejected.name or rejected.id or '(without a name)'}"
         for reason in rejected.reasons:
             tell(Finding(ok=False, what="record", name=name, text=reason))
+    for note in unknown_notes(records):
+        tell(Finding(ok=True, is_note=True, what="record", name=note.name, text=note.text))
     return records
 
 
@@ -203,6 +209,7 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
     rows: list[present.Row] = []
     for finding in findings:
         mark = ("ok", "green") if finding.ok else ("failed", "bold red")
+        mark = ("note", "yellow") if finding.is_note else mark
         rows.append(present.Row(mark=mark, kind=finding.what, name=finding.name, reason=finding.text))
         if finding.hint:
             hint = f"hint: {finding.hint}"

@@ -4,12 +4,12 @@ import gc
 
 from coreflow.app import logs
 from coreflow.app.allocator import give_back
-from coreflow.app.cli.running import guarded, read_settings
+from coreflow.app.cli.running import Strict, guarded, read_settings
 from coreflow.app.main import run_daemon
 from coreflow.app.queued import unwaited
 
 
-def run() -> int:
+def run(*, strict: Strict = False) -> int:
     """Keep the Swarm as the records say, until SIGTERM.
 
     Settings come from the environment, .nogit/ and /run/secrets (docs/settings.md). A peer that is away is waited
@@ -20,7 +20,7 @@ def run() -> int:
     def command() -> int:
         from coreflow.adapters import net
 
-        settings = read_settings(need_records=True)
+        settings = read_settings(need_records=True, strict=strict)
         logs.configure(settings.log_format, settings.log_level)
         give_back()
         gc.collect()

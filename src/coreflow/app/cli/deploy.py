@@ -14,7 +14,7 @@ from rich.text import Text
 
 from coreflow.app.cli import present
 from coreflow.app.cli.progress import listening
-from coreflow.app.cli.running import Format, read_settings, run
+from coreflow.app.cli.running import Format, Strict, read_settings, run
 from coreflow.app.main import Ports, open_ports
 from coreflow.app.reconcile import Listener, Reconciler, ReconcilerOptions
 from coreflow.app.settings import Settings
@@ -51,6 +51,7 @@ def plan(
     detailed_exitcode: Detailed = False,
     refresh: Refresh = False,
     retry_failed: Retry = False,
+    strict: Strict = False,
 ) -> int:
     """Show what an apply would do, and why. Writes nothing.
 
@@ -59,7 +60,7 @@ def plan(
     """
 
     async def command() -> int:
-        settings = read_settings(need_records=records is None)
+        settings = read_settings(need_records=records is None, strict=strict)
         options = attrs.evolve(settings.plan_options, retry_failed=retry_failed)
         async with open_ports(settings, records) as ports:
             reconcile_state = await _reconciler(ports, settings, options).look(refresh=refresh)
@@ -78,6 +79,7 @@ def apply(
     confirm_removal: Confirm = None,
     refresh: Refresh = False,
     retry_failed: Retry = False,
+    strict: Strict = False,
 ) -> int:
     """Do what the plan says, and wait until it runs.
 
@@ -86,7 +88,7 @@ def apply(
     """
 
     async def command() -> int:
-        settings = read_settings(need_records=records is None)
+        settings = read_settings(need_records=records is None, strict=strict)
         confirmed = confirm_removal or settings.plan_options.confirmed
         options = attrs.evolve(settings.plan_options, retry_failed=retry_failed, confirmed=confirmed)
         console = console_for()
@@ -152,10 +154,11 @@ def show_result(
         write_json(present.result_json(reconcile_result))
         return
     problems = tuple(present.result_problems(reconcile_result, confirm))
-    if reconcile_result.applied or problems:
+    notes = tuple(present.unknown_rows(reconcile_result.last.records))
+    blocks = [present.Block("notes", notes), present.Block("problems", problems)]
+    if reconcile_result.applied or problems or notes:
         console.print()
-    if problems:
-        present.print_blocks(console, [present.Block("problems", problems)])
+    present.print_blocks(console, [block for block in blocks if block.rows])
     present.print_line(console, present.result_summary(reconcile_result))
     if reconcile_result.pending:
         present.print_line(console, Text(GOES_ON, style="dim"))

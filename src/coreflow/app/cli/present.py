@@ -16,7 +16,7 @@ from rich.text import Text
 
 from coreflow.app.streams import clean
 from coreflow.app.telling import told
-from coreflow.domain.deploy.desired import Rejection
+from coreflow.domain.deploy.desired import Note, Rejection, unknown_notes
 from coreflow.domain.deploy.result import Outcome, ReconcileResult
 from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import (
@@ -31,6 +31,7 @@ from coreflow.domain.deploy.steps import (
     stage_of,
     verb_of,
 )
+from coreflow.domain.records.models import Records, UnknownField
 from coreflow.domain.swarm.convergence import Verdict
 
 Json = dict[str, Any]
@@ -102,13 +103,20 @@ def plan_blocks(
             "waiting", tuple(Row(mark=WAITING, kind="wait", name=w.name, reason=w.reason) for w in plan.waits)
         )
     if plan.notes:
-        yield Block(
-            "notes",
-            tuple(Row(mark=NOTE, kind="note", name=n.name, reason=n.text, dimmed=True) for n in plan.notes),
-        )
+        yield Block("notes", tuple(map(note_row, plan.notes)))
     problems = (*plan_problems(plan, confirm), *map(crash_loop_row, crash_loops))
     if problems:
         yield Block("problems", problems)
+
+
+def note_row(note: Note) -> Row:
+    """Something worth knowing."""
+    return Row(mark=NOTE, kind="note", name=note.name, reason=note.text, dimmed=True)
+
+
+def unknown_rows(records: Records) -> Iterator[Row]:
+    """The fields that nobody reads."""
+    return map(note_row, unknown_notes(records))
 
 
 def awaited_row(rejection: Rejection) -> Row:
@@ -494,9 +502,21 @@ def plan_json(reconcile_state: ReconcileState) -> Json:
             for verdict in reconcile_state.crash_loops
         ],
         "notes": [{"name": note.name, "unit": note.unit, "text": told(note.text)} for note in plan.notes],
+        "unknown_fields": [_unknown_json(field) for field in reconcile_state.records.unknown],
         "refusal": None
         if refusal is None
         else {"names": list(refusal.names), "owned": refusal.owned, "token": refusal.token},
+    }
+
+
+def _unknown_json(field: UnknownField) -> Json:
+    return {
+        "path": told(field.path),
+        "suggestion": field.suggestion,
+        "place": field.place,
+        "kind": field.kind,
+        "id": field.id,
+        "name": field.record,
     }
 
 

@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import trio
+from attrs import evolve
+from cyclopts import Parameter
 
 from coreflow.app import logs
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
@@ -34,14 +37,28 @@ class _Stopped(Exception):
         self.number = number
 
 
-def read_settings(*, need_records: bool) -> Settings:
+STRICT = "COREFLOW_STRICT"
+Strict = Annotated[
+    bool,
+    Parameter(
+        negative=(), show_default=False, help=f"Reject records with fields that nobody reads (or {STRICT})."
+    ),
+]
+
+
+def read_settings(*, need_records: bool, strict: bool = False) -> Settings:
     """The settings of this process; warnings go to standard error. `need_records`: no file was given.
 
     Raises InvalidSetting.
     """
     settings = load_settings(os.environ, require_cloudly=need_records)
     warn(settings.warnings)
-    return settings
+    return strictly(settings) if strict else settings
+
+
+def strictly(settings: Settings) -> Settings:
+    """The settings with `--strict`."""
+    return evolve(settings, strict=True, sources={**settings.sources, STRICT: "--strict"})
 
 
 def warn(warnings: tuple[str, ...]) -> None:

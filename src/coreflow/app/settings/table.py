@@ -227,6 +227,13 @@ SETTINGS: tuple[Setting, ...] = (
         "again.",
     ),
     Setting(
+        name="COREFLOW_STRICT",
+        default="false",
+        parse=parsers.boolean,
+        meaning="Whether a field that nobody reads rejects its record; otherwise it is a note. With a control plane, too, whose "
+        "newer versions may send more fields than coreflow knows: there it is no note, but a line of the log at level `debug`.",
+    ),
+    Setting(
         name="COREFLOW_PRUNE",
         default="true",
         parse=parsers.boolean,

@@ -69,6 +69,7 @@ class Settings:
     route_tasks: Literal["all", "first"]
     keep_on_node: bool
     update: Literal["rolling", "recreate"]
+    strict: bool
     prune: bool
     confirm_removal: str | None
     log_format: Literal["auto", "console", "json"]

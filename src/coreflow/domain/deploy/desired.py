@@ -1,11 +1,12 @@
 """Everything we want, and everything we cannot want yet, as values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from attrs import Factory, frozen
 
 from coreflow.domain.ids import BASE, ClusterId
 from coreflow.domain.platform.bindings import BindingSpec
+from coreflow.domain.records.models import Records
 from coreflow.domain.routing.routes import HostClaim
 from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
 
@@ -49,6 +50,15 @@ class Note:
     unit: Unit
     name: str
     text: str
+
+
+def unknown_notes(records: Records) -> Iterator[Note]:
+    """The fields that nobody reads, each under the name of its record."""
+    for field in records.unknown:
+        if field.kind == "service":
+            yield Note(unit=field.id or "", name=field.record or field.id or "(no name)", text=str(field))
+        else:
+            yield Note(unit="", name=f"{field.kind or 'document'} {field.id or ''}".rstrip(), text=str(field))
 
 
 @frozen(kw_only=True)

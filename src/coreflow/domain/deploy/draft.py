@@ -19,7 +19,7 @@ from coreflow.domain.swarm.images import (
 )
 from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec, SecretSpec, ServiceSpec
 
-from .desired import Desired, Note, Rejection, Unit, unit_of
+from .desired import Desired, Note, Rejection, Unit, unit_of, unknown_notes
 from .layers import BundleLayers
 from .live import Live
 from .pins import PinnedImages
@@ -59,6 +59,7 @@ class Draft:
 
     def reject_unreadable(self) -> None:
         """Hold what belongs to records that cannot be decoded, and say everything that is wrong with them."""
+        self.notes += unknown_notes(self.records)
         for rejected in self.records.rejected:
             if rejected.kind == "service":
                 reasons = (*rejected.reasons, *self._other_reasons(rejected.salvaged))

@@ -1,6 +1,6 @@
 """Which problems of a cluster are told, and when: as they begin and as they end, and not every minute in between."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from attrs import Factory, frozen
@@ -47,7 +47,7 @@ class ProblemLog:
             for name, verdict in result.verdicts.items()
             if not verdict.done and (verdict.detail or name in self.moving)
         }
-        found = dict(_problems(result))
+        found = _by_key(_problems(result))
         found.update(_unfinished(result.verdicts, moving, now))
         found = {key[:NAME_SHOWN]: _cut(text) for key, text in found.items()}
         running = (
@@ -79,6 +79,14 @@ class ProblemLog:
 
 
 NOTHING_TOLD = ProblemLog()
+
+
+def _by_key(problems: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The reasons by kind and name: one service may have several notes, and several records no name."""
+    found: dict[str, list[str]] = {}
+    for key, text in problems:
+        found.setdefault(key, []).append(text)
+    return {key: "; ".join(dict.fromkeys(texts)) for key, texts in found.items()}
 
 
 def _problems(result: ReconcileResult) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Wire <-> record: the one place that knows Cloudly's spelling.
 
-Strict in types (cattrs alone would turn `"no"` into `True`), calm about unknown fields, which are ignored. A JSON
+Strict in types (cattrs alone would turn `"no"` into `True`), calm about unknown fields, which are ignored and listed; or
+strict in them, too: then they are errors of their records. A JSON
 `null` counts as absent, since the peer is written in a language that sends both. Older spellings of Cloudly's
 interfaces are accepted: `servers` for `nodes`, `containers` inside the cluster for `services`, domains as plain text,
 `memorySizeMB`, records without the `data` envelope, a registry login inside the cluster record.
@@ -25,11 +26,11 @@ from coreflow.domain.errors import InvalidRecord, Problem
 from coreflow.domain.ids import ServiceId, id_problem
 
 from .converter import PLAIN_JSON, T, converter, decode, expected, is_text, printable, problems_of
+from .frame import RECORD_LIMIT, Frame, frame_of
 from .hosts import canonical_host
 from .models import (
     BindingRecord,
     CertificateRecord,
-    ClusterRecord,
     ExternalRegistryRecord,
     GatewayRecord,
     ImageRecord,
@@ -39,15 +40,19 @@ from .models import (
     SecretBundleRecord,
     SecretGroupRecord,
     ServiceRecord,
+    UnknownField,
 )
 from .salvage import Salvaged, salvage
+from .shapes import DESIRED_STATE
+from .unknown import Found, below, unknown_in
 
-RECORD_LIMIT = 100_000
-"""Records of one kind; a document with more is no cluster."""
 REJECTED_LIMIT = 1000
 """Records that cannot be read; a document with more is nonsense as a whole."""
 PROBLEMS_SHOWN = 20
 """Of one record."""
+UNKNOWN_LIMIT = 1000
+"""Unknown fields that are told of one document."""
+CERTIFICATE = "certificate"
 
 
 class _HasId(Protocol):
@@ -72,19 +77,19 @@ class _Memo(Generic[R]):
     def __init__(self, kind: type[R], label: str) -> None:
         self.kind, self.label = kind, label
         self._structure: Callable[[object, type[R]], R] = converter.get_structure_hook(kind)
-        self._known: dict[str, tuple[bytes | None, R]] = {}
+        self._known: dict[str, tuple[bytes | None, R, Found]] = {}
 
-    def decode(self, raw: object) -> R:
-        """Decode a record, or find it. May raise anything that `problems_of` understands."""
+    def decode(self, raw: object) -> tuple[R, Found]:
+        """Decode a record, or find it; and its unknown fields. May raise anything that `problems_of` understands."""
         key = raw.get("id") if type(raw) is dict else None
         if type(key) is not str:
-            return self._structure(raw, self.kind)
+            return self._structure(raw, self.kind), unknown_in(raw, self.kind)
         known, form = self._known.get(key), _raw_form(raw)
         if known is not None and form is not None and known[0] == form:
-            return known[1]
-        record = self._structure(raw, self.kind)
-        self._known[key] = (form, record)
-        return record
+            return known[1:]
+        record, unknown = self._structure(raw, self.kind), unknown_in(raw, self.kind)
+        self._known[key] = (form, record, unknown)
+        return record, unknown
 
     def forget_all_but(self, records: list[R]) -> None:
         """Forget what is not among these records."""
@@ -93,10 +98,41 @@ class _Memo(Generic[R]):
             self._known = {key: value for key, value in self._known.items() if key in ids}
 
 
-class RecordDecoder:
-    """Decodes cluster documents, reusing the records of the previous document that did not change."""
+class _Findings:
+    """What is wrong with the records of one document, gathered while they are decoded."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool) -> None:
+        self.strict = strict
+        self.rejected: list[RejectedRecord] = []
+        self.unknown: list[UnknownField] = []
+
+    def take(self, unknown: Found) -> tuple[Problem, ...]:
+        """Keep unknown fields; where they are errors, give these instead."""
+        if self.strict:
+            return tuple(one.problem for one in unknown)
+        self.unknown += unknown[: UNKNOWN_LIMIT - len(self.unknown)]
+        return ()
+
+    def decode(self, raw: object, kind: type[T], path: str, label: str) -> T:
+        """Decode one record. Raises InvalidRecord with everything that is wrong with it."""
+        problems = self.take(below(unknown_in(raw, kind), path, label, *_named(raw, label)))
+        try:
+            record = decode(raw, kind, path)
+        except InvalidRecord as exc:
+            problems = (*exc.problems, *problems)
+        if problems:
+            raise InvalidRecord(*problems[:PROBLEMS_SHOWN])
+        return record
+
+
+class RecordDecoder:
+    """Decodes cluster documents, reusing the records of the previous document that did not change.
+
+    With `strict`, a field that nobody reads is an error of its record.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
         self._services = _Memo(ServiceRecord, "service")
         self._images = _Memo(ImageRecord, "image")
         self._registries = _Memo(ExternalRegistryRecord, "external registry")
@@ -113,44 +149,55 @@ class RecordDecoder:
         `platform`, `externalGatewayConfig` and `certificates` are optional. Raises InvalidRecord when the document as
         a whole cannot be used; a single bad record is listed in `Records.rejected` instead.
         """
-        framed, cluster = _frame(document)
-        document = _consumed(framed) if consume else framed
-        rejected: list[RejectedRecord] = []
-        platform, unreadable = _platform(_state(document.get("platform")), rejected)
+        found = _Findings(strict=self._strict)
+        frame = frame_of(document, found.take)
+        document = _consumed(frame.document) if consume else frame.document
+        platform, unreadable = _platform(document.get("platform"), frame.path("platform"), found)
+        gateway = document.get("externalGatewayConfig")
         return Records(
-            cluster=cluster,
-            services=tuple(self._list(self._services, document, "services", rejected)),
-            images=self._by_id(self._images, document, "images", rejected),
-            external_registries=self._by_id(self._registries, document, "externalRegistries", rejected),
-            secret_bundles=self._by_id(self._bundles, document, "secretBundles", rejected),
-            secret_groups=self._by_id(self._groups, document, "secretGroups", rejected),
+            cluster=frame.cluster,
+            services=tuple(self._list(self._services, document, "services", frame, found)),
+            images=self._by_id(self._images, document, "images", frame, found),
+            external_registries=self._by_id(self._registries, document, "externalRegistries", frame, found),
+            secret_bundles=self._by_id(self._bundles, document, "secretBundles", frame, found),
+            secret_groups=self._by_id(self._groups, document, "secretGroups", frame, found),
             platform=platform,
             unreadable_bindings=unreadable,
-            gateway=_optional(document, "externalGatewayConfig", GatewayRecord, rejected),
-            certificates=_certificates(document.get("certificates"), rejected),
-            rejected=tuple(rejected),
+            gateway=_optional(gateway, GatewayRecord, "externalGatewayConfig", frame, found),
+            certificates=_certificates(document.get("certificates"), frame.path("certificates"), found),
+            rejected=tuple(found.rejected),
+            unknown=tuple(found.unknown),
         )
 
     def _list(
-        self, memo: _Memo[R], document: Mapping[str, Any], key: str, rejected: list[RejectedRecord]
+        self, memo: _Memo[R], document: Mapping[str, Any], key: str, frame: Frame, found: _Findings
     ) -> list[R]:
         decoded: list[R] = []
+        where = frame.path(key)
         for index, raw in enumerate(_each(document, key)):
+            path = f"{where}[{index}]"
+            record: R | None = None
+            problems: tuple[Problem, ...] = ()
             try:
-                decoded.append(memo.decode(raw))
+                record, unknown = memo.decode(raw)
             except Exception as exc:  # noqa: BLE001 - cattrs may raise anything for a hostile document
-                problems = tuple(islice(problems_of(exc, f"$.{key}[{index}]"), PROBLEMS_SHOWN))
-                rejected.append(_rejected(memo.label, raw, InvalidRecord(*problems)))
-                if len(rejected) > REJECTED_LIMIT:
-                    text = f"more than {REJECTED_LIMIT} records cannot be read"
-                    raise InvalidRecord(Problem(f"$.{key}", text)) from None
+                problems = tuple(islice(problems_of(exc, path), PROBLEMS_SHOWN))
+                unknown = unknown_in(raw, memo.kind)
+            if unknown:
+                problems += found.take(below(unknown, path, memo.label, *_named(raw, memo.label)))
+            if record is not None and not problems:
+                decoded.append(record)
+                continue
+            found.rejected.append(_rejected(memo.label, raw, InvalidRecord(*problems[:PROBLEMS_SHOWN])))
+            if len(found.rejected) > REJECTED_LIMIT:
+                raise InvalidRecord(Problem(where, f"more than {REJECTED_LIMIT} records cannot be read"))
         memo.forget_all_but(decoded)
         return decoded
 
     def _by_id(
-        self, memo: _Memo[R], document: Mapping[str, Any], key: str, rejected: list[RejectedRecord]
+        self, memo: _Memo[R], document: Mapping[str, Any], key: str, frame: Frame, findings: _Findings
     ) -> dict[Any, R]:
-        records = self._list(memo, document, key, rejected)
+        records = self._list(memo, document, key, frame, findings)
         found = {record.id: record for record in records}
         if len(found) == len(records):
             return found
@@ -159,8 +206,10 @@ class RecordDecoder:
             count[record.id] = count.get(record.id, 0) + 1
         for identity in sorted(identity for identity, times in count.items() if times > 1):
             del found[identity]
-            reason = f"id {identity} occurs {count[identity]} times @ $.{key}"
-            rejected.append(RejectedRecord(kind=memo.label, id=identity, name=None, reasons=(reason,)))
+            reason = f"id {identity} occurs {count[identity]} times @ {frame.path(key)}"
+            findings.rejected.append(
+                RejectedRecord(kind=memo.label, id=identity, name=None, reasons=(reason,))
+            )
         return found
 
 
@@ -190,76 +239,19 @@ def decode_records(document: object) -> Records:
     return RecordDecoder().decode(document)
 
 
-def _frame(document: object) -> tuple[Mapping[str, Any], ClusterRecord]:
-    """Check what must hold before single records can be looked at."""
-    if type(document) is not dict:
-        raise InvalidRecord(Problem("$", expected(dict, document)))
-    document = _with_older_services(_without_envelope(document))
-    problems: list[Problem] = []
-    cluster = _cluster(document, problems)
-    problems += _list_problems(document)
-    if problems or cluster is None:
-        raise InvalidRecord(*problems)
-    return document, cluster
-
-
-def _without_envelope(document: dict[str, Any]) -> dict[str, Any]:
-    """The records of a captured answer, which has them under `response`."""
-    response = document.get("response")
-    if type(response) is not dict or "method" not in document:
-        return document
-    return {**response, **{k: v for k, v in document.items() if k not in {"response", "request"}}}
-
-
-def _with_older_services(document: dict[str, Any]) -> dict[str, Any]:
-    """Before 2023 the services travelled inside the cluster record."""
-    raw = document.get("configData")
-    if document.get("services") is not None or type(raw) is not dict:
-        return document
-    older = (raw["data"] if type(raw.get("data")) is dict else raw).get("containers")
-    return document if older is None else {**document, "services": older}
-
-
-def _cluster(document: Mapping[str, Any], problems: list[Problem]) -> ClusterRecord | None:
-    raw = document.get("configData")
-    if raw is None:
-        problems.append(Problem("$.configData", "is missing: it says which cluster this is"))
-        return None
-    try:
-        return decode(raw, ClusterRecord, "$.configData")
-    except InvalidRecord as exc:
-        problems.extend(exc.problems)
-        return None
-
-
-def _list_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the lists of records as such."""
-    if document.get("services") is None:
-        yield Problem("$.services", "is missing: write an empty list if there shall be no services")
-    for key in ("services", "images", "externalRegistries", "secretBundles", "secretGroups"):
-        value = document.get(key)
-        if value is not None and type(value) is not list:
-            yield Problem(f"$.{key}", expected(list, value))
-        elif value is not None and len(value) > RECORD_LIMIT:
-            yield Problem(f"$.{key}", f"has more than {RECORD_LIMIT} records")
-
-
-def _optional(
-    document: Mapping[str, Any], key: str, kind: type[T], rejected: list[RejectedRecord]
-) -> T | None:
-    raw = document.get(key)
+def _optional(raw: object, kind: type[T], key: str, frame: Frame, found: _Findings) -> T | None:
     if raw is None:
         return None
     try:
-        return decode(raw, kind, f"$.{key}")
+        return found.decode(raw, kind, frame.path(key), key)
     except InvalidRecord as exc:
-        rejected.append(_rejected(key, raw, exc))
+        found.rejected.append(_rejected(key, raw, exc))
         return None
 
 
 def _state(raw: object) -> object:
     """The desired state inside the answer that has it, if it is one."""
-    return raw["desiredState"] if type(raw) is dict and type(raw.get("desiredState")) is dict else raw
+    return raw[DESIRED_STATE] if type(raw) is dict and type(raw.get(DESIRED_STATE)) is dict else raw
 
 
 def platform_frame(raw: object, path: str) -> PlatformRecord:
@@ -275,27 +267,40 @@ def platform_frame(raw: object, path: str) -> PlatformRecord:
 
 
 def _platform(
-    raw: object, rejected: list[RejectedRecord]
+    outer: object, path: str, found: _Findings
 ) -> tuple[PlatformRecord | None, frozenset[ServiceId | None]]:
     """The platform's desired state, and the services with a binding that cannot be read; None: whoever's that may be."""
+    raw = _state(outer)
     if raw is None:
         return None, frozenset()
+    where = path if raw is outer else f"{path}.{DESIRED_STATE}"
+    problems = found.take(below(_unknown_around(outer, raw), path, "platform", None, None))
     try:
-        frame = platform_frame(raw, "$.platform")
+        frame = platform_frame(raw, where)
     except InvalidRecord as exc:
-        rejected.append(_rejected("platform", raw, exc))
+        problems = (*exc.problems, *problems)
+    if problems:
+        found.rejected.append(_rejected("platform", raw, InvalidRecord(*problems)))
         return None, frozenset({None})
     assert type(raw) is dict  # noqa: S101 - see platform_frame
     bindings: list[BindingRecord] = []
     unreadable: set[ServiceId | None] = set()
     for index, one in enumerate(raw.get("bindings") or ()):
         try:
-            bindings.append(decode(one, BindingRecord, f"$.platform.bindings[{index}]"))
+            bindings.append(found.decode(one, BindingRecord, f"{where}.bindings[{index}]", "binding"))
         except InvalidRecord as exc:
-            if len(rejected) <= REJECTED_LIMIT:
-                rejected.append(_rejected("binding", one, exc))
+            if len(found.rejected) <= REJECTED_LIMIT:
+                found.rejected.append(_rejected("binding", one, exc))
             unreadable.add(_service_of(one))
     return attrs.evolve(frame, bindings=tuple(bindings)), frozenset(unreadable)
+
+
+def _unknown_around(outer: object, raw: object) -> Found:
+    """The unknown fields of a platform, but not those of its bindings, which are looked at one by one."""
+    bare = {**raw, "bindings": None} if type(raw) is dict else raw
+    return unknown_in(
+        {**outer, DESIRED_STATE: bare} if type(outer) is dict and outer is not raw else bare, PlatformRecord
+    )
 
 
 def _service_of(raw: object) -> ServiceId | None:
@@ -307,12 +312,12 @@ def _service_of(raw: object) -> ServiceId | None:
     return ServiceId(service) if is_text(service) and service else None
 
 
-def _certificates(raw: object, rejected: list[RejectedRecord]) -> dict[str, CertificateRecord]:
+def _certificates(raw: object, path: str, found: _Findings) -> dict[str, CertificateRecord]:
     if raw is None:
         return {}
     if type(raw) is not dict:
-        reason = str(Problem("$.certificates", expected(dict, raw)))
-        rejected.append(RejectedRecord(kind="certificate", id=None, name=None, reasons=(reason,)))
+        reason = str(Problem(path, expected(dict, raw)))
+        found.rejected.append(RejectedRecord(kind=CERTIFICATE, id=None, name=None, reasons=(reason,)))
         return {}
     spellings: dict[str, list[str]] = {}
     for key, item in raw.items():
@@ -321,37 +326,41 @@ def _certificates(raw: object, rejected: list[RejectedRecord]) -> dict[str, Cert
     decoded: dict[str, CertificateRecord] = {}
     for host, keys in spellings.items():
         try:
-            decoded[host] = _certificate(raw, keys)
+            decoded[host] = _certificate(raw, keys, path, found)
         except InvalidRecord as exc:
             reasons = tuple(map(str, exc.problems))
-            rejected.append(RejectedRecord(kind="certificate", id=host, name=None, reasons=reasons))
+            found.rejected.append(RejectedRecord(kind=CERTIFICATE, id=host, name=None, reasons=reasons))
     return decoded
 
 
-def _certificate(raw: Mapping[Any, Any], keys: list[Any]) -> CertificateRecord:
+def _certificate(raw: Mapping[Any, Any], keys: list[Any], path: str, found: _Findings) -> CertificateRecord:
     """The certificate under one host name, of which there must be one spelling only. Raises InvalidRecord."""
     names = [printable(str(key)) for key in keys]
     if len(names) > 1:
         others = (f"the same host name as {' and '.join(n for n in names if n != name)}" for name in names)
-        raise InvalidRecord(
-            *(Problem(f"$.certificates.{n}", text) for n, text in zip(names, others, strict=True))
-        )
-    return decode(raw[keys[0]], CertificateRecord, f"$.certificates.{names[0]}")
+        raise InvalidRecord(*(Problem(f"{path}.{n}", text) for n, text in zip(names, others, strict=True)))
+    return found.decode(raw[keys[0]], CertificateRecord, f"{path}.{names[0]}", CERTIFICATE)
+
+
+def _named(raw: object, label: str) -> tuple[str | None, str | None]:
+    """The id and the name that a raw record says it has, as far as they can be told."""
+    if type(raw) is not dict:
+        return None, None
+    data = raw["data"] if type(raw.get("data")) is dict else raw
+    identity, name = raw.get("id"), data.get("domainName" if label == CERTIFICATE else "name")
+    is_id = is_text(identity) and id_problem(identity, of_service=label == "service") is None
+    return identity if is_id else None, name if is_text(name) else None
 
 
 def _rejected(label: str, raw: object, exc: InvalidRecord) -> RejectedRecord:
     """What can still be said of a record that cannot be decoded."""
-    identity = name = None
-    if type(raw) is dict:
-        data = raw["data"] if type(raw.get("data")) is dict else raw
-        identity, name = raw.get("id"), data.get("name")
-    is_service = label == "service"
+    identity, name = _named(raw, label)
     return RejectedRecord(
         kind=label,
-        id=identity if is_text(identity) and id_problem(identity, of_service=is_service) is None else None,
-        name=name if is_text(name) else None,
+        id=identity,
+        name=name,
         reasons=tuple(map(str, exc.problems)),
-        salvaged=_salvaged(raw) if is_service else None,
+        salvaged=_salvaged(raw) if label == "service" else None,
     )
 
 

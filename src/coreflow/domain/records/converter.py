@@ -37,7 +37,7 @@ _WIRE_NAMES = {
 }
 """Fields whose wire name is not simply their name in camel case."""
 
-_ENVELOPED: tuple[type, ...] = (
+ENVELOPED: tuple[type, ...] = (
     BindingRecord,
     ClusterRecord,
     ExternalRegistryRecord,
@@ -49,7 +49,7 @@ _ENVELOPED: tuple[type, ...] = (
 )
 """Records that travel as `{id, data: {...}}`."""
 
-_WITH_ID = frozenset(_ENVELOPED) - {NodeRecord}
+WITH_ID = frozenset(ENVELOPED) - {NodeRecord}
 """Records whose ids mark something or are referred to."""
 
 _TYPE_NAMES: dict[type, str] = {
@@ -217,7 +217,7 @@ def _not_plain(value: object, path: str) -> Iterator[Problem]:
         yield Problem(path, expected(dict, value))
 
 
-def _wire_name(name: str) -> str:
+def wire_name(name: str) -> str:
     head, *rest = name.split("_")
     return _WIRE_NAMES.get(name) or head + "".join(part.capitalize() for part in rest)
 
@@ -298,7 +298,7 @@ _RESPELLINGS: Mapping[type, Callable[[dict[str, Any]], dict[str, Any]]] = {
     HealthCheckRecord: _respell_health_check,
 }
 """What turns older and shorter spellings of a class into the current one."""
-_RESPELLED = {*_ENVELOPED, *_RESPELLINGS, DomainRecord}
+_RESPELLED = {*ENVELOPED, *_RESPELLINGS, DomainRecord}
 
 
 def _respell(kind: type, raw: Any) -> Any:
@@ -307,7 +307,7 @@ def _respell(kind: type, raw: Any) -> Any:
         return {"name": raw}
     if type(raw) is not dict:
         return raw
-    if kind in _ENVELOPED:
+    if kind in ENVELOPED:
         raw = _without_envelope(raw)
     respell = _RESPELLINGS.get(kind)
     return _without_nulls(raw if respell is None else respell(raw))
@@ -328,8 +328,8 @@ def _without_nulls(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
     attrs.resolve_types(kind)
-    names: dict[str, Any] = {a.name: override(rename=_wire_name(a.name)) for a in attrs.fields(kind)}
-    if kind in _WITH_ID:
+    names: dict[str, Any] = {a.name: override(rename=wire_name(a.name)) for a in attrs.fields(kind)}
+    if kind in WITH_ID:
         names["id"] = override(struct_hook=_service_id if kind is ServiceRecord else _id)
     base: Callable[[Any, Any], Any] = make_dict_structure_fn(
         kind, converter, _cattrs_detailed_validation=True, **names
@@ -349,7 +349,7 @@ def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
         try:
             return base(raw, kind)
         except cattrs.ClassValidationError as exc:
-            enveloped = kind in _ENVELOPED and given.get("data") is not None
+            enveloped = kind in ENVELOPED and given.get("data") is not None
             raise InvalidRecord(*problems_of(exc, "", ".data" if enveloped else "")) from None
 
     return structure
@@ -408,7 +408,7 @@ def problems_of(exc: BaseException, path: str, inside: str = "") -> Iterator[Pro
     elif isinstance(exc, cattrs.ClassValidationError):
         found, others = exc.group_exceptions()
         for inner, note in found:
-            below = f"{path}.{note.name}" if note.name == "id" else f"{path}{inside}.{_wire_name(note.name)}"
+            below = f"{path}.{note.name}" if note.name == "id" else f"{path}{inside}.{wire_name(note.name)}"
             yield from problems_of(inner, below)
         for inner in others:
             yield from problems_of(inner, path + inside)

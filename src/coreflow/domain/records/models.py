@@ -8,43 +8,53 @@ path that is absolute) is judged where the record is rendered, so that one bad s
 from collections.abc import Mapping
 from functools import cached_property
 
-from attrs import Factory, field, frozen
+from attrs import field, frozen
 
 from coreflow.domain.errors import InvalidRecord, Problem, Refused
 from coreflow.domain.ids import BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
 
-from .hosts import canonical_host
+from .about import about
+from .hosts import LAST_PORT, canonical_host
 from .salvage import Salvaged
+
+SHOWN = 60
+"""Characters of a field's name in a text: anybody may have written it."""
 
 
 @frozen(kw_only=True)
 class RegistryLogin:
     """Credentials for one registry (`IDockerRegistryInfo`)."""
 
-    serveraddress: str
-    username: str
-    password: str = field(repr=False)
+    serveraddress: str = field(metadata=about("The registry's address."))
+    username: str = field(metadata=about("The user."))
+    password: str = field(repr=False, metadata=about("The password, or a token."))
 
 
 @frozen(kw_only=True)
 class NodeRecord:
     """A cluster member (`IClusterNode`, formerly `IServer`)."""
 
-    id: NodeId
-    role: str | None = None
-    swarm_node_id: str | None = None
+    id: NodeId = field(metadata=about("Read and not used.", unused=True))
+    role: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    swarm_node_id: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
 
 
 @frozen(kw_only=True)
 class ClusterRecord:
     """The cluster that this engine belongs to (`ICluster`)."""
 
-    id: ClusterId
-    name: str | None = None
-    cloudly_url: str | None = None
-    setup_mode: str | None = None
-    nodes: tuple[NodeRecord, ...] = ()
-    registry_info: RegistryLogin | None = None
+    id: ClusterId = field(
+        metadata=about(
+            "Marks everything that coreflow makes, and salts its hashes. Another id is another cluster."
+        )
+    )
+    name: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    cloudly_url: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    setup_mode: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    nodes: tuple[NodeRecord, ...] = field(default=(), metadata=about("Read and not used.", unused=True))
+    registry_info: RegistryLogin | None = field(
+        default=None, metadata=about("For images on that registry which have no other login.")
+    )
     """A login that older control planes put here; used for images on that registry."""
 
 
@@ -52,237 +62,351 @@ class ClusterRecord:
 class VolumeMount:
     """A directory of the node, bound into the container (`IVolumeMount`)."""
 
-    host_fs_path: str
-    container_fs_path: str
+    host_fs_path: str = field(metadata=about("The directory of the node."))
+    container_fs_path: str = field(metadata=about("Where it is in the container."))
 
 
 @frozen(kw_only=True)
 class Resources:
     """Limits and reservations (`IServiceRessources`). Memory in MB of 1,000,000 bytes, CPUs as a number of CPUs."""
 
-    memory_size_limit_mb: float | None = None
-    memory_size_reservation_mb: float | None = None
-    memory_size_mb: float | None = None
+    memory_size_limit_mb: float | None = field(
+        default=None,
+        metadata=about("The most memory, in MB of 1,000,000 bytes.", default=1000, least=6.291456),
+    )
+    memory_size_reservation_mb: float | None = field(
+        default=None, metadata=about("Memory that the node sets aside, in MB.", least=0)
+    )
+    memory_size_mb: float | None = field(
+        default=None, metadata=about("Older name of `memorySizeLimitMB`.", older=True)
+    )
     """The limit's old name."""
-    cpu_limit: float | None = None
-    cpu_reservation: float | None = None
-    volume_mounts: tuple[VolumeMount, ...] = ()
+    cpu_limit: float | None = field(
+        default=None, metadata=about("The most CPU time, in CPUs: `0.5` is half of one.", least=0)
+    )
+    cpu_reservation: float | None = field(
+        default=None, metadata=about("CPU time that the node sets aside, in CPUs.", least=0)
+    )
+    volume_mounts: tuple[VolumeMount, ...] = field(
+        default=(), metadata=about("Directories of the node, bound into the container.")
+    )
 
 
 @frozen(kw_only=True)
 class VolumeRecord:
     """A first-class volume of a service."""
 
-    mount_path: str
-    driver: str | None = None
-    backup: bool = False
-    name: str | None = None
-    read_only: bool = False
-    options: Mapping[str, str] = field(factory=dict, repr=False)
+    mount_path: str = field(metadata=about("Where it is in the container."))
+    driver: str | None = field(default=None, metadata=about("The volume driver.", default="corestore"))
+    backup: bool = field(default=False, metadata=about("Whether it belongs to backups of the service"))
+    name: str | None = field(default=None, metadata=about("The name of the Docker volume."))
+    read_only: bool = field(default=False, metadata=about("Whether the service may not write to it."))
+    options: Mapping[str, str] = field(
+        factory=dict,
+        repr=False,
+        metadata=about("For the driver, together with `serviceId`, `serviceName`, `mountPath` and `backup`."),
+    )
 
 
 @frozen(kw_only=True)
 class DomainRecord:
     """A host name that leads to a service; `port` overrides `ports.web`."""
 
-    name: str
-    port: int | None = None
-    protocol: str | None = None
+    name: str = field(metadata=about("The host name."))
+    port: int | None = field(
+        default=None, metadata=about("Where the service listens for it.", least=1, most=LAST_PORT)
+    )
+    protocol: str | None = field(default=None, metadata=about("Those with `protocol: ssh` are skipped."))
 
 
 @frozen(kw_only=True)
 class Ports:
     """Where a service listens: `web` for its domains, `custom` maps a host name to a port (text on the wire)."""
 
-    web: int | None = None
-    custom: Mapping[str, str] = Factory(dict)
+    web: int | None = field(
+        default=None, metadata=about("Where the service listens for its domains.", least=1, most=LAST_PORT)
+    )
+    custom: Mapping[str, str] = field(factory=dict, metadata=about("Further host names, each with its port"))
 
 
 @frozen(kw_only=True)
 class RegistryTarget:
     """An image in a registry that Cloudly chose for one service. It wins over every other image source."""
 
-    protocol: str | None = None
-    registry_host: str | None = None
-    repository: str | None = None
-    tag: str | None = None
-    digest: str | None = None
-    image_url: str | None = None
-    registry_info: RegistryLogin | None = None
+    protocol: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    registry_host: str | None = field(
+        default=None, metadata=about("The registry. It needs a dot or a port, or is `localhost`.")
+    )
+    repository: str | None = field(default=None, metadata=about("The image's name there."))
+    tag: str | None = field(default=None, metadata=about("The version's name."))
+    digest: str | None = field(default=None, metadata=about("The version's digest: it wins over `tag`."))
+    image_url: str | None = field(default=None, metadata=about("The whole reference."))
+    registry_info: RegistryLogin | None = field(default=None, metadata=about("The login there."))
 
 
 @frozen(kw_only=True)
 class HealthCheckRecord:
     """A command that tells whether a container works; durations in seconds. (Proposed: no control plane sends it yet.)"""
 
-    command: tuple[str, ...]
-    interval_seconds: float | None = None
-    timeout_seconds: float | None = None
-    start_period_seconds: float | None = None
-    retries: int | None = None
+    command: tuple[str, ...] = field(
+        metadata=about("A text is for the shell; a list is a program with arguments")
+    )
+    interval_seconds: float | None = field(
+        default=None, metadata=about("From one check to the next.", least=0)
+    )
+    timeout_seconds: float | None = field(default=None, metadata=about("How long one may take.", least=0))
+    start_period_seconds: float | None = field(
+        default=None, metadata=about("How long failures do not count after the start.", least=0)
+    )
+    retries: int | None = field(
+        default=None, metadata=about("Failures in a row that make a task unhealthy.", least=0, most=2**31 - 1)
+    )
 
 
 @frozen(kw_only=True)
 class ServiceRecord:
     """One service, as Cloudly wants it (`IService`)."""
 
-    id: ServiceId
-    name: str
-    image_id: ImageId | None = None
-    image_version: str | None = None
-    registry_target: RegistryTarget | None = None
-    environment: Mapping[str, str] = field(factory=dict, repr=False)
-    secret_bundle_id: BundleId | None = None
-    additional_secret_bundle_ids: tuple[BundleId, ...] = ()
-    service_category: str | None = None
-    deployment_strategy: str | None = None
-    max_replicas: int | None = None
-    anti_affinity: bool = False
-    scale_factor: int | None = None
-    ports: Ports | None = None
-    resources: Resources | None = None
-    domains: tuple[DomainRecord, ...] = ()
-    volumes: tuple[VolumeRecord, ...] = ()
-    health_check: HealthCheckRecord | None = None
+    id: ServiceId = field(metadata=about("Who owns what is made."))
+    name: str = field(metadata=about("The name of the Swarm service, and its host name on the network."))
+    image_id: ImageId | None = field(default=None, metadata=about("Which record of `images`."))
+    image_version: str | None = field(
+        default=None, metadata=about("Which version of it; also the tag where a reference has none.")
+    )
+    registry_target: RegistryTarget | None = field(
+        default=None, metadata=about("The image. Wins over `imageId`.")
+    )
+    environment: Mapping[str, str] = field(factory=dict, repr=False, metadata=about("Environment variables."))
+    secret_bundle_id: BundleId | None = field(default=None, metadata=about("The main secret bundle."))
+    additional_secret_bundle_ids: tuple[BundleId, ...] = field(
+        default=(), metadata=about("Bundles below the main one; later ones win.")
+    )
+    service_category: str | None = field(
+        default=None, metadata=about("Anything else than `workload` is left alone.", default="workload")
+    )
+    deployment_strategy: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    max_replicas: int | None = field(
+        default=None, metadata=about("The most tasks, whatever `scaleFactor` says.")
+    )
+    anti_affinity: bool = field(default=False, metadata=about("At most one task per node."))
+    scale_factor: int | None = field(default=None, metadata=about("How many tasks.", default=1))
+    ports: Ports | None = field(default=None, metadata=about("Where it listens."))
+    resources: Resources | None = field(default=None, metadata=about("Limits and reservations."))
+    domains: tuple[DomainRecord, ...] = field(default=(), metadata=about("Host names"))
+    volumes: tuple[VolumeRecord, ...] = field(default=(), metadata=about("Volumes that the service mounts."))
+    health_check: HealthCheckRecord | None = field(
+        default=None, metadata=about("How a task is known to work.")
+    )
 
 
 @frozen(kw_only=True)
 class ImageVersion:
     """A version of an image that Cloudly knows; `storage_path` says where a cluster file keeps its archive."""
 
-    version_string: str
-    storage_path: str | None = None
-    size: float | None = None
+    version_string: str = field(metadata=about("What `imageVersion` may be."))
+    storage_path: str | None = field(
+        default=None,
+        metadata=about("In a cluster file: the archive (`.tar`, `.tar.gz`), relative to the file's folder."),
+    )
+    size: float | None = field(default=None, metadata=about("Read and not used.", unused=True))
 
 
 @frozen(kw_only=True)
 class ImageLocation:
     """Where an image lives: inside Cloudly, or in an external registry."""
 
-    internal: bool = False
-    external_registry_id: RegistryId | None = None
-    external_image_tag: str | None = None
+    internal: bool = field(
+        default=False,
+        metadata=about("Whether the archive is in Cloudly's store, or beside the cluster file."),
+    )
+    external_registry_id: RegistryId | None = field(
+        default=None, metadata=about("Which record of `externalRegistries`: its host and login.")
+    )
+    external_image_tag: str | None = field(default=None, metadata=about("The reference, otherwise required."))
 
 
 @frozen(kw_only=True)
 class ImageRecord:
     """An image that services refer to (`IImage`)."""
 
-    id: ImageId
-    name: str | None = None
-    location: ImageLocation
-    versions: tuple[ImageVersion, ...] = ()
+    id: ImageId = field(
+        metadata=about("For Cloudly's own images also the name in the engine, as `id:version`.")
+    )
+    name: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    location: ImageLocation = field(metadata=about("Where the image comes from."))
+    versions: tuple[ImageVersion, ...] = field(default=(), metadata=about("The versions that there are."))
 
 
 @frozen(kw_only=True)
 class ExternalRegistryRecord:
     """A registry outside Cloudly, with its login (`IExternalRegistry`). Only type `docker` holds images."""
 
-    id: RegistryId
-    type: str | None = None
-    name: str | None = None
-    url: str
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    id: RegistryId = field(metadata=about("What images refer to."))
+    type: str | None = field(
+        default=None,
+        metadata=about("Services with an image from any other type are rejected.", default="docker"),
+    )
+    name: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    url: str = field(metadata=about("The registry's address. A scheme and a trailing slash do not matter."))
+    username: str | None = field(default=None, metadata=about("The login's user; none without it."))
+    password: str | None = field(
+        default=None, repr=False, metadata=about("The login's password, or a token.")
+    )
 
 
 @frozen(kw_only=True)
 class Tag:
     """A key with an optional value; without a value it matches any value of the key."""
 
-    key: str
-    value: str | None = None
+    key: str = field(metadata=about("The tag's name."))
+    value: str | None = field(default=None, metadata=about("Its value. Without it, any value fits."))
 
 
 @frozen(kw_only=True)
 class SecretBundleRecord:
     """A named choice of secret groups (`ISecretBundle`)."""
 
-    id: BundleId
-    name: str | None = None
-    type: str | None = None
-    service_id: ServiceId | None = None
-    included_secret_group_ids: tuple[GroupId, ...] = ()
-    included_tags: tuple[Tag, ...] = ()
+    id: BundleId = field(metadata=about("What services refer to."))
+    name: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    type: str | None = field(
+        default=None,
+        metadata=about("A bundle of type `service` in use by another service is a remark, no more."),
+    )
+    service_id: ServiceId | None = field(
+        default=None, metadata=about("The service that a bundle of type `service` is for.")
+    )
+    included_secret_group_ids: tuple[GroupId, ...] = field(default=(), metadata=about("Which groups."))
+    included_tags: tuple[Tag, ...] = field(
+        default=(), metadata=about("Only without group ids: every group with one of these tags.")
+    )
 
 
 @frozen(kw_only=True)
 class SecretValue:
     """The value of a secret group in one environment."""
 
-    value: str = field(repr=False)
+    value: str = field(repr=False, metadata=about("The value."))
 
 
 @frozen(kw_only=True)
 class SecretGroupRecord:
     """One variable with a value per environment (`ISecretGroup`); `priority` decides among groups with the same key."""
 
-    id: GroupId
-    key: str
-    priority: float | None = None
-    tags: tuple[Tag, ...] = ()
-    environments: Mapping[str, SecretValue] = field(factory=dict, repr=False)
+    id: GroupId = field(metadata=about("What bundles refer to."))
+    key: str = field(metadata=about("The variable's name."))
+    priority: float | None = field(
+        default=None,
+        metadata=about(
+            "Among groups of one bundle with the same key the highest wins, and the later one among equals.",
+            default=0,
+        ),
+    )
+    tags: tuple[Tag, ...] = field(default=(), metadata=about("See `includedTags`."))
+    environments: Mapping[str, SecretValue] = field(
+        factory=dict,
+        repr=False,
+        metadata=about("The value in each environment; `COREFLOW_SECRET_ENVIRONMENT` chooses."),
+    )
 
 
 @frozen(kw_only=True)
 class BindingRecord:
     """A database or object storage that a service is bound to (`IPlatformBinding`, proposed)."""
 
-    id: str
-    service_id: ServiceId
-    service_name: str | None = None
-    capability: str
-    provider_id: str | None = None
-    desired_state: str | None = None
-    config: Mapping[str, object] = field(factory=dict, repr=False)
-    env_prefix: str | None = None
+    id: str = field(metadata=about("Marks what is provisioned."))
+    service_id: ServiceId = field(metadata=about("The service that is bound."))
+    service_name: str | None = field(default=None, metadata=about("Its name, for what is provisioned."))
+    capability: str = field(metadata=about("What it is bound to: `database` or `objectstorage`."))
+    provider_id: str | None = field(default=None, metadata=about("Which of `providers`; none is Corestore."))
+    desired_state: str | None = field(default=None, metadata=about("`disabled` gives it back."))
+    config: Mapping[str, object] = field(factory=dict, repr=False, metadata=about("For the provider."))
+    env_prefix: str | None = field(default=None, metadata=about("Stands before the names of its variables."))
 
 
 @frozen(kw_only=True)
 class PlatformProvider:
     """Who can serve which capabilities (proposed)."""
 
-    id: str
-    type: str
-    capabilities: tuple[str, ...] = ()
-    enabled: bool = True
+    id: str = field(metadata=about("What bindings refer to."))
+    type: str = field(metadata=about("Only `corestore` is known."))
+    capabilities: tuple[str, ...] = field(default=(), metadata=about("Read and not used.", unused=True))
+    enabled: bool = field(default=True, metadata=about("Whether it may be used."))
 
 
 @frozen(kw_only=True)
 class PlatformRecord:
     """The desired state of platform bindings (`IPlatformDesiredState`, proposed)."""
 
-    cluster_id: ClusterId | None = None
-    revision: int | None = None
-    providers: tuple[PlatformProvider, ...] = ()
-    bindings: tuple[BindingRecord, ...] = ()
+    cluster_id: ClusterId | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    revision: int | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    providers: tuple[PlatformProvider, ...] = field(default=(), metadata=about("Who can provide what."))
+    bindings: tuple[BindingRecord, ...] = field(default=(), metadata=about("What services are bound to."))
 
 
 @frozen(kw_only=True)
 class GatewayRecord:
     """An external gateway that carries this cluster's public routes (`IExternalGatewayConfig`, proposed)."""
 
-    type: str
-    enabled: bool = True
-    url: str
-    api_token: str | None = field(default=None, repr=False)
-    target_host: str | None = None
-    target_port: int | None = None
-    sync_routes: bool = True
-    export_certificates: bool = True
+    type: str = field(metadata=about("The kind of gateway: `dcrouter`."))
+    enabled: bool = field(default=True, metadata=about("Whether it is used."))
+    url: str = field(metadata=about("Its API."))
+    api_token: str | None = field(default=None, repr=False, metadata=about("The token for that."))
+    target_host: str | None = field(default=None, metadata=about("Where the gateway sends requests to."))
+    target_port: int | None = field(default=None, metadata=about("The port there.", default=443))
+    sync_routes: bool = field(default=True, metadata=about("Whether it is told of routes."))
+    export_certificates: bool = field(default=True, metadata=about("Whether its certificates are used."))
 
 
 @frozen(kw_only=True)
 class CertificateRecord:
     """A certificate with its key (`ICert`). `public_key` holds the PEM certificate chain, despite its name."""
 
+    id: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    domain_name: str = field(metadata=about("The host name."))
+    created: float | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    valid_until: float | None = field(default=None, metadata=about("Read and not used.", unused=True))
+    private_key: str = field(repr=False, metadata=about("The key, PEM."))
+    public_key: str = field(repr=False, metadata=about("The certificate chain, PEM."))
+    csr: str | None = field(default=None, repr=False, metadata=about("Read and not used.", unused=True))
+
+
+@frozen(kw_only=True)
+class UnknownField:
+    """A field that nobody reads."""
+
+    above: str
+    """The path of the mapping that it is in."""
+    key: str = field(repr=False)
+    """As it was written, whatever it holds."""
+    suggestion: str | None = None
+    """What was probably meant: a name of the same level, or the path of one of another level."""
+    kind: str = ""
+    """Of the record: `service`, `image` and so on; empty for the document itself."""
     id: str | None = None
-    domain_name: str
-    created: float | None = None
-    valid_until: float | None = None
-    private_key: str = field(repr=False)
-    public_key: str = field(repr=False)
-    csr: str | None = field(default=None, repr=False)
+    record: str | None = None
+    """The record's name."""
+    place: str | None = None
+    """`FILE:LINE`, where that is known."""
+
+    @property
+    def name(self) -> str:
+        """The key on one line, and no longer than can be read."""
+        text = self.key if self.key.isprintable() else self.key.encode("unicode_escape").decode()
+        return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+    @property
+    def path(self) -> str:
+        """Where it is, as it is shown."""
+        return f"{self.above}.{self.name}"
+
+    @property
+    def problem(self) -> Problem:
+        """The same as an error."""
+        hint = f": did you mean {self.suggestion}?" if self.suggestion else ""
+        return Problem(self.path, f"nobody reads the field {self.name}{hint}")
+
+    def __str__(self) -> str:
+        return f"{self.problem}{f' ({self.place})' if self.place else ''}"
 
 
 @frozen(kw_only=True)
@@ -314,6 +438,8 @@ class Records:
     certificates: Mapping[str, CertificateRecord] = field(factory=dict)
     """By host name in its canonical spelling."""
     rejected: tuple[RejectedRecord, ...] = ()
+    unknown: tuple[UnknownField, ...] = ()
+    """Fields that nobody reads; where that is an error, they are reasons of `rejected` instead."""
 
     @cached_property
     def rejected_certificates(self) -> Mapping[str, RejectedRecord]:
