@@ -94,7 +94,7 @@ def database(**changes: Any) -> Part:
 def test_marked_volumes_first_then_databases_and_buckets() -> None:
     """Each with the tags that tell what it is; a volume that is not marked is left out."""
     plan = planned(bindings=(S3, DB, evolve(DB, id="b-x", capability="mail")))
-    assert [(str(take.part), take.part.binding_id) for take in plan.steps] == [
+    assert [(str(step.part), step.part.binding_id) for step in plan.steps] == [
         (f"volume {DATA}", ""),
         ("database", "b-db"),
         ("objectstorage", "b-s3"),
@@ -107,11 +107,11 @@ def test_marked_volumes_first_then_databases_and_buckets() -> None:
 def test_what_is_on_several_nodes_is_taken_on_each() -> None:
     """A part for every node, told apart by it."""
     plan = planned(instances=(ONE, TWO))
-    assert [(take.instance, take.part.node, take.tags["nodeId"]) for take in plan.steps] == [
+    assert [(step.instance, step.part.node, step.tags["nodeId"]) for step in plan.steps] == [
         (ONE, N1, N1),
         (TWO, N2, N2),
     ]
-    assert len({(take.part.name, take.part.node) for take in plan.steps}) == 2
+    assert len({(step.part.name, step.part.node) for step in plan.steps}) == 2
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_what_is_on_several_nodes_is_taken_on_each() -> None:
 def test_only_what_is_asked_for(request_: BackupRequest, taken: set[str]) -> None:
     """Volumes or resources can be left out."""
     plan = planned(request=request_, bindings=(DB,))
-    assert {take.part.kind for take in plan.steps} == taken
+    assert {step.part.kind for step in plan.steps} == taken
 
 
 def test_what_was_taken_before_is_not_taken_again() -> None:
