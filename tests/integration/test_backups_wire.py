@@ -106,7 +106,7 @@ class Bench:
             timeouts=QUICK,
         )
         async with trio.open_nursery() as nursery:
-            operations = Operations(tools, holder="command-1", finish_orphans=False)
+            operations = Operations(tools, owner="command-1", finish_orphans=False)
             nursery.start_soon(operations.run)
             make = operations.backup if isinstance(request, BackupRequest) else operations.restore
             result = await make(request)  # type: ignore[arg-type]

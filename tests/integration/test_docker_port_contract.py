@@ -543,7 +543,7 @@ async def test_a_service_stops_and_starts(port: Port) -> None:
     before = await port.service()
     await port.apply(Stop(before, "note 1", "", "why"))
     stopped = await port.service()
-    assert (stopped.is_stopped, stopped.restore_note, stopped.body.replicas) == (True, "note 1", 0)
+    assert (stopped.is_stopped, stopped.lease, stopped.body.replicas) == (True, "note 1", 0)
     assert stopped.labels[naming.STOPPED] == "2"
     assert not stopped.in_roll_out
 
@@ -573,7 +573,7 @@ async def test_stopping_what_somebody_else_has_stopped_is_a_lost_race(port: Port
     for expected in ("", "mine"):
         with pytest.raises(LostRace):
             await port.apply(Stop(service, "mine", expected, "why"))
-    assert (await port.service()).restore_note == "theirs"
+    assert (await port.service()).lease == "theirs"
 
 
 async def test_what_is_being_restored_is_not_removed(port: Port) -> None:
@@ -585,7 +585,7 @@ async def test_what_is_being_restored_is_not_removed(port: Port) -> None:
     for action in (Remove(service, STAGE, "unwanted"), Recreate(spec, service, "mode")):
         with pytest.raises(LostRace):
             await port.apply(action)
-    assert (await port.service()).restore_note == "note"
+    assert (await port.service()).lease == "note"
 
 
 async def test_a_global_service_cannot_be_stopped(port: Port) -> None:

@@ -42,6 +42,7 @@ RENAMED = {
     "coreflow.app.situation": ("Situation", "ReconcileState"),
     "coreflow.adapters.cloudly": ("Pace", "RetryPolicy"),
     "coreflow.app.backups": ("Pace", "Timeouts"),
+    "coreflow.domain.backup": ("RestoreNote", "Lease"),
     "coreflow.domain.sites": ("Site", "Instance"),
     "coreflow.quiet": ("quiet", "gc_paused"),
 }

@@ -1,7 +1,7 @@
 """Backups and restores on demand: one at a time for each service, whoever asks, and however often.
 
 Whoever asks may go away: what was begun goes on, and its result waits. What another process left unfinished is found by
-the note on the stopped service, and finished.
+the lease on the stopped service, and finished.
 """
 
 import math
@@ -16,7 +16,7 @@ import structlog
 import trio
 from attrs import Factory, define, evolve
 
-from coreflow.domain.backup.lease import DAEMON, read_note
+from coreflow.domain.backup.lease import DAEMON, read_lease
 from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import VOLUME
 from coreflow.domain.errors import CoreflowError, PortError
@@ -70,15 +70,15 @@ class _Operation:
 class Operations:
     """`Operator` on a cluster. `run` has to run for anything to happen.
 
-    `holder` is who we are to others that see a restore of ours: by default a daemon, of which a cluster has one. With
+    `owner` is who we are to others that see a restore of ours: by default a daemon, of which a cluster has one. With
     `finish_orphans`, what others left unfinished is finished at once; without, only when a restore of the same service is
     asked for.
     """
 
-    def __init__(self, tools: Tools, *, holder: str | None = None, finish_orphans: bool = True) -> None:
+    def __init__(self, tools: Tools, *, owner: str | None = None, finish_orphans: bool = True) -> None:
         self.counters = Counters()
         self._tools = evolve(tools, watcher=_Counting(tools.watcher, self.counters))
-        self._holder = holder or f"{DAEMON}-{uuid.uuid4().hex[:12]}"
+        self._owner = owner or f"{DAEMON}-{uuid.uuid4().hex[:12]}"
         self._finish_orphans = finish_orphans
         self._send, self._receive = trio.open_memory_channel[Callable[[], Awaitable[None]]](math.inf)
         self._operations: dict[Request, _Operation] = {}
@@ -93,10 +93,10 @@ class Operations:
         self._nursery: trio.Nursery | None = None
         self._found = trio.Event()
         self._seen: dict[str, tuple[str, float]] = {}
-        """By service: its note, and since when it is that one."""
+        """By service: its lease, and since when it is that one."""
         self._once_ours: set[str] = set()
         """The restores of services that are stopped at which we were seen."""
-        self._rivals: set[str] = set()
+        self._competing: set[str] = set()
         """Who took one over from us: another daemon, which is not dead."""
 
     async def run(self) -> None:
@@ -132,7 +132,7 @@ class Operations:
             if trio.current_time() - known[1] < KEPT_SECONDS:
                 return known[0]
         await self._make_way(request)
-        make = partial(make_restore, request=request, holder=self._holder)
+        make = partial(make_restore, request=request, owner=self._owner)
         result: RestoreResult = await self._result(request, make)
         self._undelivered.pop(request, None)
         return result
@@ -144,8 +144,8 @@ class Operations:
             return
         with suppress(PortError):
             services, _ = await self._tools.docker.progress()
-            notes = [read_note(s.restore_note) for s in services if s.owner == Owner(request.service_id)]
-            ours = [note.id for note in notes if note is not None and note.holder == self._holder]
+            leases = [read_lease(s.lease) for s in services if s.owner == Owner(request.service_id)]
+            ours = [lease.id for lease in leases if lease is not None and lease.owner == self._owner]
             if request.backup_id in map(undo_id, ours):
                 scope.cancel()
 
@@ -251,8 +251,8 @@ class Operations:
         stopped = {s.id: s for s in services if s.is_stopped}
         self._not_before = {i: when for i, when in self._not_before.items() if i in stopped}
         self._seen = {identity: seen for identity, seen in self._seen.items() if identity in stopped}
-        self._look_for_rivals(stopped.values())
-        given_up = {i for i, s in stopped.items() if (n := read_note(s.restore_note)) and n.holder == NOBODY}
+        self._look_for_competing_daemons(stopped.values())
+        given_up = {i for i, s in stopped.items() if (n := read_lease(s.lease)) and n.owner == NOBODY}
         self.counters.left_stopped = len(given_up | self._not_before.keys())
         for live in stopped.values():
             if not self._is_abandoned(live, now) or now < self._not_before.get(live.id, now):
@@ -264,55 +264,53 @@ class Operations:
 
     def _is_abandoned(self, live: ObservedService, now: float) -> bool:
         """Whether nobody is at the restore of a stopped service. Notes since when its lease has been the same."""
-        note, since = self._seen.setdefault(live.id, (live.restore_note, now))
-        if note != live.restore_note:
-            self._seen[live.id] = (live.restore_note, now)
+        lease, since = self._seen.setdefault(live.id, (live.lease, now))
+        if lease != live.lease:
+            self._seen[live.id] = (live.lease, now)
             return False
         return live.owner not in self._locks and is_orphan(
-            live, self._holder, now - since, self._tools.timeouts.lease, self._rivals
+            live, self._owner, now - since, self._tools.timeouts.lease, self._competing
         )
 
-    def _look_for_rivals(self, stopped: Iterable[ObservedService]) -> None:
+    def _look_for_competing_daemons(self, stopped: Iterable[ObservedService]) -> None:
         """Two daemons that took restores over from each other would never finish one."""
-        notes = [note for live in stopped if (note := read_note(live.restore_note)) is not None]
-        self._once_ours = {n.id for n in notes if n.holder == self._holder or n.id in self._once_ours}
-        for note in notes:
-            is_other = note.holder.startswith(DAEMON) and note.holder not in {self._holder, *self._rivals}
-            if note.id in self._once_ours and is_other:
-                log.warning("another daemon is at work in this cluster", holder=note.holder)
-                self._rivals.add(note.holder)
+        leases = [lease for live in stopped if (lease := read_lease(live.lease)) is not None]
+        self._once_ours = {n.id for n in leases if n.owner == self._owner or n.id in self._once_ours}
+        for lease in leases:
+            is_other = lease.owner.startswith(DAEMON) and lease.owner not in {self._owner, *self._competing}
+            if lease.id in self._once_ours and is_other:
+                log.warning("another daemon is at work in this cluster", daemon=lease.owner)
+                self._competing.add(lease.owner)
 
     async def _finish(self, tools: Tools, *, live: ObservedService) -> RestoreResult | None:
         """Finish an orphan. None: it cannot be had (yet), which is looked into again later."""
-        note = read_note(live.restore_note)
+        lease = read_lease(live.lease)
         try:
             services, _ = await self._tools.docker.progress()
-            if not any(
-                s.id == live.id and s.restore_note == live.restore_note and s.is_stopped for s in services
-            ):
+            if not any(s.id == live.id and s.lease == live.lease and s.is_stopped for s in services):
                 return None
             log.warning("unfinished restore found", service=live.name)
-            if note is None or is_outdated(live):
-                await self._tools.docker.apply(Start(live, live.restore_note, "no restore is under way"))
+            if lease is None or is_outdated(live):
+                await self._tools.docker.apply(Start(live, live.lease, "no restore is under way"))
                 return None
-            return await finish_restore(tools, live, note, self._holder)
+            return await finish_restore(tools, live, lease, self._owner)
         except CoreflowError as exc:
             log.warning("restore not finished yet", service=live.name, reason=str(exc))
             return None
 
 
 def _request_of(live: ObservedService) -> RestoreRequest:
-    """What somebody asked for, as the note tells. Who asks a daemon for the same gets the result, and nobody else does."""
-    note = read_note(live.restore_note)
-    if note is None:
+    """What somebody asked for, as the lease tells. Who asks a daemon for the same gets the result, and nobody else does."""
+    lease = read_lease(live.lease)
+    if lease is None:
         return RestoreRequest(backup_id="", service_id=ServiceId(live.owner))
-    request = RestoreRequest(backup_id=note.backup_id, service_id=ServiceId(live.owner))
-    if note.is_whole and note.holder.startswith(DAEMON):
+    request = RestoreRequest(backup_id=lease.backup_id, service_id=ServiceId(live.owner))
+    if lease.is_whole and lease.owner.startswith(DAEMON):
         return request
     return evolve(
         request,
-        volumes=tuple(part for part in note.parts if part.kind == VOLUME),
-        resources=tuple(part for part in note.parts if part.kind != VOLUME),
+        volumes=tuple(part for part in lease.parts if part.kind == VOLUME),
+        resources=tuple(part for part in lease.parts if part.kind != VOLUME),
     )
 
 

@@ -14,7 +14,7 @@ import trio
 from attrs import evolve
 
 from coreflow.domain.backup import restore as machine
-from coreflow.domain.backup.lease import DAEMON, Claim, RestoreNote, claim, read_note
+from coreflow.domain.backup.lease import DAEMON, Claim, Lease, claim, read_lease
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.proof import against_volume
 from coreflow.domain.backup.replication import Manifest
@@ -51,11 +51,11 @@ TURNS = 20
 """How often a restore is begun anew because the service changed while it was about to be stopped."""
 
 
-async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> RestoreResult:
+async def make_restore(tools: Tools, request: RestoreRequest, owner: str) -> RestoreResult:
     """Restore. What goes wrong is in the result. Nothing is touched unless every part can be restored."""
     try:
         for _ in range(TURNS):
-            work = await _begun(tools, request, holder)
+            work = await _begun(tools, request, owner)
             await carry_out(work)
             if work.restore.phase is not Phase.LOST or work.has_stopped:
                 return work.restore.result()
@@ -67,34 +67,32 @@ async def make_restore(tools: Tools, request: RestoreRequest, holder: str) -> Re
     return work.restore.result()
 
 
-async def _begun(tools: Tools, request: RestoreRequest, holder: str) -> Work:
+async def _begun(tools: Tools, request: RestoreRequest, owner: str) -> Work:
     """Everything that it takes, once nobody else is at a restore of the service. Raises what stands against it."""
     facts = await facts_of(tools, request.service_id)
     if facts.others:
         raise PreconditionFailed("it is being renamed: two services of it run; wait until there is one")
-    if facts.live is None and not holder.startswith(DAEMON):
+    if facts.live is None and not owner.startswith(DAEMON):
         raise PreconditionFailed("it is not deployed: apply its record first, so that nobody does meanwhile")
     left: tuple[ObservedService, Claim] | None = None
     if facts.live is not None and facts.live.is_stopped:
-        left = await _until_granted(tools, facts.live, holder, request.backup_id)
+        left = await _until_granted(tools, facts.live, owner, request.backup_id)
         facts = await facts_of(tools, request.service_id)
-    work = await _prepared(tools, request, facts, holder)
+    work = await _prepared(tools, request, facts, owner)
     if left is not None:
-        return await _taken_over(work, *left, request, facts, holder)
+        return await _taken_over(work, *left, request, facts, owner)
     return work
 
 
 async def _until_granted(
-    tools: Tools, live: ObservedService, holder: str, wants: str
+    tools: Tools, live: ObservedService, owner: str, wants: str
 ) -> tuple[ObservedService, Claim] | None:
     """Wait until the lease on a stopped service can be had; the service then, or None: its restore has ended."""
-    tools.step(waiting_for(read_note(live.restore_note), tools.timeouts.lease, wants))
+    tools.step(waiting_for(read_lease(live.lease), tools.timeouts.lease, wants))
     since = trio.current_time()
     while live.is_stopped:
         seconds = trio.current_time() - since
-        granted = claim(
-            read_note(live.restore_note), holder, seconds, seconds=tools.timeouts.lease, wants=wants
-        )
+        granted = claim(read_lease(live.lease), owner, seconds, seconds=tools.timeouts.lease, wants=wants)
         if granted.is_granted:
             return live, granted
         await trio.sleep(tools.timeouts.poll)
@@ -102,75 +100,81 @@ async def _until_granted(
         now = next((s for s in services if s.id == live.id), None)
         if now is None:
             return None
-        if now.restore_note != live.restore_note:
+        if now.lease != live.lease:
             since = trio.current_time()
         live = now
     return None
 
 
-def waiting_for(note: RestoreNote | None, lease: float, wants: str) -> str:
+def waiting_for(lease: Lease | None, lease_seconds: float, wants: str) -> str:
     """Say what a restore waits for, and what would not have to wait."""
-    text = f"waiting for another restore of it to end, or for {lease:g} s without a sign of life of it"
-    if note is None or note.holder == NOBODY or wants == undo_id(note.id):
+    text = (
+        f"waiting for another restore of it to end, or for {lease_seconds:g} s without a sign of life of it"
+    )
+    if lease is None or lease.owner == NOBODY or wants == undo_id(lease.id):
         return text
-    return f"{text} (it is one of backup {note.backup_id}; --backup {undo_id(note.id)} would end it at once)"
+    return (
+        f"{text} (it is one of backup {lease.backup_id}; --backup {undo_id(lease.id)} would end it at once)"
+    )
 
 
 async def _taken_over(
-    work: Work, left: ObservedService, granted: Claim, request: RestoreRequest, facts: Facts, holder: str
+    work: Work, left: ObservedService, granted: Claim, request: RestoreRequest, facts: Facts, owner: str
 ) -> Work:
     """Go on where somebody else has left off. What that has begun and this does not overwrite is finished first."""
-    note = read_note(left.restore_note)
-    if note is not None and not is_outdated(left) and note.has_begun:
+    lease = read_lease(left.lease)
+    if lease is not None and not is_outdated(left) and lease.has_begun:
         targets = [part.target for part in work.restore.parts]
         covered = {(target.part.kind, target.part.name) for target in targets}
-        takes_back = request.backup_id == undo_id(note.id)
-        if not takes_back and not {(part.kind, part.name) for part in note.parts} <= covered:
-            await finish_restore(work.tools, left, note, holder, outranks=granted is Claim.OUTRANKED)
+        takes_back = request.backup_id == undo_id(lease.id)
+        if not takes_back and not {(part.kind, part.name) for part in lease.parts} <= covered:
+            await finish_restore(work.tools, left, lease, owner, outranks=granted is Claim.OUTRANKED)
             facts = await facts_of(work.tools, request.service_id)
             if facts.live is not None and facts.live.is_stopped:
                 raise PreconditionFailed(
                     "an earlier restore of it could not be finished; restore everything that it was about"
                 )
-            return await _prepared(work.tools, request, facts, holder)
+            return await _prepared(work.tools, request, facts, owner)
         # what was there before it has been saved under that id
-        mine = evolve(work.restore.note, id=note.id, has_begun=True)
+        mine = evolve(work.restore.lease, id=lease.id, has_begun=True)
         kept = work.restore
         work.restore = machine.begin(
             kept.service_id, mine, tuple(targets), pulled=kept.pulled, created=kept.created
         )
-    work.live, work.takes_over, work.outranks = left, note, granted is Claim.OUTRANKED
+    work.live, work.takes_over, work.outranks = left, lease, granted is Claim.OUTRANKED
     work.has_stopped = False
     return work
 
 
 def is_orphan(
-    live: ObservedService, holder: str, seconds: float, lease: float, rivals: Collection[str] = ()
+    live: ObservedService, owner: str, seconds: float, lease_seconds: float, competing: Collection[str] = ()
 ) -> bool:
-    """Whether nobody is at the restore of a stopped service. `seconds`: how long its note has not changed."""
-    return claim(read_note(live.restore_note), holder, seconds, seconds=lease, rivals=rivals).is_granted
+    """Whether nobody is at the restore of a stopped service. `seconds`: how long its lease has not changed."""
+    return claim(
+        read_lease(live.lease), owner, seconds, seconds=lease_seconds, competing=competing
+    ).is_granted
 
 
 def is_outdated(live: ObservedService) -> bool:
-    """Whether its note came back with a roll-back: the restore that it is about has ended long ago."""
+    """Whether its lease came back with a roll-back: the restore that it is about has ended long ago."""
     return live.update_state in ROLLED_BACK
 
 
 async def finish_restore(
-    tools: Tools, live: ObservedService, note: RestoreNote, holder: str, *, outranks: bool = False
+    tools: Tools, live: ObservedService, lease: Lease, owner: str, *, outranks: bool = False
 ) -> RestoreResult:
-    """Finish what somebody began who is no longer at it. Only the note is needed for that: no records.
+    """Finish what somebody began who is no longer at it. Only the lease is needed for that: no records.
 
     Raises LostRace where somebody is at it after all, and Unavailable where the engine is away.
     """
     ports: dict[Instance, CorestorePort] = {}
     targets: list[Target] = []
     problems: list[str] = []
-    instances = await _instances_again(tools, live, note)
-    for part in note.parts:
+    instances = await _instances_again(tools, live, lease)
+    for part in lease.parts:
         instance = next(iter(instances.of([part.node] if part.node else [])), None)
         if instance is None or tools.corestores is None:
-            if note.has_begun:
+            if lease.has_begun:
                 raise Unavailable(f"{part}: no Corestore is known on its node")
             problems.append(f"{part}: no Corestore is known on its node")
             continue
@@ -178,7 +182,7 @@ async def finish_restore(
         targets.append(Target(part=part, instance=instance))
     restore = machine.begin(
         ServiceId(live.owner),
-        evolve(note, holder=holder),
+        evolve(lease, owner=owner),
         # where something is missing, nothing was overwritten yet, and half of it is of no use
         () if problems else tuple(targets),
         is_found=True,
@@ -190,7 +194,7 @@ async def finish_restore(
         live=live,
         ports=ports,
         restore=restore,
-        takes_over=note,
+        takes_over=lease,
         outranks=outranks,
     )
     await carry_out(work)
@@ -199,15 +203,15 @@ async def finish_restore(
     return work.restore.result()
 
 
-async def _instances_again(tools: Tools, live: ObservedService, note: RestoreNote) -> Instances:
-    """Where the Corestores are; waits a while for those that the note is about."""
+async def _instances_again(tools: Tools, live: ObservedService, lease: Lease) -> Instances:
+    """Where the Corestores are; waits a while for those that the lease is about."""
     until = trio.current_time() + tools.timeouts.peer
     while True:
         observed = await tools.docker.observe()
         instances = (
             tools.corestores.instances(observed, ClusterId(live.cluster)) if tools.corestores else Instances()
         )
-        known = all(instances.of([part.node] if part.node else []) for part in note.parts)
+        known = all(instances.of([part.node] if part.node else []) for part in lease.parts)
         if known or tools.corestores is None or trio.current_time() >= until:
             return instances
         await trio.sleep(tools.timeouts.poll)
@@ -216,7 +220,7 @@ async def _instances_again(tools: Tools, live: ObservedService, note: RestoreNot
 # --- before anything is touched
 
 
-async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder: str) -> Work:
+async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, owner: str) -> Work:
     """Find out what goes where, and have it there. Raises PreconditionFailed for anything that cannot be, and what peers say."""
     tools.step("looking for the backup")
     found = await facts.snapshots()
@@ -241,10 +245,10 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
     check_snapshots(request.service_id, targets, found)
     await _provision(tools, facts, targets)
     created = await _created(tools, facts, targets)
-    note = RestoreNote(
+    lease = Lease(
         id=uuid.uuid4().hex,
         backup_id=request.backup_id,
-        holder=holder,
+        owner=owner,
         is_whole=request.volumes is None and request.resources is None,
         parts=tuple(evolve(target.part, node=target.instance.node) for target in targets),
     )
@@ -253,7 +257,7 @@ async def _prepared(tools: Tools, request: RestoreRequest, facts: Facts, holder:
         cluster=facts.records.cluster.id,
         live=facts.live,
         ports=facts.ports,
-        restore=machine.begin(facts.service.id, note, targets, pulled=pulled, created=created),
+        restore=machine.begin(facts.service.id, lease, targets, pulled=pulled, created=created),
     )
 
 

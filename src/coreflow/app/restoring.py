@@ -12,7 +12,7 @@ import trio
 from attrs import define, evolve, field
 
 from coreflow.domain.backup import restore as machine
-from coreflow.domain.backup.lease import RestoreNote, help_for, read_note
+from coreflow.domain.backup.lease import Lease, help_for, read_lease
 from coreflow.domain.backup.proof import Measure, against_restore, is_unchanged
 from coreflow.domain.backup.requests import (
     Target,
@@ -62,15 +62,15 @@ class Work:
     live: ObservedService | None
     ports: Mapping[Instance, CorestorePort]
     restore: Restore
-    takes_over: RestoreNote | None = None
-    """The note of somebody who is no longer at it, or has to yield."""
+    takes_over: Lease | None = None
+    """The lease of somebody who is no longer at it, or has to yield."""
     outranks: bool = False
     """Whether that somebody may still be at it."""
     has_stopped: bool = False
     """Whether the lease was ever ours."""
     measures: dict[tuple[str, str, str], Measure] = field(factory=dict)
     lock: trio.Lock = field(factory=trio.Lock)
-    """Held while the note is written."""
+    """Held while the lease is written."""
 
     @property
     def facts(self) -> machine.Facts:
@@ -161,7 +161,7 @@ async def _conclude(work: Work, *, has_ended: bool) -> None:
             outcome = await _outcome(work, step)
         work.advance(step, outcome)
     if work.restore.phase is Phase.LEFT and work.live is not None:
-        text = help_for(work.live.name, work.restore.note, _replicas(work.live))
+        text = help_for(work.live.name, work.restore.lease, _replicas(work.live))
         work.restore = evolve(work.restore, problems=(*work.restore.problems, text))
         log.error("left stopped", service=work.live.name, reason="; ".join(work.restore.problems))
         work.tools.watcher.step(f"left stopped: {text}")
@@ -179,8 +179,8 @@ async def _outcome(work: Work, step: machine.Step) -> Outcome:
             case machine.Save():
                 found = await _save(work, step)
             case machine.Mark() if work.live is not None:
-                note = evolve(work.restore.note, has_begun=True)
-                await with_retries(partial(_hold, work, note), work.tools.timeouts.peer)
+                lease = evolve(work.restore.lease, has_begun=True)
+                await with_retries(partial(_hold, work, lease), work.tools.timeouts.peer)
             case machine.Overwrite():
                 await _overwrite(work, step)
             case machine.Look():
@@ -189,7 +189,7 @@ async def _outcome(work: Work, step: machine.Step) -> Outcome:
             case machine.Start():
                 return await _start(work)
             case machine.LetGo():
-                await _write(work, evolve(work.restore.note, holder=NOBODY))
+                await _write(work, evolve(work.restore.lease, owner=NOBODY))
     except LostRace as exc:
         return Outcome(Answer.TAKEN, await _taken_by(work, str(exc)))
     except (Untouched, _DeployedMeanwhile) as exc:
@@ -224,7 +224,7 @@ async def _stop(work: Work) -> None:
         work.tools.step("waiting for the other restore to yield")
         await trio.sleep(work.tools.timeouts.yielding)
     await _wait_until_stopped(work)
-    await with_retries(partial(_hold, work, work.restore.note), work.tools.timeouts.peer)
+    await with_retries(partial(_hold, work, work.restore.lease), work.tools.timeouts.peer)
 
 
 async def _look_again(work: Work) -> None:
@@ -251,7 +251,7 @@ async def _acquire(work: Work) -> None:
     """
     while True:
         try:
-            await _write(work, work.restore.note)
+            await _write(work, work.restore.lease)
         except LostRace:
             services, _ = await work.tools.docker.progress()
             there = next((s for s in services if work.live is not None and s.id == work.live.id), None)
@@ -264,32 +264,32 @@ async def _acquire(work: Work) -> None:
 
 
 def _is_same_lease(work: Work, there: ObservedService) -> bool:
-    note, known = read_note(there.restore_note), work.takes_over
-    if note is None or known is None or not there.is_stopped:
+    lease, known = read_lease(there.lease), work.takes_over
+    if lease is None or known is None or not there.is_stopped:
         return False
-    return (note.id, note.has_begun) == (known.id, known.has_begun)
+    return (lease.id, lease.has_begun) == (known.id, known.has_begun)
 
 
-async def _hold(work: Work, note: RestoreNote) -> None:
-    """Have the note written. Raises LostRace where somebody else has taken over."""
+async def _hold(work: Work, lease: Lease) -> None:
+    """Have the lease written. Raises LostRace where somebody else has taken over."""
     while True:
         try:
-            return await _write(work, note)
+            return await _write(work, lease)
         except LostRace:
             if not await _is_still_ours(work):
                 raise
 
 
-async def _write(work: Work, note: RestoreNote) -> None:
-    """Write a note on the service."""
+async def _write(work: Work, lease: Lease) -> None:
+    """Write the lease on the service."""
     async with work.lock:
         assert work.live is not None  # noqa: S101 - whoever calls has one
-        note = evolve(note, beat=work.restore.note.beat + 1)
-        work.restore = evolve(work.restore, note=evolve(work.restore.note, beat=note.beat))
-        reason = f"restoring backup {note.backup_id}"
-        stop = Stop(work.live, note.label(), work.live.restore_note, reason)
+        lease = evolve(lease, heartbeat=work.restore.lease.heartbeat + 1)
+        work.restore = evolve(work.restore, lease=evolve(work.restore.lease, heartbeat=lease.heartbeat))
+        reason = f"restoring backup {lease.backup_id}"
+        stop = Stop(work.live, lease.label(), work.live.lease, reason)
         replicas = str(work.live.body.replicas or 0)
-        labels = {naming.STOPPED: replicas, **work.live.labels, naming.RESTORE: note.label()}
+        labels = {naming.STOPPED: replicas, **work.live.labels, naming.RESTORE: lease.label()}
         stopped = evolve(work.live, labels=labels)
         try:
             await work.tools.docker.apply(stop)
@@ -344,7 +344,7 @@ async def _keep_lease(work: Work, scope: trio.CancelScope) -> None:
                     raise LostRace(await _taken_by(work))
                 _tell_way_out(work, hint)
                 if trio.current_time() - renewed >= timeouts.heartbeat:
-                    await _hold(work, work.restore.note)
+                    await _hold(work, work.restore.lease)
                     renewed = trio.current_time()
             except LostRace as exc:
                 work.advance(machine.next_step(work.restore, work.facts), Outcome(Answer.TAKEN, str(exc)))
@@ -371,7 +371,7 @@ def _tell_way_out(work: Work, hint: _Hint) -> None:
         return
     hint.is_told = True
     if phase.overwrites:
-        undo = undo_command(live.name, undo_id(work.restore.note.id))
+        undo = undo_command(live.name, undo_id(work.restore.lease.id))
         text = f"{undo} ends it, and puts back what was there before"
     else:
         text = f"{start_command(live.name, _replicas(live))} ends it, with the data as it is"
@@ -391,10 +391,10 @@ async def _taken_by(work: Work, otherwise: str = LOST) -> str:
     except PortError:
         return otherwise
     there = next((s for s in services if work.live is not None and s.id == work.live.id), None)
-    note = read_note(there.restore_note) if there is not None else None
-    if note is None or note.holder == work.restore.note.holder:
+    lease = read_lease(there.lease) if there is not None else None
+    if lease is None or lease.owner == work.restore.lease.owner:
         return otherwise
-    return f"{LOST}: a restore of backup {note.backup_id} has taken over"
+    return f"{LOST}: a restore of backup {lease.backup_id} has taken over"
 
 
 async def _is_still_ours(work: Work) -> bool:
@@ -411,15 +411,15 @@ async def _ours_now(work: Work) -> ObservedService | None:
     assert work.live is not None  # noqa: S101 - whoever calls has one
     services, _ = await work.tools.docker.progress()
     there = next((s for s in services if s.id == work.live.id), None)
-    note, mine = read_note(there.restore_note) if there is not None else None, work.restore.note
-    return there if note is not None and (note.id, note.holder) == (mine.id, mine.holder) else None
+    lease, mine = read_lease(there.lease) if there is not None else None, work.restore.lease
+    return there if lease is not None and (lease.id, lease.owner) == (mine.id, mine.owner) else None
 
 
 # data
 
 
 async def _check(work: Work, target: Target) -> Outcome:
-    """Find out whether what a note names is of this service."""
+    """Find out whether what a lease names is of this service."""
     port, part, service_id = work.ports[target.instance], target.part, work.restore.service_id
     mounts = work.live.body.mounts if work.live is not None else ()
     if part.kind == VOLUME and part.name not in {mount.source for mount in mounts if mount.type == "volume"}:
@@ -440,11 +440,11 @@ async def _save(work: Work, step: machine.Save) -> str:
     port, part = work.ports[target.instance], target.part
     if step.may_take:
         work.tools.step(f"saving {part} as it is")
-    known = safety_of(target, restore.note, await port.snapshots(restore.service_id))
+    known = safety_of(target, restore.lease, await port.snapshots(restore.service_id))
     if not step.may_take:
         return known.id if known is not None else ""
     if known is None:
-        tags = safety_tags(target, restore.note, restore.service_id)
+        tags = safety_tags(target, restore.lease, restore.service_id)
         known = await take_snapshot(port, restore.service_id, part, tags, RESTORE_TAG)
     if part.kind == VOLUME:
         sizes = {volume.name: volume.size_bytes for volume in await port.volumes()}
@@ -513,9 +513,7 @@ async def _start(work: Work) -> Outcome:
         assert work.live is not None  # noqa: S101 - see `next_step`
         with _ignoring_outages():
             try:
-                await work.tools.docker.apply(
-                    Start(work.live, work.live.restore_note, "the restore has ended")
-                )
+                await work.tools.docker.apply(Start(work.live, work.live.lease, "the restore has ended"))
                 return Outcome(Answer.DONE)
             except LostRace:
                 if not await _is_still_ours(work):

@@ -83,11 +83,11 @@ class Bench:
         )
 
     async def with_operations(
-        self, body: Callable[[Operations], Awaitable[None]], holder: str = DAEMON
+        self, body: Callable[[Operations], Awaitable[None]], owner: str = DAEMON
     ) -> None:
         """A process, for as long as the body runs."""
         async with trio.open_nursery() as nursery:
-            operations = Operations(self.tools(), holder=holder)
+            operations = Operations(self.tools(), owner=owner)
             nursery.start_soon(operations.run)
             await body(operations)
             nursery.cancel_scope.cancel()
@@ -103,7 +103,7 @@ class Bench:
         await self.with_operations(body)
         return results[0]
 
-    async def restore(self, backup_id: str = "b1", holder: str = DAEMON, **options: Any) -> RestoreResult:
+    async def restore(self, backup_id: str = "b1", owner: str = DAEMON, **options: Any) -> RestoreResult:
         """Restore in a process of its own."""
         results: list[RestoreResult] = []
 
@@ -111,7 +111,7 @@ class Bench:
             request = RestoreRequest(backup_id=backup_id, service_id=SHOP, **options)
             results.append(await operations.restore(request))
 
-        await self.with_operations(body, holder)
+        await self.with_operations(body, owner)
         return results[0]
 
     @property
@@ -669,7 +669,7 @@ def test_a_workload_that_was_left_stopped_is_found() -> None:
     scene_with(body)
 
 
-async def _left_stopped(bench: Bench, holder: str = DAEMON) -> None:
+async def _left_stopped(bench: Bench, owner: str = DAEMON) -> None:
     before = bench.corestore.counts["restore_volume"]
     bench.corestore.hold["restore_volume"] = trio.Event()
     scope = trio.CancelScope()
@@ -677,7 +677,7 @@ async def _left_stopped(bench: Bench, holder: str = DAEMON) -> None:
     async def process() -> None:
         with scope:
             async with trio.open_nursery() as nursery:
-                operations = Operations(bench.tools(), holder=holder)
+                operations = Operations(bench.tools(), owner=owner)
                 nursery.start_soon(operations.run)
                 await operations.restore(RestoreRequest(backup_id="b1", service_id=SHOP))
 
@@ -695,7 +695,7 @@ def test_others_wait_as_long_as_somebody_is_at_it() -> None:
         held = bench.corestore.hold["restore_volume"] = trio.Event()
 
         async def command() -> None:
-            result = await bench.restore(holder="command-1")
+            result = await bench.restore(owner="command-1")
             assert result.status == "completed"
 
         async def daemon(_: Operations) -> None:
@@ -900,7 +900,7 @@ def test_a_command_restores_nothing_that_is_not_deployed() -> None:
         live = await bench.world.live("shop")
         await bench.world.engine.remove_service(live["ID"])
         bench.data = LATER
-        assert "it is not deployed" in (await bench.restore(holder="command-1")).error
+        assert "it is not deployed" in (await bench.restore(owner="command-1")).error
         assert bench.data == LATER
         assert (await bench.restore()).status == "completed"
         assert bench.data == GOOD
@@ -921,11 +921,11 @@ def test_who_lets_go_is_not_waited_for() -> None:
             with trio.move_on_after(10):
                 await operations.restore(RestoreRequest(backup_id="b1", service_id=SHOP))
 
-        await bench.with_operations(told_to_end, holder="command-1")
+        await bench.with_operations(told_to_end, owner="command-1")
         bench.corestore.hold.clear()
         assert await bench.replicas() == 0
         began = trio.current_time()
-        result = await bench.restore(holder="command-2")
+        result = await bench.restore(owner="command-2")
         assert (result.status, bench.data) == ("completed", GOOD)
         assert trio.current_time() - began < bench.timeouts.lease / 2
         assert await bench.is_running()

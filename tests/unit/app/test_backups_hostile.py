@@ -40,7 +40,7 @@ async def stopped_by_hand(bench: Bench, note: str, before: str = "2") -> None:
     await bench.world.change("shop", change)
 
 
-def note_of(*parts: dict[str, Any], **more: Any) -> str:
+def lease_of(*parts: dict[str, Any], **more: Any) -> str:
     """A note as a daemon writes it."""
     whole = {"id": "1", "backupId": "b1", "holder": f"{DAEMON}-x", "beat": 1, "parts": parts, **more}
     return orjson.dumps(whole).decode()
@@ -67,7 +67,7 @@ def test_a_note_brings_no_snapshot_of_another_service(has_begun: bool) -> None:
         bench.data = LATER
         theirs = await other_service(bench)
         part = {"kind": "volume", "name": DATA, "snapshotId": theirs}
-        await stopped_by_hand(bench, note_of(part, hasBegun=has_begun))
+        await stopped_by_hand(bench, lease_of(part, hasBegun=has_begun))
         await bench.with_operations(a_while)
         assert bench.data == LATER
         assert await bench.is_running()
@@ -84,7 +84,7 @@ def test_a_note_overwrites_no_volume_of_another_service(has_begun: bool) -> None
         ours = (await bench.backup()).parts[0].snapshot_id
         await other_service(bench)
         part = {"kind": "volume", "name": THEIRS, "snapshotId": ours}
-        await stopped_by_hand(bench, note_of(part, hasBegun=has_begun))
+        await stopped_by_hand(bench, lease_of(part, hasBegun=has_begun))
         await bench.with_operations(a_while)
         assert bench.corestore.volume_data[THEIRS] == SECRET
         assert await bench.is_running()
@@ -97,12 +97,12 @@ NONSENSE = (
     "nonsense",
     "[]",
     "{}",
-    note_of(beat=2**63),
-    note_of(beat=1e300),
-    note_of({"kind": "volume", "name": "", "snapshotId": ""}),
-    note_of({"kind": "database", "name": "database", "snapshotId": "nothing"}),
-    note_of({"kind": "volume", "name": DATA, "snapshotId": "nothing"}, hasBegun=True),
-    note_of(backupId="x\n" * 1000),
+    lease_of(beat=2**63),
+    lease_of(beat=1e300),
+    lease_of({"kind": "volume", "name": "", "snapshotId": ""}),
+    lease_of({"kind": "database", "name": "database", "snapshotId": "nothing"}),
+    lease_of({"kind": "volume", "name": DATA, "snapshotId": "nothing"}, hasBegun=True),
+    lease_of(backupId="x\n" * 1000),
 )
 
 
@@ -194,7 +194,7 @@ def test_who_was_asleep_for_long_overwrites_nothing_more() -> None:
         results: list[RestoreResult] = []
 
         async def command() -> None:
-            results.append(await bench.restore(holder="command-1"))
+            results.append(await bench.restore(owner="command-1"))
 
         async def daemon(_: Operations) -> None:
             with trio.fail_after(300):
@@ -233,7 +233,7 @@ def test_a_note_of_which_a_part_is_nowhere_changes_nothing() -> None:
         parts = [
             {"kind": "volume", "name": DATA, "snapshotId": snapshot, "nodeId": n} for n in ("here", "gone")
         ]
-        await stopped_by_hand(bench, note_of(*parts))
+        await stopped_by_hand(bench, lease_of(*parts))
         corestores = Elsewhere(lambda _: bench.corestore)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Operations(evolve(bench.tools(), corestores=corestores)).run)
@@ -259,7 +259,7 @@ def test_two_daemons_do_not_take_a_restore_from_each_other_for_ever() -> None:
         bench.data = GOOD
         await bench.backup()
         bench.data = LATER
-        daemons = [Operations(bench.tools(), holder=f"{DAEMON}-{name}") for name in "ab"]
+        daemons = [Operations(bench.tools(), owner=f"{DAEMON}-{name}") for name in "ab"]
 
         async def look() -> None:
             while True:
@@ -325,8 +325,8 @@ def test_a_copy_that_is_taken_too_little_at_a_time_is_given_up() -> None:
     scene_with(body)
 
 
-@pytest.mark.parametrize("holder", [f"{DAEMON}-x", "command-x"])
-def test_what_others_left_is_no_answer_to_another_request(holder: str) -> None:
+@pytest.mark.parametrize("owner", [f"{DAEMON}-x", "command-x"])
+def test_what_others_left_is_no_answer_to_another_request(owner: str) -> None:
     """A part of a backup that was restored for somebody else is not all of it."""
 
     async def body(bench: Bench) -> None:
@@ -338,7 +338,7 @@ def test_what_others_left_is_no_answer_to_another_request(holder: str) -> None:
         backup = await bench.backup()
         bench.data, rows[SHOP, "database"] = LATER, {}
         part = {"kind": "volume", "name": DATA, "snapshotId": backup.parts[0].snapshot_id}
-        await stopped_by_hand(bench, note_of(part, holder=holder))
+        await stopped_by_hand(bench, lease_of(part, holder=owner))
         results: list[RestoreResult] = []
 
         async def ask(operations: Operations) -> None:

@@ -27,7 +27,7 @@ from coreflow.app.operations import Operations
 from coreflow.app.progress import Unwatched
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.replication import Replicator
-from coreflow.domain.backup.lease import DAEMON, read_note
+from coreflow.domain.backup.lease import DAEMON, read_lease
 from coreflow.domain.backup.requests import BackupRequest, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import VolumeSpec
 from coreflow.domain.deploy.steps import verb_of
@@ -515,7 +515,7 @@ class Shop:
         labels, replicas = self.spec["Labels"], self.spec["Mode"]["Replicated"]["Replicas"]
         if STOPPED in labels:
             assert (labels[STOPPED], replicas) == ("2", 0)
-            assert read_note(labels[RESTORE]) is not None
+            assert read_lease(labels[RESTORE]) is not None
         else:
             assert RESTORE not in labels
             assert replicas == 2
@@ -531,7 +531,7 @@ class Shop:
     # processes
 
     async def process(
-        self, life: Life, body: Callable[[Operations], Awaitable[object]], holder: str = DAEMON
+        self, life: Life, body: Callable[[Operations], Awaitable[object]], owner: str = DAEMON
     ) -> None:
         """A process that lives until its body ends, or as long as it is let."""
         tick = partial(self.tick, self.check)
@@ -555,7 +555,7 @@ class Shop:
         )
         with capture_logs() as lines, life.scope, trio.move_on_after(1800):
             async with trio.open_nursery() as nursery:
-                operations = Operations(tools, holder=holder)
+                operations = Operations(tools, owner=owner)
                 nursery.start_soon(operations.run)
                 await body(operations)
                 nursery.cancel_scope.cancel()
@@ -563,14 +563,14 @@ class Shop:
             raise self.broken[0]
         assert not [line for line in lines if line["event"] == "unexpected error"]
 
-    async def restore(self, life: Life, holder: str = DAEMON) -> RestoreResult | None:
+    async def restore(self, life: Life, owner: str = DAEMON) -> RestoreResult | None:
         """Ask for a restore."""
         results: list[RestoreResult] = []
 
         async def body(operations: Operations) -> None:
             results.append(await operations.restore(RestoreRequest(backup_id="b1", service_id=SHOP)))
 
-        await self.process(life, body, holder)
+        await self.process(life, body, owner)
         return results[0] if results else None
 
     async def back_up(self, life: Life, *, replicate: bool) -> str:
@@ -615,7 +615,7 @@ class Trouble:
     moment: str = ""
     count: int = 1
     is_told: bool = False
-    holder: str = DAEMON
+    owner: str = DAEMON
 
 
 MOMENTS = (
@@ -638,7 +638,7 @@ troubles = st.builds(
     moment=st.sampled_from(MOMENTS),
     count=st.integers(1, 3),
     is_told=st.booleans(),
-    holder=st.sampled_from([DAEMON, DAEMON, "command-1", "command-2"]),
+    owner=st.sampled_from([DAEMON, DAEMON, "command-1", "command-2"]),
 )
 lives = st.one_of(
     st.tuples(st.just("restore"), troubles),
@@ -662,7 +662,7 @@ async def _live(shop: Shop, kind: str, what: Any, *, is_replicated: bool) -> Non
             shop.arrange(what)
             life = Life(moment=what.moment, count=what.count, is_told=what.is_told)
             if kind == "restore":
-                await shop.restore(life, what.holder)
+                await shop.restore(life, what.owner)
             else:
                 await shop.process(life, _idle)
         case "pass":

@@ -297,7 +297,7 @@ def test_what_can_be_neither_restored_nor_put_back_is_left_with_commands_that_he
         liar.effect, liar.error = half, Unavailable("hung up")
         began = trio.current_time()
         with capture_logs() as lines:
-            result = await bench.restore(holder="command-1")
+            result = await bench.restore(owner="command-1")
         assert trio.current_time() - began < LIMIT
         assert result.status == "failed"
         assert "left stopped: data is half restored" in result.error
@@ -315,7 +315,7 @@ def test_what_can_be_neither_restored_nor_put_back_is_left_with_commands_that_he
         assert any(" ".join(undo) in step for step in bench.steps)
         assert "hung up; trying again in 4 s" in bench.steps
         liar.spared = lambda snapshot_id: snapshot_id in liar.safety()
-        result = await bench.restore(undo[-1], holder="command-2")
+        result = await bench.restore(undo[-1], owner="command-2")
         assert (result.status, bench.data) == ("completed", LATER), result
         assert await bench.is_running()
 
@@ -360,7 +360,7 @@ async def taken_over(
     held = bench.corestore.hold["restore_volume"] = trio.Event()
 
     async def run() -> None:
-        results["first"] = await bench.restore(holder=runner)
+        results["first"] = await bench.restore(owner=runner)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
@@ -374,7 +374,7 @@ async def taken_over(
             wanted = undo_id(tags[RESTORE_TAG])
             assert tags["backupId"] == wanted
         began = trio.current_time()
-        results["second"] = await bench.restore(wanted, holder=operator)
+        results["second"] = await bench.restore(wanted, owner=operator)
         assert trio.current_time() - began < 20
         await trio.sleep(5)
         assert "first" in results  # it has yielded, though Corestore has not answered it
@@ -446,12 +446,12 @@ def test_several_restores_wait_for_each_other(holders: tuple[str, ...]) -> None:
         bench.data = LATER
         results: list[RestoreResult] = []
 
-        async def ask(holder: str) -> None:
-            results.append(await bench.restore(holder=holder))
+        async def ask(owner: str) -> None:
+            results.append(await bench.restore(owner=owner))
 
         async with trio.open_nursery() as nursery:
-            for holder in holders:
-                nursery.start_soon(ask, holder)
+            for owner in holders:
+                nursery.start_soon(ask, owner)
         done = [result for result in results if result.status == "completed"]
         assert len(done) >= len(holders) - (DAEMON in holders), results  # a daemon's yields to a command's
         assert all(r in done or "has taken over" in r.error for r in results), results
@@ -513,7 +513,7 @@ def test_a_restore_that_hangs_says_what_ends_it(method: str) -> None:
             bench.corestore.hold.clear()
             if method == "restore_volume":
                 assert f"should it hang: `{command}`" in wait.reason
-                assert (await bench.restore(words[-1], holder="command-1")).status == "completed"
+                assert (await bench.restore(words[-1], owner="command-1")).status == "completed"
             else:
                 assert words == [
                     *["docker", "service", "update", "--label-rm"],

@@ -326,15 +326,15 @@ class SwarmPort(ImagePort):
         replicas = (live["Spec"]["Mode"].get("Replicated") or {}).get("Replicas")
         if replicas is None:
             raise Refused(f"stopping service {name}: it has no number of replicas")
-        await self._scale(live, 0, {naming.STOPPED: str(replicas), **labels, naming.RESTORE: action.note})
+        await self._scale(live, 0, {naming.STOPPED: str(replicas), **labels, naming.RESTORE: action.lease})
 
     async def _start(self, target: ObservedService, expected: str) -> None:
         """Give it the tasks that it had. One that is not stopped is left as it is."""
         live = await self._live(target, "starting")
         labels = dict(live["Spec"].get("Labels") or {})
-        replicas, note = labels.pop(naming.STOPPED, None), labels.pop(naming.RESTORE, "")
+        replicas, lease = labels.pop(naming.STOPPED, None), labels.pop(naming.RESTORE, "")
         if replicas is not None:
-            if note != expected:
+            if lease != expected:
                 raise LostRace(f"starting service {target.name}: somebody else is restoring it")
             await self._scale(live, naming.replicas_noted(replicas), labels)
 

@@ -33,7 +33,7 @@ from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
 from coreflow.app.progress import Unwatched, Watcher
 from coreflow.app.streams import clean, console_for
-from coreflow.domain.backup.lease import help_for, read_note
+from coreflow.domain.backup.lease import help_for, read_lease
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import ID_LIMIT, BackupRequest, Replication, RestoreRequest, is_id
 from coreflow.domain.backup.snapshots import BACKUP_TAG, VOLUME, Snapshot
@@ -249,8 +249,8 @@ class _Work:
         )
         if rows:
             present.print_blocks(self.console, [present.Block(f"backups of {record.name}", rows)])
-        if live is not None and (note := read_note(live.restore_note)) is not None and live.is_stopped:
-            text = f"stopped by an unfinished restore; {help_for(record.name, note, replicas_noted(live.labels[STOPPED]))}"
+        if live is not None and (lease := read_lease(live.lease)) is not None and live.is_stopped:
+            text = f"stopped by an unfinished restore; {help_for(record.name, lease, replicas_noted(live.labels[STOPPED]))}"
             row = present.Row(mark=present.PROBLEM, kind="stopped", name=record.name, reason=text)
             present.print_blocks(self.console, [present.Block("problems", (row,))])
         hint = "Choose one with --backup." if rows else f"There is no backup of {record.name} here."
@@ -266,7 +266,7 @@ async def _at_work(records: Path | None, output: Format) -> AsyncIterator[_Work]
     async with open_ports(settings, records) as ports:
         with _watching(console, output) as watcher:
             tools = ports.tools(Bindings(ports.corestores, ports.cloudly, ports.known), watcher)
-            operations = Operations(tools, holder=f"command-{uuid.uuid4().hex[:12]}", finish_orphans=False)
+            operations = Operations(tools, owner=f"command-{uuid.uuid4().hex[:12]}", finish_orphans=False)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(operations.run)
                 yield _Work(tools=tools, operations=operations, output=output, console=console)

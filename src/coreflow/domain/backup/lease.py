@@ -1,7 +1,7 @@
-"""The lease of a restore: the note on the stopped service that says who is at it, and how anybody else goes on.
+"""The lease of a restore: a text on the stopped service that says who is at it, and how anybody else goes on.
 
-There is one note for each restore. Whoever writes it holds the lease, and renews it as long as it is at work. `claim` is
-the one place where it is decided who may have it.
+There is one for each restore. Whoever writes it owns it, and renews it as long as it is at work. `claim` is the one place
+where it is decided who may have it.
 """
 
 from collections.abc import Collection
@@ -15,20 +15,20 @@ from coreflow.domain.swarm.stopped import NOBODY, undo_id, way_out
 from .parts import Part, part_document, parts_of
 
 DAEMON = "daemon"
-"""What the holders of leases of daemons begin with."""
-_LAST_BEAT = 2**53
+"""What the owners of leases begin with that are daemons."""
+_LAST_HEARTBEAT = 2**53
 
 
 @frozen(kw_only=True)
-class RestoreNote:
+class Lease:
     """What is written on a service that is stopped for a restore, so that anybody can finish it."""
 
     id: str
     """Of this restore: two restores of one backup are two."""
     backup_id: str
-    holder: str
+    owner: str
     """Who is at it."""
-    beat: int = 0
+    heartbeat: int = 0
     """Grows as long as somebody is."""
     has_begun: bool = False
     """Whether something may have been overwritten."""
@@ -41,8 +41,8 @@ class RestoreNote:
         document = {
             "id": self.id,
             "backupId": self.backup_id,
-            "holder": self.holder,
-            "beat": self.beat,
+            "holder": self.owner,
+            "beat": self.heartbeat,
             "hasBegun": self.has_begun,
             **({"isWhole": True} if self.is_whole else {}),
             "parts": [part_document(evolve(p, mount_path="", size_bytes=None)) for p in self.parts],
@@ -50,19 +50,19 @@ class RestoreNote:
         return orjson.dumps(document).decode()
 
 
-def read_note(label: str) -> RestoreNote | None:
+def read_lease(label: str) -> Lease | None:
     """What such a label says; None when it cannot be read."""
     try:
         raw = orjson.loads(label)
         parts = parts_of(raw["parts"])
-        beat = int(raw["beat"])
-        if not 0 <= beat <= _LAST_BEAT:
+        heartbeat = int(raw["beat"])
+        if not 0 <= heartbeat <= _LAST_HEARTBEAT:
             return None
-        return RestoreNote(
+        return Lease(
             id=str(raw["id"]),
             backup_id=str(raw["backupId"]),
-            holder=str(raw["holder"]),
-            beat=beat,
+            owner=str(raw["holder"]),
+            heartbeat=heartbeat,
             has_begun=bool(raw.get("hasBegun")),
             is_whole=bool(raw.get("isWhole")),
             parts=parts,
@@ -92,32 +92,32 @@ class Claim(Enum):
 
 
 def claim(
-    note: RestoreNote | None,
+    lease: Lease | None,
     owner: str,
     unchanged_for: float,
     *,
     seconds: float,
-    rivals: Collection[str] = (),
+    competing: Collection[str] = (),
     wants: str | None = None,
 ) -> Claim:
     """Decide whether `owner` may have the lease of a stopped service.
 
-    `unchanged_for` is how long its note (None: one that cannot be read) has been as it is, `seconds` how long one lasts
-    without being renewed. There is one daemon for a cluster: the note of another one was left by its predecessor, unless it
-    is a rival's. `wants` is the backup that is to be restored, None where what was begun is to be finished: an operator's
+    `unchanged_for` is how long its lease (None: one that cannot be read) has been as it is, `seconds` how long one lasts
+    without being renewed. There is one daemon for a cluster: the lease of another one was left by its predecessor, unless it
+    is one of the `competing` owners. `wants` is the backup that is to be restored, None where what was begun is to be finished: an operator's
     restore outranks a daemon's, and taking back what a restore does outranks that restore.
     """
     is_old = unchanged_for >= seconds
-    if note is None:
+    if lease is None:
         return Claim.FREE if is_old else Claim.TAKEN
-    if note.holder == owner:
+    if lease.owner == owner:
         return Claim.MINE
-    is_daemon, asked_by_daemon = note.holder.startswith(DAEMON), owner.startswith(DAEMON)
-    is_predecessor = is_daemon and asked_by_daemon and note.holder not in rivals
-    if is_old or note.holder == NOBODY or is_predecessor:
+    is_daemon, asked_by_daemon = lease.owner.startswith(DAEMON), owner.startswith(DAEMON)
+    is_predecessor = is_daemon and asked_by_daemon and lease.owner not in competing
+    if is_old or lease.owner == NOBODY or is_predecessor:
         return Claim.FREE
     by_operator = is_daemon and not asked_by_daemon and wants is not None
-    if by_operator or wants == undo_id(note.id):
+    if by_operator or wants == undo_id(lease.id):
         return Claim.OUTRANKED
     return Claim.TAKEN
 
@@ -125,6 +125,6 @@ def claim(
 # --- the way out
 
 
-def help_for(service: str, note: RestoreNote, replicas: int) -> str:
+def help_for(service: str, lease: Lease, replicas: int) -> str:
     """The commands that help where a restore has left a service stopped."""
-    return way_out(service, note.backup_id, undo_id(note.id) if note.has_begun else "", replicas)
+    return way_out(service, lease.backup_id, undo_id(lease.id) if lease.has_begun else "", replicas)

@@ -22,7 +22,7 @@ from coreflow.domain.swarm.images import Rejected
 from coreflow.domain.swarm.specs import Mount
 from coreflow.domain.swarm.stopped import undo_id
 
-from .lease import RestoreNote
+from .lease import Lease
 from .parts import RESOURCES, Part
 from .snapshots import (
     BACKUP_TAG,
@@ -416,12 +416,12 @@ def _is_strange(snapshot: Snapshot, part: Part, service_id: ServiceId) -> bool:
     return not (other_spelling and plain(path) == plain(part.mount_path))
 
 
-def safety_tags(target: Target, note: RestoreNote, service_id: ServiceId) -> dict[str, str]:
+def safety_tags(target: Target, lease: Lease, service_id: ServiceId) -> dict[str, str]:
     """The tags of the snapshot that is taken of what a restore is about to overwrite: a backup of its own."""
     part = evolve(target.part, node=target.instance.node)
-    return _tags(part, service_id, undo_id(note.id), **{RESTORE_TAG: note.id})
+    return _tags(part, service_id, undo_id(lease.id), **{RESTORE_TAG: lease.id})
 
 
-def safety_of(target: Target, note: RestoreNote, found: Iterable[Snapshot]) -> Snapshot | None:
+def safety_of(target: Target, lease: Lease, found: Iterable[Snapshot]) -> Snapshot | None:
     """The snapshot that this restore took of what it is about to overwrite, if it did."""
-    return next((s for s in tagged(found, RESTORE_TAG, note.id) if target.part.is_in(s)), None)
+    return next((s for s in tagged(found, RESTORE_TAG, lease.id) if target.part.is_in(s)), None)

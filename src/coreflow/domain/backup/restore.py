@@ -21,7 +21,7 @@ from attrs import evolve, frozen
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.swarm.stopped import NOBODY
 
-from .lease import RestoreNote
+from .lease import Lease
 from .requests import RestoreResult, Target
 from .requests import Status as ResultStatus
 from .snapshots import VOLUME
@@ -39,7 +39,7 @@ class Phase(Enum):
 
     STOPPING = "stopping"
     CHECKING = "checking"
-    """Of a restore that was found: is what its note names the service's own?"""
+    """Of a restore that was found: is what its lease names the service's own?"""
     SAVING = "saving"
     OVERWRITING = "overwriting"
     UNDOING = "undoing"
@@ -151,11 +151,11 @@ class Restore:
     """One restore of one service."""
 
     service_id: ServiceId
-    note: RestoreNote
+    lease: Lease
     parts: tuple[PartState, ...]
     phase: Phase = Phase.STOPPING
     is_found: bool = False
-    """Whether it is known from its note only, which anybody may have written."""
+    """Whether it is known from its lease only, which anybody may have written."""
     gave_up: bool = False
     """Whether a part had no answer so often that the others are asked for only once."""
     pulled: int = 0
@@ -165,7 +165,7 @@ class Restore:
     @property
     def is_whole(self) -> bool:
         """Whether every part is as it is to be or as it was, so that the workload may run."""
-        return not self.note.has_begun or all(part.ended or not part.is_touched for part in self.parts)
+        return not self.lease.has_begun or all(part.ended or not part.is_touched for part in self.parts)
 
     @property
     def restored(self) -> tuple[PartState, ...]:
@@ -177,7 +177,7 @@ class Restore:
         done: ResultStatus = "completed" if not self.problems else "partial" if self.restored else "failed"
         restored = [part.target.part for part in self.restored]
         return RestoreResult(
-            backup_id=self.note.backup_id,
+            backup_id=self.lease.backup_id,
             service_id=self.service_id,
             status=done,
             objects_pulled=self.pulled,
@@ -190,7 +190,7 @@ class Restore:
 
 def begin(
     service_id: ServiceId,
-    note: RestoreNote,
+    lease: Lease,
     targets: tuple[Target, ...],
     *,
     is_found: bool = False,
@@ -198,13 +198,13 @@ def begin(
     created: tuple[str, ...] = (),
     problems: tuple[str, ...] = (),
 ) -> Restore:
-    """A restore of these targets. A note that has begun says that each of them may be half overwritten."""
+    """A restore of these targets. A lease that has begun says that each of them may be half overwritten."""
     parts = tuple(
-        PartState(target=target, is_touched=note.has_begun, is_unclear=note.has_begun) for target in targets
+        PartState(target=target, is_touched=lease.has_begun, is_unclear=lease.has_begun) for target in targets
     )
     return Restore(
         service_id=service_id,
-        note=note,
+        lease=lease,
         parts=parts,
         is_found=is_found,
         pulled=pulled,
@@ -329,7 +329,7 @@ def next_step(restore: Restore, facts: Facts) -> Step:
             index = _first(restore, lambda part: not part.is_saved and not part.ended)
             if index < 0:
                 return Mark()
-            return Save(index, _pause(restore.parts[index]), may_take=not restore.note.has_begun)
+            return Save(index, _pause(restore.parts[index]), may_take=not restore.lease.has_begun)
         case Phase.OVERWRITING | Phase.UNDOING:
             return _overwrite(restore, undoes=restore.phase is Phase.UNDOING)
         case Phase.LOOKING:
@@ -389,7 +389,7 @@ def after(restore: Restore, step: Step, outcome: Outcome) -> Restore:
             why = f": {outcome.text}" if outcome.text else ""
             return _moved(_with_problems(restore, f"{UNSTARTED}{why}"), Event.FAILED)
         case LetGo() if outcome.answer is Answer.DONE:
-            given_up = evolve(restore, note=evolve(restore.note, holder=NOBODY))
+            given_up = evolve(restore, lease=evolve(restore.lease, owner=NOBODY))
             return _moved(given_up, Event.READY)
     return _moved(restore, Event.READY)
 
@@ -402,7 +402,7 @@ def _after_take_over(restore: Restore, outcome: Outcome) -> Restore:
 
 def _after_mark(restore: Restore, outcome: Outcome) -> tuple[Restore, Event]:
     if outcome.answer is Answer.DONE:
-        restore = evolve(restore, note=evolve(restore.note, has_begun=True))
+        restore = evolve(restore, lease=evolve(restore.lease, has_begun=True))
     return _after_simple(restore, outcome)
 
 
@@ -420,7 +420,7 @@ def _cannot(restore: Restore, *texts: str) -> tuple[Restore, Event]:
 
 
 def _after_check(restore: Restore, index: int, outcome: Outcome) -> tuple[Restore, Event]:
-    """What is not the service's own is not touched; before anything was, none of the note counts then."""
+    """What is not the service's own is not touched; before anything was, none of the lease counts then."""
     part = restore.parts[index]
     match outcome.answer:
         case Answer.DONE:
@@ -436,7 +436,7 @@ def _after_check(restore: Restore, index: int, outcome: Outcome) -> tuple[Restor
     if _first(restore, lambda one: not one.is_checked) >= 0:
         return restore, Event.MORE
     refused = [f"{one.target.part}: {one.refused}" for one in restore.parts if one.refused]
-    if not restore.note.has_begun and (refused or any(one.ended for one in restore.parts)):
+    if not restore.lease.has_begun and (refused or any(one.ended for one in restore.parts)):
         return _cannot(restore, *refused)
     return restore, Event.READY
 
@@ -447,7 +447,7 @@ def _after_save(restore: Restore, index: int, outcome: Outcome) -> tuple[Restore
     part = evolve(restore.parts[index], is_saved=True, saved=outcome.found, tries=0)
     restore = _with_part(restore, index, part)
     more = _first(restore, lambda one: not one.is_saved and not one.ended) >= 0
-    return restore, Event.MORE if more or not restore.note.has_begun else Event.READY
+    return restore, Event.MORE if more or not restore.lease.has_begun else Event.READY
 
 
 def _after_overwrite(restore: Restore, index: int, outcome: Outcome) -> tuple[Restore, Event]:

@@ -58,12 +58,12 @@ class Remove:
 class Stop:
     """Give a service no tasks for a while: how many it had, and what it waits for, is noted in its labels.
 
-    Stopping it again renews the note, as long as the one that is there is the `expected` one; without one, the service
+    Stopping it again renews the lease, as long as the one that is there is the `expected` one; without one, the service
     must not be stopped. A plan has no such action: a restore makes it.
     """
 
     target: ObservedService
-    note: str = field(repr=False)
+    lease: str = field(repr=False)
     expected: str = field(repr=False)
     reason: str
 
@@ -75,7 +75,7 @@ class Stop:
 
 @frozen
 class Start:
-    """Give a stopped service the tasks that it had, and take the note off, if that is the `expected` one.
+    """Give a stopped service the tasks that it had, and take the lease off, if that is the `expected` one.
 
     A plan has no such action either.
     """

@@ -98,7 +98,7 @@ class ObservedService:
         return naming.STOPPED in self.labels
 
     @property
-    def restore_note(self) -> str:
+    def lease(self) -> str:
         """What the restore says of itself that it is stopped for."""
         return self.labels.get(naming.RESTORE, "")
 

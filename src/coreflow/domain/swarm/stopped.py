@@ -27,16 +27,16 @@ def undo_id(restore_id: str) -> str:
 def told(service: ObservedService) -> str:
     """What is said of a service that is stopped: that it waits and, once something is overwritten, what helps."""
     try:
-        note = orjson.loads(service.restore_note)
+        lease = orjson.loads(service.lease)
     except orjson.JSONDecodeError:
         return UNDER_WAY
-    if not isinstance(note, Mapping):
+    if not isinstance(lease, Mapping):
         return UNDER_WAY
-    backup_id, restore_id = note.get("backupId"), note.get("id")
+    backup_id, restore_id = lease.get("backupId"), lease.get("id")
     if not isinstance(backup_id, str) or not isinstance(restore_id, str):
         return UNDER_WAY
-    undo = undo_id(restore_id) if note.get("hasBegun") else ""
-    if note.get("holder") == NOBODY:
+    undo = undo_id(restore_id) if lease.get("hasBegun") else ""
+    if lease.get("holder") == NOBODY:
         help_ = way_out(service.name, backup_id, undo, replicas_noted(service.labels[STOPPED]))
         return f"stopped by a restore of backup {backup_id} that could not be finished: {help_}"
     return f"{UNDER_WAY}; should it hang: {undo_command(service.name, undo)}" if undo else UNDER_WAY

@@ -5,18 +5,18 @@ import shlex
 import pytest
 from attrs import evolve
 
-from coreflow.domain.backup.lease import DAEMON, Claim, RestoreNote, claim, help_for, read_note
+from coreflow.domain.backup.lease import DAEMON, Claim, Lease, claim, help_for, read_lease
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.ids import NodeId
 from coreflow.domain.swarm.stopped import NOBODY, undo_id
 
-NOTE = RestoreNote(id="0123456789abcdef", backup_id="b1", holder="command-1")
-UNDO = undo_id(NOTE.id)
+LEASE = Lease(id="0123456789abcdef", backup_id="b1", owner="command-1")
+UNDO = undo_id(LEASE.id)
 DAEMONS = (f"{DAEMON}-a", f"{DAEMON}-b")
 
 
 @pytest.mark.parametrize(
-    ("holder", "owner", "unchanged_for", "wants", "granted"),
+    ("held_by", "owner", "unchanged_for", "wants", "granted"),
     [
         ("command-1", "command-1", 0, "b1", Claim.MINE),
         (NOBODY, "command-2", 0, "b1", Claim.FREE),
@@ -32,30 +32,30 @@ DAEMONS = (f"{DAEMON}-a", f"{DAEMON}-b")
         (DAEMONS[0], "command-1", 60, None, Claim.FREE),
     ],
 )
-def test_claims(holder: str, owner: str, unchanged_for: float, wants: str | None, granted: Claim) -> None:
+def test_claims(held_by: str, owner: str, unchanged_for: float, wants: str | None, granted: Claim) -> None:
     """By who has it, who wants it and what for, and for how long it was not renewed."""
-    note = evolve(NOTE, holder=holder)
-    assert claim(note, owner, unchanged_for, seconds=60, wants=wants) is granted
+    lease = evolve(LEASE, owner=held_by)
+    assert claim(lease, owner, unchanged_for, seconds=60, wants=wants) is granted
     assert granted.is_granted is (granted is not Claim.TAKEN)
 
 
-def test_a_rival_is_no_predecessor() -> None:
+def test_a_competing_owner_is_no_predecessor() -> None:
     """Two daemons that took leases from each other would never end."""
-    note = evolve(NOTE, holder=DAEMONS[0])
-    assert claim(note, DAEMONS[1], 0, seconds=60, rivals={DAEMONS[0]}) is Claim.TAKEN
+    lease = evolve(LEASE, owner=DAEMONS[0])
+    assert claim(lease, DAEMONS[1], 0, seconds=60, competing={DAEMONS[0]}) is Claim.TAKEN
 
 
 @pytest.mark.parametrize(("unchanged_for", "granted"), [(0, Claim.TAKEN), (60, Claim.FREE)])
-def test_a_note_that_cannot_be_read_is_waited_for(unchanged_for: float, granted: Claim) -> None:
+def test_a_lease_that_cannot_be_read_is_waited_for(unchanged_for: float, granted: Claim) -> None:
     """A newer version may be at it."""
-    assert read_note("nonsense") is None
+    assert read_lease("nonsense") is None
     assert claim(None, "command-1", unchanged_for, seconds=60, wants=UNDO) is granted
 
 
 @pytest.mark.parametrize("backup_id", ["b1", "a b", "`id`", "it's; rm -rf /"])
 def test_commands_can_be_pasted(backup_id: str) -> None:
     """Whatever a backup is called."""
-    text = help_for("shop", evolve(NOTE, backup_id=backup_id, has_begun=True), 3)
+    text = help_for("shop", evolve(LEASE, backup_id=backup_id, has_begun=True), 3)
     assert f"`coreflow restore shop --backup {UNDO}`" in text
     again = text.split("; `")[1].rpartition("` tries")[0] if "rm" not in backup_id else ""
     assert not again or shlex.split(again)[-1] == backup_id
@@ -65,6 +65,6 @@ def test_commands_can_be_pasted(backup_id: str) -> None:
 
 def test_a_note_is_read_back_from_its_label() -> None:
     part = Part(kind="volume", name="data", snapshot_id="s1", node=NodeId("n1"))
-    note = evolve(NOTE, beat=7, has_begun=True, is_whole=True, parts=(part,))
-    assert read_note(note.label()) == note
-    assert read_note(NOTE.label()) == NOTE
+    lease = evolve(LEASE, heartbeat=7, has_begun=True, is_whole=True, parts=(part,))
+    assert read_lease(lease.label()) == lease
+    assert read_lease(LEASE.label()) == LEASE

@@ -8,7 +8,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coreflow.domain.backup.lease import RestoreNote, read_note
+from coreflow.domain.backup.lease import Lease, read_lease
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import (
     BackupPlan,
@@ -44,7 +44,7 @@ BACKUP = BackupRequest(backup_id="b1", service_id=SHOP)
 RESTORE = RestoreRequest(backup_id="b1", service_id=SHOP)
 DB = BindingSpec(id="b-db", service_id=SHOP, service_name="shop", capability="database")
 S3 = evolve(DB, id="b-s3", capability="objectstorage")
-NOTE = RestoreNote(id="r1", backup_id="b1", holder="daemon")
+LEASE = Lease(id="r1", backup_id="b1", owner="daemon")
 
 
 def record(*volumes: dict[str, Any]) -> ServiceRecord:
@@ -398,7 +398,7 @@ def test_snapshots_are_looked_at_before_anything_is_touched() -> None:
 def test_the_snapshot_that_was_taken_of_what_is_overwritten() -> None:
     """Of this restore, kind and volume; found again by its tags."""
     target = Target(part=volume(), instance=STORE)
-    tags = safety_tags(target, NOTE, SHOP)
+    tags = safety_tags(target, LEASE, SHOP)
     assert tags == {
         "restoreId": "r1",
         "backupId": "before-r1",
@@ -412,9 +412,9 @@ def test_the_snapshot_that_was_taken_of_what_is_overwritten() -> None:
         snapshot("s3", tags=tags, name=CACHE),
         snapshot("s4", "database", tags=tags),
     )
-    assert safety_of(target, NOTE, (*others, mine)) == mine
-    assert safety_of(target, NOTE, others) is None
-    assert safety_of(Target(part=database(), instance=STORE), NOTE, (*others, mine)) == others[3]
+    assert safety_of(target, LEASE, (*others, mine)) == mine
+    assert safety_of(target, LEASE, others) is None
+    assert safety_of(Target(part=database(), instance=STORE), LEASE, (*others, mine)) == others[3]
 
 
 # --- what a stopped service says of itself
@@ -431,28 +431,28 @@ parts = st.builds(
     node=st.none() | st.builds(NodeId, filled),
 )
 notes = st.builds(
-    RestoreNote,
+    Lease,
     id=texts,
     backup_id=texts,
-    holder=texts,
-    beat=st.integers(0, 2**53),
+    owner=texts,
+    heartbeat=st.integers(0, 2**53),
     has_begun=st.booleans(),
     parts=st.lists(parts, max_size=4).map(tuple),
 )
 
 
 @given(notes)
-def test_a_note_is_read_as_it_was_written(note: RestoreNote) -> None:
+def test_a_lease_is_read_as_it_was_written(lease: Lease) -> None:
     """Round trip."""
-    assert read_note(note.label()) == note
+    assert read_lease(lease.label()) == lease
 
 
 @given(notes, texts, texts, st.integers(0, 100))
-def test_a_label_holds_ids_only(note: RestoreNote, path: str, error: str, size: int) -> None:
+def test_a_label_holds_ids_only(lease: Lease, path: str, error: str, size: int) -> None:
     """No text of an error, no path, no size: a label is for everybody to read."""
-    more = [evolve(part, mount_path=path, error=error, size_bytes=size) for part in note.parts]
-    assert evolve(note, parts=tuple(more)).label() == note.label()
-    document = orjson.loads(note.label())
+    more = [evolve(part, mount_path=path, error=error, size_bytes=size) for part in lease.parts]
+    assert evolve(lease, parts=tuple(more)).label() == lease.label()
+    document = orjson.loads(lease.label())
     assert document.keys() == {"id", "backupId", "holder", "beat", "hasBegun", "parts"}
     for part in document["parts"]:
         assert part.keys() <= {"kind", "name", "snapshotId", "bindingId", "nodeId"}
@@ -460,8 +460,8 @@ def test_a_label_holds_ids_only(note: RestoreNote, path: str, error: str, size: 
 
 def test_the_label_as_it_is() -> None:
     """Other processes, of other versions, read it: it must not change."""
-    note = evolve(NOTE, beat=3, parts=(volume(node=N1), database()))
-    assert note.label() == (
+    lease = evolve(LEASE, heartbeat=3, parts=(volume(node=N1), database()))
+    assert lease.label() == (
         '{"id":"r1","backupId":"b1","holder":"daemon","beat":3,"hasBegun":false,"parts":['
         f'{{"kind":"volume","name":"{DATA}","snapshotId":"s1","nodeId":"n1"}},'
         '{"kind":"database","name":"database","snapshotId":"s2","bindingId":"b-db"}]}'
@@ -473,12 +473,12 @@ values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
-GOOD_NOTE = evolve(NOTE, parts=(volume(node=N1), database())).label()
+GOOD_NOTE = evolve(LEASE, parts=(volume(node=N1), database())).label()
 
 
 @st.composite
 def garbage(draw: st.DrawFn) -> str:
-    """A note with one thing in it replaced by something else, or taken away."""
+    """A lease with one thing in it replaced by something else, or taken away."""
     document = orjson.loads(GOOD_NOTE)
     here = draw(st.sampled_from([document, *document["parts"]]))
     key = draw(st.sampled_from(sorted(here)))
@@ -492,15 +492,15 @@ def garbage(draw: st.DrawFn) -> str:
 @given(st.text(max_size=20) | garbage() | values.map(lambda value: orjson.dumps(value).decode()))
 def test_a_label_that_cannot_be_read_is_no_note(label: str) -> None:
     """And no error; what can be read is of the types that it says."""
-    note = read_note(label)
-    if note is not None:
-        assert type(note.id) is type(note.backup_id) is type(note.holder) is str
-        assert type(note.beat) is int
-        for part in note.parts:
+    lease = read_lease(label)
+    if lease is not None:
+        assert type(lease.id) is type(lease.backup_id) is type(lease.owner) is str
+        assert type(lease.heartbeat) is int
+        for part in lease.parts:
             assert part.kind in ("volume", "database", "objectstorage")
             assert type(part.name) is type(part.snapshot_id) is type(part.binding_id) is str
             assert part.node is None or type(part.node) is str
-        assert read_note(note.label()) is not None or not all(p.name and p.snapshot_id for p in note.parts)
+        assert read_lease(lease.label()) is not None or not all(p.name and p.snapshot_id for p in lease.parts)
 
 
 @pytest.mark.parametrize(
@@ -509,4 +509,4 @@ def test_a_label_that_cannot_be_read_is_no_note(label: str) -> None:
 )
 def test_garbage_on_a_label(label: str) -> None:
     """As somebody's hand, or another version, may have left it."""
-    assert read_note(label) is None
+    assert read_lease(label) is None

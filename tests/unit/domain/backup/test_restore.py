@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve, frozen
 
 from coreflow.domain.backup import restore as machine
-from coreflow.domain.backup.lease import RestoreNote, help_for
+from coreflow.domain.backup.lease import Lease, help_for
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import Target
 from coreflow.domain.backup.restore import Answer, Outcome, Phase, Restore, after, begin, next_step
@@ -19,7 +19,7 @@ from coreflow.domain.swarm.stopped import NOBODY, undo_id
 Data = Literal["old", "new", "half"]
 SHOP = ServiceId("id-shop")
 INSTANCE = Instance(url="http://corestore:3000")
-NOTE = RestoreNote(id="0123456789abcdef", backup_id="b1", holder="command-1")
+LEASE = Lease(id="0123456789abcdef", backup_id="b1", owner="command-1")
 
 
 def target(name: str) -> Target:
@@ -54,12 +54,12 @@ READY = (OK, OK, OK)
 
 def one() -> Restore:
     """A restore of one part."""
-    return begin(SHOP, NOTE, TARGETS[:1])
+    return begin(SHOP, LEASE, TARGETS[:1])
 
 
 def test_all_goes_well() -> None:
     """Each part is saved before the first one is overwritten."""
-    restore, steps = play(begin(SHOP, NOTE, TARGETS))
+    restore, steps = play(begin(SHOP, LEASE, TARGETS))
     assert steps == [
         machine.Stop(),
         machine.Save(0),
@@ -110,7 +110,7 @@ def test_what_outcomes_lead_to(answers: tuple[Answer, ...], phase: Phase, status
 
 def test_a_part_after_one_that_was_given_up_is_asked_for_once() -> None:
     """Or each would cost its share of time."""
-    restore, steps = play(begin(SHOP, NOTE, TARGETS), OK, OK, OK, OK, *[SILENT] * 4, OK, SILENT, OK)
+    restore, steps = play(begin(SHOP, LEASE, TARGETS), OK, OK, OK, OK, *[SILENT] * 4, OK, SILENT, OK)
     assert restore.result().status == "failed"
     assert restore.phase is Phase.DONE
     assert [s.pause for s in steps if isinstance(s, machine.Overwrite)] == [0, *machine.PAUSES, 0, 0, 0]
@@ -119,11 +119,11 @@ def test_a_part_after_one_that_was_given_up_is_asked_for_once() -> None:
 def test_a_note_that_was_found_is_checked_first() -> None:
     """Nothing of one that is not the service's own counts, as long as nothing was overwritten."""
     for answer in (Answer.FOREIGN, NOTHING):
-        restore, steps = play(begin(SHOP, NOTE, TARGETS, is_found=True), OK, OK, answer)
+        restore, steps = play(begin(SHOP, LEASE, TARGETS, is_found=True), OK, OK, answer)
         assert steps[-1] == machine.Start()
         assert len(steps) == 4
         assert restore.result().status == "failed"
-    begun = begin(SHOP, evolve(NOTE, has_begun=True), TARGETS, is_found=True)
+    begun = begin(SHOP, evolve(LEASE, has_begun=True), TARGETS, is_found=True)
     restore, steps = play(begun, OK, NOTHING, Answer.FOREIGN)
     assert [s.snapshot_id for s in steps if isinstance(s, machine.Overwrite)] == ["saved-0"]
     assert restore.phase is Phase.DONE
@@ -132,7 +132,7 @@ def test_a_note_that_was_found_is_checked_first() -> None:
 def test_what_cannot_be_put_back_stays_as_it_is() -> None:
     """A part that was half overwritten before, and of which nothing was saved: it is said, and the workload starts."""
     part = machine.PartState(target=TARGETS[0], is_checked=True, is_saved=True, is_touched=True)
-    begun = evolve(one(), note=evolve(NOTE, has_begun=True), phase=Phase.OVERWRITING, parts=(part,))
+    begun = evolve(one(), lease=evolve(LEASE, has_begun=True), phase=Phase.OVERWRITING, parts=(part,))
     restore = after(begun, machine.Overwrite(0, "snap-a"), Outcome(NO, "it says why"))
     assert restore.phase is Phase.STARTING
     assert restore.problems == (
@@ -171,7 +171,7 @@ class World:
     """Whether an overwriting of the part had no answer: it may still go on."""
     is_stopped: bool = False
     has_begun: bool = False
-    holder: str = ""
+    owner: str = ""
     lives: int = 2
     """How many processes may still die, or lose the lease."""
 
@@ -184,7 +184,7 @@ def moves(restore: Restore, step: machine.Step, world: World) -> Iterator[Move]:
     failures = [Outcome(answer, "x") for answer in (NO, NOTHING, SILENT, AWAY, Answer.ENDED)]
     match step:
         case machine.Stop():
-            done = evolve(world, is_stopped=True, holder=restore.note.holder)
+            done = evolve(world, is_stopped=True, owner=restore.lease.owner)
             yield Outcome(OK), done
             yield from ((failure, there) for failure in failures for there in {world, done})
         case machine.Check():
@@ -216,7 +216,7 @@ def moves(restore: Restore, step: machine.Step, world: World) -> Iterator[Move]:
             yield Outcome(NO, "x"), world
             yield Outcome(SILENT, "x"), world
         case machine.LetGo():
-            yield Outcome(OK), evolve(world, holder=NOBODY)
+            yield Outcome(OK), evolve(world, owner=NOBODY)
             yield Outcome(SILENT, "x"), world
         case _:
             yield Outcome(OK), world
@@ -270,9 +270,9 @@ def check_end(restore: Restore, world: World) -> None:
     if restore.phase is Phase.LEFT:
         assert restore.problems
         assert restore.result().status != "completed"
-        text = help_for("shop", restore.note, 2)
+        text = help_for("shop", restore.lease, 2)
         assert "coreflow restore shop --backup b1" in text
-        assert (undo_id(NOTE.id) in text) is restore.note.has_begun
+        assert (undo_id(LEASE.id) in text) is restore.lease.has_begun
         assert "docker service update" in text
         assert world.is_stopped
 
@@ -318,12 +318,12 @@ class Explorer:
         """Killed here, or overtaken: somebody else goes on from the lease, if there is one; snapshots may be pruned by then."""
         if not world.is_stopped or restore.phase is Phase.DONE:
             return
-        note = evolve(restore.note, holder=f"other-{world.lives}", has_begun=world.has_begun)
+        lease = evolve(restore.lease, owner=f"other-{world.lives}", has_begun=world.has_begun)
         parts = len(restore.parts)
         left = evolve(world, lives=world.lives - 1, silent=(world.has_begun,) * parts)
         pruned = evolve(left, saved=(False,) * parts)
         for is_found, there in product((True, False), {left, pruned}):
-            yield begin(SHOP, note, TARGETS[:parts], is_found=is_found), there
+            yield begin(SHOP, lease, TARGETS[:parts], is_found=is_found), there
 
 
 @pytest.mark.parametrize(("parts", "lives"), [(1, 2), (2, 1)])
@@ -332,7 +332,7 @@ def test_every_path_ends_well(parts: int, lives: int) -> None:
     explorer = Explorer()
     old: Data = "old"
     world = World(data=(old,) * parts, saved=(False,) * parts, silent=(False,) * parts, lives=lives)
-    paths = explorer.count(begin(SHOP, NOTE, TARGETS[:parts]), world)
+    paths = explorer.count(begin(SHOP, LEASE, TARGETS[:parts]), world)
     assert paths > 100_000
     ends = {restore.phase for restore, _ in explorer.paths if restore.phase.is_over}
     assert ends == {Phase.DONE, Phase.LEFT, Phase.LOST}
@@ -340,7 +340,9 @@ def test_every_path_ends_well(parts: int, lives: int) -> None:
 
 def test_answers_that_no_step_gives() -> None:
     """Whatever a phase is told, it knows a next one."""
-    for answer, first in product(Answer, (begin(SHOP, NOTE, TARGETS), begin(SHOP, NOTE, (), is_found=True))):
+    for answer, first in product(
+        Answer, (begin(SHOP, LEASE, TARGETS), begin(SHOP, LEASE, (), is_found=True))
+    ):
         restore = first
         while not restore.phase.is_over:
             outcome = Outcome(answer, "x")

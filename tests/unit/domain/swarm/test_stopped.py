@@ -8,36 +8,36 @@ from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.convergence import judge
 from coreflow.domain.swarm.stopped import UNDER_WAY, told
 
-NOTE = {"id": "0123456789abcdef", "backupId": "b 1", "holder": "command-1", "hasBegun": False}
+LEASE = {"id": "0123456789abcdef", "backupId": "b 1", "holder": "command-1", "hasBegun": False}
 UNDO = "`coreflow restore web --backup before-0123456789ab`"
 AGAIN = "`coreflow restore web --backup 'b 1'` tries it again"
 START = "`docker service update --label-rm serve.zone.stopped --label-rm serve.zone.restore --replicas 3 web`"
 
 
 @pytest.mark.parametrize(
-    ("note", "expected"),
+    ("lease", "expected"),
     [
-        (NOTE, UNDER_WAY),
-        (NOTE | {"hasBegun": True}, f"{UNDER_WAY}; should it hang: {UNDO}"),
+        (LEASE, UNDER_WAY),
+        (LEASE | {"hasBegun": True}, f"{UNDER_WAY}; should it hang: {UNDO}"),
         (
-            NOTE | {"holder": ""},
+            LEASE | {"holder": ""},
             f"stopped by a restore of backup b 1 that could not be finished: {AGAIN}; {START} starts it as it is",
         ),
         (
-            NOTE | {"holder": "", "hasBegun": True},
+            LEASE | {"holder": "", "hasBegun": True},
             (
                 "stopped by a restore of backup b 1 that could not be finished:"
                 f" {UNDO} puts back what was there before; {AGAIN}; {START} starts it as it is"
             ),
         ),
-        (NOTE | {"id": 7}, UNDER_WAY),
-        (NOTE | {"backupId": None}, UNDER_WAY),
+        (LEASE | {"id": 7}, UNDER_WAY),
+        (LEASE | {"backupId": None}, UNDER_WAY),
         ([], UNDER_WAY),
     ],
 )
-def test_what_is_said(note: object, expected: str) -> None:
+def test_what_is_said(lease: object, expected: str) -> None:
     """That it waits; what helps is said once something may be overwritten, or nobody has the lease."""
-    labels = {naming.STOPPED: "3", naming.RESTORE: orjson.dumps(note).decode()}
+    labels = {naming.STOPPED: "3", naming.RESTORE: orjson.dumps(lease).decode()}
     service = live(spec(), labels=labels)
     assert told(service) == expected
     verdict = judge(service, [], [])
