@@ -140,7 +140,7 @@ def documents() -> dict[str, object]:
     note = RestoreNote(id="r1", backup_id="b1", holder="h", has_begun=True, is_whole=True, parts=PARTS)
     return {
         "plan": present.plan_json(done.last),
-        "apply": present.settlement_json(done),
+        "apply": present.result_json(done),
         "routes": view().json(),
         "images": images._document((image,), {image: None}),
         "backup": backup_document(backup),

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
-from coreflow.adapters.engine.protocol import EngineError, EngineTimeout, EngineUnreachable
+from coreflow.adapters.engine.protocol import Document, EngineError, EngineTimeout, EngineUnreachable
 from coreflow.domain.deploy.leftovers import LoadedImage
 from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.swarm.images import (
@@ -49,14 +49,9 @@ class ImagePort:
 
     async def _is_local(self, reference: str, name: str) -> bool:
         """Whether the engine has this image and no registry is known to have it."""
-        try:
-            image = await self._engine.inspect_image(reference)
-        except EngineError as exc:
-            if exc.status == 404:
-                return False
-            raise translated(exc, f"image {reference}") from exc
-        except EngineUnreachable as exc:
-            raise Unavailable(f"image {reference}: the engine does not answer ({exc})") from exc
+        image = await self._inspected(reference)
+        if image is None:
+            return False
         familiar = familiar_name(name)
         return not any(known.partition("@")[0] == familiar for known in image.get("RepoDigests") or ())
 
@@ -97,12 +92,15 @@ class ImagePort:
 
     async def has_image(self, reference: str) -> bool:
         """Whether the engine has an image by this name."""
+        return await self._inspected(reference) is not None
+
+    async def _inspected(self, reference: str) -> Document | None:
+        """The engine's image by this name; None: it has none."""
         try:
-            await self._engine.inspect_image(reference)
+            return await self._engine.inspect_image(reference)
         except EngineError as exc:
             if exc.status == 404:
-                return False
+                return None
             raise translated(exc, f"image {reference}") from exc
         except EngineUnreachable as exc:
             raise Unavailable(f"image {reference}: the engine does not answer ({exc})") from exc
-        return True

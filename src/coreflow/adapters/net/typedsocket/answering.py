@@ -8,14 +8,11 @@ a `chunk` without a chunk, comes with a `response` and is dropped before it gets
 
 from attrs import define
 
-from coreflow.domain.errors import PortError
-
-from .envelope import StreamRef
-from .errors import StreamBroken, TimedOut, TooMany
-from .events import Event, StreamFailed, StreamReadable, StreamSent, StreamWritable
-from .limits import Timing
-from .packets import CLOSING, Packet, chunk_from_json, chunk_to_json
-from .queues import CLOSING_ITEM, Queue
+from .errors import StreamBroken, TimedOut
+from .events import Event, StreamSent
+from .packets import CLOSING, Packet, chunk_to_json
+from .queues import CLOSING_ITEM
+from .side import StreamSide
 
 
 def packet_of_unknown(question: Packet) -> dict[str, object]:
@@ -37,27 +34,13 @@ def _packet(question: Packet, purpose: str, members: dict[str, object]) -> dict[
 
 
 @define(eq=False, kw_only=True)
-class AnsweringStream:
-    """The answering side of one stream."""
+class AnsweringStream(StreamSide):
+    """The answering side of one stream. One that was dropped tells the peer when that asks next."""
 
-    ref: StreamRef
-    timing: Timing
-    inbox: Queue
-    outbox: Queue
     heard_at: float
     """When the peer last asked."""
-    writes: bool = False
-    """We send, or mean to."""
-    finishing: bool = False
-    """Our closing marker is queued, or was."""
-    sent: bool = False
-    """The peer has our closing marker."""
     received: bool = False
     """The peer sent something."""
-    ended: bool = False
-    """We have the peer's closing marker."""
-    failed: bool = False
-    was_full: bool = False
 
     @property
     def active(self) -> bool:
@@ -66,11 +49,6 @@ class AnsweringStream:
             return False
         awaits = self.received or not self.writes
         return (awaits and not self.ended) or (self.writes and not self.sent)
-
-    @property
-    def done(self) -> bool:
-        """Nothing is left to answer, nor to take."""
-        return not self.active and not self.inbox
 
     def answer(self, question: Packet, now: float, out: list[Event]) -> dict[str, object]:
         """The answer to a question, as a packet."""
@@ -100,18 +78,6 @@ class AnsweringStream:
         """When `tick` has something to do."""
         return self.heard_at + self.timing.question if self.active else None
 
-    def fail(self, error: PortError, out: list[Event]) -> None:
-        """Give up. What was queued is lost."""
-        if not self.failed:
-            self.drop()
-            out.append(StreamFailed(self.ref, error))
-
-    def drop(self) -> None:
-        """Forget everything, without a word. The peer is told when it asks next."""
-        self.failed = True
-        self.inbox.clear()
-        self.outbox.clear()
-
     def _flags(self) -> dict[str, object]:
         return {"next": len(self.outbox) > 0, "backpressure": self.inbox.full}
 
@@ -119,13 +85,7 @@ class AnsweringStream:
         if chunk is None or self.ended:
             return
         self.received = True
-        self.ended = chunk == CLOSING
-        try:
-            self.inbox.put(CLOSING_ITEM if self.ended else chunk_from_json(chunk))
-        except TooMany as exc:
-            self.fail(exc, out)
-        else:
-            out.append(StreamReadable(self.ref))
+        self._put(chunk, out)
 
     def _next_chunk(self, question: Packet, out: list[Event]) -> dict[str, object]:
         item = self.outbox.get()
@@ -133,7 +93,6 @@ class AnsweringStream:
         if item is CLOSING_ITEM:
             self.sent = True
             out.append(StreamSent(self.ref))
-        elif self.was_full and not self.outbox.full:
-            self.was_full = False
-            out.append(StreamWritable(self.ref))
+        else:
+            self._made_room(out)
         return _packet(question, "chunk", {**self._flags(), "chunkData": data})

@@ -17,14 +17,13 @@ from enum import Enum
 
 from attrs import define, frozen
 
-from coreflow.domain.errors import PortError
-
-from .envelope import Envelope, StreamRef, encode, request_text
-from .errors import CannotDeliver, StreamBroken, TimedOut, TooMany
-from .events import Event, Send, StreamFailed, StreamReadable, StreamSent, StreamWritable
-from .limits import Limits, Timing
-from .packets import CLOSING, STREAM_METHOD, Packet, chunk_from_json, chunk_to_json, parse_packet
-from .queues import CLOSING_ITEM, Queue
+from .envelope import Envelope, encode, request_text
+from .errors import CannotDeliver, StreamBroken, TimedOut
+from .events import Event, Send, StreamSent
+from .limits import Limits
+from .packets import CLOSING, STREAM_METHOD, Packet, chunk_to_json, parse_packet
+from .queues import CLOSING_ITEM
+from .side import StreamSide
 
 _POKE_RESPONSE = {"backpressure": False}
 
@@ -56,30 +55,16 @@ Questions = MutableMapping[str, Question]
 
 
 @define(eq=False, kw_only=True)
-class AskingStream:
+class AskingStream(StreamSide):
     """The asking side of one stream. Everything it has to say goes into the `out` of a call."""
 
-    ref: StreamRef
     limits: Limits
-    timing: Timing
     new_id: Callable[[], str]
     questions: Questions
-    inbox: Queue
-    outbox: Queue
     reads: bool
     """Take what the peer sends. Where not, what it announces is of no interest."""
     lossy: bool = False
     """The peer is a 3.3.0, which cannot deliver."""
-    writes: bool = False
-    """We send, or mean to."""
-    finishing: bool = False
-    """Our closing marker is queued, or was."""
-    sent: bool = False
-    """The peer has our closing marker."""
-    ended: bool = False
-    """We have the peer's closing marker."""
-    failed: bool = False
-    was_full: bool = False
 
     _work: str | None = None
     _pulse: str | None = None
@@ -96,11 +81,6 @@ class AskingStream:
     def active(self) -> bool:
         """There may be something left to ask."""
         return not self.failed and ((self.reads and not self.ended) or (self.writes and not self.sent))
-
-    @property
-    def done(self) -> bool:
-        """Nothing is left to ask, nor to take."""
-        return not self.active and not self.inbox
 
     def start(self, now: float, out: list[Event]) -> None:
         """Begin to ask: right after the placeholder was sent or received."""
@@ -186,17 +166,9 @@ class AskingStream:
                 return correlation_id
         return None
 
-    def fail(self, error: PortError, out: list[Event]) -> None:
-        """Give up. What was queued is lost."""
-        if not self.failed:
-            self.drop()
-            out.append(StreamFailed(self.ref, error))
-
     def drop(self) -> None:
         """Forget everything, without a word."""
-        self.failed = True
-        self.inbox.clear()
-        self.outbox.clear()
+        super().drop()
         self._stop()
 
     def farewell(self, out: list[Event]) -> None:
@@ -223,9 +195,7 @@ class AskingStream:
         data = CLOSING if not isinstance(item, bytes) else chunk_to_json(item)
         members = {"backpressure": self.inbox.full, "next": len(self.outbox) > 0, "chunkData": data}
         self._ask(Purpose.CHUNK, members, now, out, closes=closes)
-        if self.was_full and not self.outbox.full:
-            self.was_full = False
-            out.append(StreamWritable(self.ref))
+        self._made_room(out)
 
     def _ask(
         self,
@@ -300,14 +270,7 @@ class AskingStream:
     def _got(self, chunk: object, out: list[Event]) -> bool:
         if chunk is None or not self.reads or self.ended or self.failed:
             return False
-        self.ended = chunk == CLOSING
-        try:
-            self.inbox.put(CLOSING_ITEM if self.ended else chunk_from_json(chunk))
-        except TooMany as exc:
-            self.fail(exc, out)
-            return False
-        out.append(StreamReadable(self.ref))
-        return True
+        return self._put(chunk, out)
 
     def _go_on(self, now: float, out: list[Event]) -> None:
         if not self.active:
