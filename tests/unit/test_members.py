@@ -20,7 +20,7 @@ from coreflow.adapters.cloudly.backups import backup_document, restore_document
 from coreflow.adapters.names import Member
 from coreflow.app.cli import images, present, routes, running
 from coreflow.app.cli.running import Format
-from coreflow.domain.backup.lease import RestoreNote
+from coreflow.domain.backup.lease import Lease
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.replication import Manifest
 from coreflow.domain.backup.requests import BackupResult, Replication, RestoreResult
@@ -78,7 +78,7 @@ def result() -> ReconcileResult:
 
     async def scene() -> ReconcileResult:
         world = World()
-        world.cloudly.set(cluster(service("web")))
+        world.cloudly.set(cluster(service("web", replica=2)))
         return await world.reconciler().deploy(timeout=60)
 
     done = play(scene)
@@ -137,7 +137,7 @@ def documents() -> dict[str, object]:
         NodeId("n1"): (ArchiveObject(path="a", size=1, sha256="0" * 64),)
     }
     manifest = Manifest(backup_id="b1", service_id=SHOP, finished_ms=1, parts=PARTS, objects=objects)
-    note = RestoreNote(id="r1", backup_id="b1", holder="h", has_begun=True, is_whole=True, parts=PARTS)
+    lease = Lease(id="r1", backup_id="b1", owner="h", has_begun=True, is_whole=True, parts=PARTS)
     return {
         "plan": present.plan_json(done.last),
         "apply": present.result_json(done),
@@ -148,7 +148,7 @@ def documents() -> dict[str, object]:
             RestoreResult(backup_id="b1", service_id=SHOP, status="failed", error="gone")
         ),
         "manifest of a backup": json.loads(manifest.encode()),
-        "label of a restore": json.loads(note.label()),
+        "label of a restore": json.loads(lease.label()),
     }
 
 
