@@ -541,9 +541,9 @@ async def test_a_service_stops_and_starts(port: Port) -> None:
     await port.make(port.spec(replicas=2))
     await port.running()
     before = await port.service()
-    await port.apply(Stop(before, "note 1", "", "why"))
+    await port.apply(Stop(before, "lease 1", "", "why"))
     stopped = await port.service()
-    assert (stopped.is_stopped, stopped.lease, stopped.body.replicas) == (True, "note 1", 0)
+    assert (stopped.is_stopped, stopped.lease, stopped.body.replicas) == (True, "lease 1", 0)
     assert stopped.labels[naming.STOPPED] == "2"
     assert not stopped.in_roll_out
 
@@ -551,20 +551,20 @@ async def test_a_service_stops_and_starts(port: Port) -> None:
         return not [t for t in await port.tasks(stopped) if t.state == "running"]
 
     await port.bench.eventually(is_empty)
-    await port.apply(Stop(before, "note 2", "note 1", "still"))
+    await port.apply(Stop(before, "lease 2", "lease 1", "still"))
     assert (await port.service()).labels[naming.STOPPED] == "2"
     with pytest.raises(LostRace):
-        await port.apply(Start(before, "note 1", "too late"))
-    await port.apply(Start(before, "note 2", "done"))
+        await port.apply(Start(before, "lease 1", "too late"))
+    await port.apply(Start(before, "lease 2", "done"))
     after = await port.service()
     assert (after.body, after.labels, after.fingerprints) == (before.body, before.labels, before.fingerprints)
     await port.running()
-    await port.apply(Start(before, "note 2", "done already"))
+    await port.apply(Start(before, "lease 2", "done already"))
     assert (await port.service()).version == after.version
 
 
 async def test_stopping_what_somebody_else_has_stopped_is_a_lost_race(port: Port) -> None:
-    """Only who knows the present note may replace it; one that is started is not stopped for its sake."""
+    """Only who knows the present lease may replace it; one that is started is not stopped for its sake."""
     await port.make(port.idle())
     service = await port.service()
     with pytest.raises(LostRace):
@@ -581,18 +581,18 @@ async def test_what_is_being_restored_is_not_removed(port: Port) -> None:
     spec = port.idle()
     await port.make(spec)
     service = await port.service()
-    await port.apply(Stop(service, "note", "", "why"))
+    await port.apply(Stop(service, "lease", "", "why"))
     for action in (Remove(service, STAGE, "unwanted"), Recreate(spec, service, "mode")):
         with pytest.raises(LostRace):
             await port.apply(action)
-    assert (await port.service()).lease == "note"
+    assert (await port.service()).lease == "lease"
 
 
 async def test_a_global_service_cannot_be_stopped(port: Port) -> None:
     """It has no number of tasks that could be put back."""
     await port.make(port.spec(replicas=None, constraints=(NOWHERE,)))
     with pytest.raises(Refused, match="no number of replicas"):
-        await port.apply(Stop(await port.service(), "note", "", "why"))
+        await port.apply(Stop(await port.service(), "lease", "", "why"))
 
 
 async def test_a_service_is_made_anew(port: Port) -> None:

@@ -934,7 +934,7 @@ def test_who_lets_go_is_not_waited_for() -> None:
 
 
 def test_a_roll_back_to_the_time_of_a_restore_repeats_no_restore() -> None:
-    """`docker service rollback` after a restore brings the note back; what it says is over."""
+    """`docker service rollback` after a restore brings the lease back; what it says is over."""
 
     async def body(bench: Bench) -> None:
         bench.data = GOOD

@@ -30,18 +30,18 @@ OTHER = ServiceId("id-other")
 THEIRS, SECRET = "theirs", {"secret": b"canary"}
 
 
-async def stopped_by_hand(bench: Bench, note: str, before: str = "2") -> None:
+async def stopped_by_hand(bench: Bench, lease: str, before: str = "2") -> None:
     """Somebody writes the labels of a restore on the service."""
 
     def change(spec: dict[str, Any]) -> None:
-        spec["Labels"] |= {STOPPED: before, RESTORE: note}
+        spec["Labels"] |= {STOPPED: before, RESTORE: lease}
         spec["Mode"]["Replicated"]["Replicas"] = 0
 
     await bench.world.change("shop", change)
 
 
 def lease_of(*parts: dict[str, Any], **more: Any) -> str:
-    """A note as a daemon writes it."""
+    """A lease as a daemon writes it."""
     whole = {"id": "1", "backupId": "b1", "holder": f"{DAEMON}-x", "beat": 1, "parts": parts, **more}
     return orjson.dumps(whole).decode()
 
@@ -106,13 +106,13 @@ NONSENSE = (
 )
 
 
-@pytest.mark.parametrize("note", NONSENSE, ids=range(len(NONSENSE)))
-def test_nonsense_in_a_note_keeps_no_workload_stopped(note: str) -> None:
+@pytest.mark.parametrize("lease", NONSENSE, ids=range(len(NONSENSE)))
+def test_nonsense_in_a_lease_keeps_no_workload_stopped(lease: str) -> None:
     """It starts, with its data, and nothing unexpected happens."""
 
     async def body(bench: Bench) -> None:
         bench.data = GOOD
-        await stopped_by_hand(bench, note)
+        await stopped_by_hand(bench, lease)
         with capture_logs() as lines:
             await bench.with_operations(a_while)
         assert bench.data == GOOD

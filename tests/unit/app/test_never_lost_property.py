@@ -313,7 +313,7 @@ class Stage:
         for live in (await docker.observe()).services:
             if live.name == name and not live.is_stopped:
                 with suppress(LostRace):
-                    await docker.apply(Stop(live, "a note", "", "a test"))
+                    await docker.apply(Stop(live, "a lease", "", "a test"))
 
 
 def _bound(image: str) -> Json:
@@ -511,7 +511,7 @@ class Shop:
             self.broken.append(exc)
 
     def check(self) -> None:
-        """Stopped with a note, or running with its replicas and whole data."""
+        """Stopped with a lease, or running with its replicas and whole data."""
         labels, replicas = self.spec["Labels"], self.spec["Mode"]["Replicated"]["Replicas"]
         if STOPPED in labels:
             assert (labels[STOPPED], replicas) == ("2", 0)
