@@ -1,1 +1,1 @@
-"""What coreflow costs, against something everybody knows: `json.loads` for the core, `docker stack deploy` for the Swarm."""
+"""The costs of coreflow, against something everybody knows: `json.loads` for the core, `docker stack deploy` for the Swarm."""

@@ -1,4 +1,4 @@
-"""What the pure core costs for a large cluster file, in units of `json.loads` of the same bytes.
+"""The cost of the pure core for a large cluster file, in units of `json.loads` of the same bytes.
 
 Every figure is the median of rounds in which the reference and all cases take turns, so that a busy machine hurts all of
 them alike. `json.loads` runs as anybody would call it, with the interpreter's garbage collection; coreflow runs as in the

@@ -1,4 +1,4 @@
-"""What a cluster file costs from reading it to what is shown: `plan` and `routes`, a quarter of the file against the whole.
+"""The cost of a cluster file, from reading it to what is shown: `plan` and `routes`, a quarter of the file against the whole.
 
 Every figure is user CPU time of a process of its own, the median of rounds in which all cases take turns. The reference
 is what nobody can do without: `json.loads` of the same services, and parsing each certificate and key with `cryptography`.

@@ -55,7 +55,7 @@ Json = dict[str, Any]
 
 @define
 class _Watch:
-    """When what happened for the first time since the last push, and everything that was written since."""
+    """The times at which things first happened since the last push, and everything that was written since."""
 
     times: dict[str, float] = field(factory=dict)
     writes: list[str] = field(factory=list)
@@ -172,7 +172,7 @@ class _Listener(ActionLog):
 
 @asynccontextmanager
 async def _daemon(host: str, cloudly: Cloudly, watch: _Watch) -> AsyncIterator[tuple[Coreflow, _Engine]]:
-    """What `coreflow run` is made of, with a watch at every door."""
+    """Return what `coreflow run` is made of, with a watch at every door."""
     settings = settings_at_rest(cloudly.url)
 
     @asynccontextmanager

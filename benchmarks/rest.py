@@ -1,4 +1,4 @@
-"""What a daemon with many services holds in memory at rest, on a real Swarm: with a cluster file, and with a Cloudly.
+"""The memory of a daemon with many services at rest, on a real Swarm: with a cluster file, and with a Cloudly.
 
 Needs an engine (`scripts/engine up`, `COREFLOW_TEST_DOCKER_HOST`) and Node (`scripts/node-harness`). The services have
 variables, a host and no replicas. The daemon is a process of its own that looks again every few seconds, so that what

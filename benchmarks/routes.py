@@ -175,7 +175,7 @@ def _now() -> float:
 
 @define
 class _Watch:
-    """When which address was first listed as running and first sent, and the addresses of the newest frame."""
+    """The times at which addresses were first listed as running and first sent, and the addresses of the newest frame."""
 
     listed: dict[str, float] = field(factory=dict)
     sent: dict[str, float] = field(factory=dict)
@@ -315,7 +315,7 @@ def _document(certificate: CertificateRecord, replicas: int) -> Json:
 async def _daemon(
     host: str, cloudly: MemoryCloudly, watch: _Watch, *, is_silent: bool
 ) -> AsyncIterator[_Engine]:
-    """What `coreflow run` is made of, and a connected client like Coretraffic."""
+    """Return what `coreflow run` is made of, and a connected client like Coretraffic."""
     engine = _Engine(Endpoint(host))
     swarm = _Swarm(engine)
     server = _Server(_anybody, on_tags=lambda name, peer: coretraffic.tags_changed(name, peer))
@@ -354,7 +354,7 @@ async def _measure(host: str, turns: int, *, is_silent: bool) -> tuple[list[dict
 
 
 def _moments(tasks: Any, address: str) -> tuple[float, float]:
-    """When the task with this address began to run, as its node saw it, and when the manager wrote that down."""
+    """Return when the task with this address began to run, as its node saw it, and when the manager wrote that down."""
     for task in tasks:
         for attachment in task.get("NetworksAttachments") or ():
             if address in {each.partition("/")[0] for each in attachment.get("Addresses") or ()}:

@@ -19,14 +19,14 @@ class Row:
 
     @property
     def is_missed(self) -> bool:
-        """Whether the case took longer than it may."""
+        """Return whether the case took longer than it may."""
         too_slow = self.limit is not None and self.ratio > self.limit
         too_long = self.limit_milliseconds is not None and self.milliseconds > self.limit_milliseconds
         return too_slow or too_long
 
     @property
     def limits(self) -> str:
-        """What it is held to, if anything."""
+        """Return what it is held to, if anything."""
         ratio = [] if self.limit is None else [f"{self.limit:g}"]
         return ", ".join(
             ratio if self.limit_milliseconds is None else [*ratio, f"{self.limit_milliseconds:g} ms"]

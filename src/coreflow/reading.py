@@ -49,7 +49,7 @@ def read_file(path: Path, limit: int = SMALL_FILE, read: Callable[[int, int], by
 
 
 def _wrong_kind(status: os.stat_result) -> str | None:
-    """What this is, where it can be told that it is no file and no folder."""
+    """Return what this is, where it can be told that it is no file and no folder."""
     if (
         stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE
     ):  # in the place of a file, it is an empty one

@@ -1,4 +1,4 @@
-"""What operators look at: counters, in the text form that Prometheus reads."""
+"""Metrics for operators: counters, in the text form that Prometheus reads."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial

@@ -11,7 +11,7 @@ PATH_LIMIT = 1024
 
 
 def is_path(path: str) -> bool:
-    """Whether an archive's file may be called so: relative, nothing to be resolved in it, and nothing unseen."""
+    """Return whether an archive's file may be called so: relative, nothing to be resolved in it, and nothing unseen."""
     return (
         0 < len(path) <= PATH_LIMIT
         and path.isprintable()
@@ -23,7 +23,7 @@ def is_path(path: str) -> bool:
 async def verified(
     obj: ArchiveObject, chunks: AsyncIterable[bytes], where: str
 ) -> AsyncGenerator[bytes, None]:
-    """What is read, the last piece only when it is all as described. Raises Refused when it is not, or Unavailable."""
+    """Yield what is read, the last piece only when it is all as described. Raises Refused when it is not, or Unavailable."""
     digest, size, held = sha256(), 0, b""
     async for chunk in chunks:
         size += len(chunk)
@@ -42,7 +42,7 @@ async def verified(
 
 
 class Source:
-    """What is written, checked as it passes: it ends with Refused when it was not as described.
+    """A checked source: what it gives is checked as it passes; it ends with Refused when it was not as described.
 
     `error` is what ended it, whoever raised it.
     """

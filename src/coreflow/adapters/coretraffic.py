@@ -66,12 +66,12 @@ class CoretrafficRoutes:
 
     @property
     def connected(self) -> int:
-        """How many proxies there are."""
+        """Return how many proxies there are."""
         return len(self._proxies)
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether every proxy has acknowledged the newest table."""
+        """Return whether every proxy has acknowledged the newest table."""
         return all(proxy.has == self._version for proxy in self._proxies.values())
 
     def publish(self, table: RouteTable) -> None:

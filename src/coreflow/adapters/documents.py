@@ -192,7 +192,7 @@ _FITS: dict[str, Callable[[object], bool]] = {
 
 
 def _meaning(text: str) -> object:
-    """What a plain scalar is: the core schema of YAML 1.2, except that a number with a leading zero is unclear.
+    """Return what a plain scalar is: the core schema of YAML 1.2, except that a number with a leading zero is unclear.
 
     Such a number is octal in YAML 1.1 and decimal in 1.2, and its author may have meant text.
     """
@@ -291,7 +291,7 @@ class _YamlReader:
         return values
 
     def _merged(self, depth: int) -> list[dict[str, object]]:
-        """What `<<` brings in: of several mappings the first wins, and the keys around it always do."""
+        """Return what `<<` brings in: of several mappings the first wins, and the keys around it always do."""
         event = self._next()
         value: Any = self._value(event, depth)
         mappings: list[dict[str, object]] = value if type(value) is list else [value]

@@ -47,7 +47,7 @@ Signature = tuple[int, ...]
 
 @frozen
 class _Known:
-    """What the file said when it was read last."""
+    """The records of the file as of its last reading."""
 
     signature: Signature
     digest: bytes

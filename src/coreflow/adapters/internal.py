@@ -54,7 +54,7 @@ def _refuse(method: str, _: Mapping[str, object]) -> Response:
 
 @frozen(kw_only=True)
 class InternalOptions:
-    """What the server may hold, and whom it trusts."""
+    """Options of the server: what it may hold, and whom it trusts."""
 
     tag: str = "coretraffic"
     """The one that matters: whoever may have it is trusted."""
@@ -137,7 +137,7 @@ class InternalServer:
         return limit
 
     async def _admission(self, address: str) -> Callable[[str], bool]:
-        """What an address may have, asked for once for all that is decided about one connection."""
+        """Return what an address may have, asked for once for all that is decided about one connection."""
         now = trio.current_time()
         for old in [name for name, (_, at) in self._admitted.items() if now - at > _ADMITTED_SECONDS]:
             del self._admitted[old]

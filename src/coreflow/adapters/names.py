@@ -1,4 +1,4 @@
-"""How names of peers are written down: with how well each is known, and with its other spellings.
+"""Names that peers use, as they are written down: with how well each is known, and with its other spellings.
 
 - `read`: read in public material (interfaces, source, readmes);
 - `older`: read in an older version only;
@@ -15,7 +15,7 @@ from attrs import frozen
 
 
 class Certainty(StrEnum):
-    """How well a name or a shape is known."""
+    """The certainty of a name or a shape."""
 
     READ = "read"
     OLDER = "older"

@@ -1,1 +1,1 @@
-"""When, and in which order; no rules about Docker or Cloudly."""
+"""The application: when, and in which order; no rules about Docker or Cloudly."""

@@ -1,4 +1,4 @@
-"""How the C library keeps memory that nobody needs any longer, where it can be told."""
+"""Settings of the C library's allocator: memory that nobody needs any longer is given back, where that can be asked for."""
 
 import ctypes
 from contextlib import suppress

@@ -70,7 +70,7 @@ class Timeouts:
 
 @frozen(kw_only=True)
 class Tools:
-    """What it takes to back up and restore."""
+    """The tools of backups and restores: peers, time-outs, and who watches."""
 
     cloudly: ControlPlane
     docker: DockerPort
@@ -113,7 +113,7 @@ class Facts:
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
-        """What the service mounts now, under whatever name it runs."""
+        """Return what the service mounts now, under whatever name it runs."""
         running = (*((self.live,) if self.live is not None else ()), *self.others)
         return tuple(mount for service in running for mount in service.body.mounts)
 
@@ -207,7 +207,7 @@ async def make_backup(tools: Tools, request: BackupRequest) -> BackupResult:
 
 
 async def _tainted(tools: Tools, facts: Facts) -> str:
-    """Whether somebody has restored the service while it was backed up, in another process."""
+    """Return whether somebody has restored the service while it was backed up, in another process."""
     if facts.live is None:
         return ""
     services, _ = await tools.docker.progress()

@@ -1,4 +1,4 @@
-"""What takes long goes on beside passes: each waits for it a moment at most, and its end starts another."""
+"""Jobs beside passes, for what takes long: each waits for it a moment at most, and its end starts another."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
@@ -34,7 +34,7 @@ class Job(Generic[T]):
     """Whether a pass has stopped waiting for it."""
 
     def outcome(self) -> T | None:
-        """What it returned; raises what it raised."""
+        """Return what it returned; raises what it raised."""
         if self.failure is not None:
             raise self.failure
         return self.result
@@ -51,7 +51,7 @@ class Background:
 
     @property
     def is_open(self) -> bool:
-        """Whether anything can go on beside passes."""
+        """Return whether anything can go on beside passes."""
         return self._nursery is not None
 
     @asynccontextmanager

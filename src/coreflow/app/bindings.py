@@ -46,13 +46,13 @@ class Bindings:
         self._ledger = self._ledger.expired()
 
     def wishes(self, records: Records) -> BindingWishes:
-        """What these records say of bindings."""
+        """Return what these records say of bindings."""
         if self._wishes[0] is not records.platform:
             self._wishes = records.platform, binding_wishes(records.platform)
         return self._wishes[1]
 
     def look(self, records: Records, observed: Observed) -> Bound:
-        """What is known, and what has to be asked for."""
+        """Return what is known, and what has to be asked for."""
         self.locate(records, observed)
         wishes = self.wishes(records)
         self._ledger = self._ledger.wanting(spec for specs in wishes.wanted.values() for spec in specs)
@@ -80,7 +80,7 @@ class Bindings:
                 self._instances[service] = instance
 
     def has(self, spec: BindingSpec) -> bool:
-        """Whether it is provisioned, where its service is now."""
+        """Return whether it is provisioned, where its service is now."""
         return self._ledger.has(spec, self._instances.get(spec.service_id))
 
     async def provision(self, spec: BindingSpec) -> None:
@@ -124,7 +124,7 @@ class Bindings:
                 self._reported[status.binding.id] = status
 
     def statuses(self, reconcile_state: ReconcileState) -> tuple[BindingStatus, ...]:
-        """How far every binding is."""
+        """Return how far every binding is."""
         platform = reconcile_state.records.platform
         secrets = {service: secret.name for service, secret in reconcile_state.desired.secrets.items()}
         return ledger.statuses(platform, self.wishes(reconcile_state.records), self._ledger, secrets)

@@ -39,7 +39,7 @@ GATEWAY_MARGIN = 24 * 3600.0
 
 
 class Sources(Protocol):
-    """Where certificates come from."""
+    """The sources of certificates."""
 
     @property
     def cloudly(self) -> ControlPlane:
@@ -54,7 +54,7 @@ class Sources(Protocol):
 
 @define(eq=False)
 class _Host:
-    """What is known of the certificate of one host."""
+    """The state of one host's certificate."""
 
     name: str
     certificate: Certificate | None = None
@@ -115,11 +115,11 @@ class CertificateBook:
 
     @property
     def complete(self) -> bool:
-        """Whether every host has been looked up at least once."""
+        """Return whether every host has been looked up at least once."""
         return not self._unasked
 
     def known(self) -> Mapping[str, Certificate | NoCertificate]:
-        """What is known, by host; a host that is not there has not been looked up yet."""
+        """Return what is known, by host; a host that is not there has not been looked up yet."""
         return {
             name: host.certificate or NoCertificate(reason=host.reason)
             for name, host in self._hosts.items()
@@ -232,7 +232,7 @@ class CertificateBook:
 
 
 class _Rounds:
-    """When all hosts are asked for because of a change: at once, unless that found nothing new the last times."""
+    """Rounds in which all hosts are asked for because of a change: at once, unless that found nothing new the last times."""
 
     def __init__(self) -> None:
         self.due = math.inf
@@ -246,7 +246,7 @@ class _Rounds:
         self.due = min(self.due, max(now, self._began + self._pause))
 
     def begin(self, now: float) -> bool:
-        """Whether a round begins now."""
+        """Return whether a round begins now."""
         if now < self.due:
             return False
         self.due, self._began = math.inf, now

@@ -1,4 +1,4 @@
-"""What this process must not tell: its own tokens, what the records hold, and what Corestore gave."""
+"""Secrets of this process: its own tokens, what the records hold, and what Corestore gave."""
 
 from collections.abc import Iterable, Mapping
 
@@ -25,7 +25,7 @@ class Confidential:
         self._redacted: dict[tuple[str, int, bool], str] = {}
 
     def redact(self, text: str, limit: int = TEXT_LIMIT, /) -> str:
-        """What may be told of a text. See `Redactor.redact`."""
+        """Return what may be told of a text. See `Redactor.redact`."""
         return self._remembered(text, limit, ours=False)
 
     def redact_ours(self, text: str, limit: int = TEXT_LIMIT, /) -> str:
@@ -58,7 +58,7 @@ class Confidential:
         self._redacted.clear()
 
     def observed(self, observed: Observed) -> Observed:
-        """What was seen, perhaps before it was known what must not be told of it."""
+        """Return what was seen, perhaps before it was known what must not be told of it."""
         services, tasks = self.seen(observed.services, observed.tasks)
         return evolve(observed, services=services, tasks=tasks)
 

@@ -31,7 +31,7 @@ class Corestores:
         return cls(lambda _: port, "memory:")
 
     def instances(self, observed: Observed, cluster: ClusterId) -> Instances:
-        """Where they are."""
+        """Return where they are."""
         return find_instances(observed, cluster, self._configured, is_ours=self._is_ours)
 
     def at(self, instance: Instance) -> CorestorePort:

@@ -52,7 +52,7 @@ def _harmless(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMap
 
 
 def _redacted(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Whatever was not redacted where it came from."""
+    """Redact whatever was not redacted where it came from."""
     for key, value in event.items():
         if key not in _OURS:
             event[key] = told_all(value)

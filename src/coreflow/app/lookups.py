@@ -35,7 +35,7 @@ FIRST_LIMITED_PAUSE, LONGEST_LIMITED_PAUSE = 60.0, 3600.0
 
 @frozen
 class _Pause:
-    """What is left alone until then, and why."""
+    """A pause: what is left alone until then, and why."""
 
     problem: ImageProblem
     seconds: float
@@ -44,7 +44,7 @@ class _Pause:
 
 @frozen
 class _Answer:
-    """What a registry said, and when."""
+    """A registry's answer, and when it came."""
 
     image: ResolvedImage
     at: float
@@ -119,7 +119,7 @@ class LookUps:
         return answers
 
     def _heard(self, request: ImageRequest, question: _UnderWay) -> Resolution:
-        """What came of a question so far."""
+        """Return what came of a question so far."""
         try:
             return question.job.outcome() or self._waiting(request, question)
         except CoreflowError as exc:
@@ -136,7 +136,7 @@ class LookUps:
         return ImageProblem(text, unavailable=True, awaited=True)
 
     def _known(self, request: ImageRequest, *, eager: bool) -> Resolution | None:
-        """What is known without asking, or why it is not asked now."""
+        """Return what is known without asking, or why it is not asked now."""
         answer = self._answered.get(request)
         if answer is not None:
             return answer.image
@@ -146,7 +146,7 @@ class LookUps:
         return self._limit_of(request)
 
     def _limit_of(self, request: ImageRequest) -> ImageProblem | None:
-        """Whether its registry is left alone as a whole."""
+        """Return whether its registry is left alone as a whole."""
         limited = self._limited.get(_client(request))
         if limited is not None and limited.until > trio.current_time():
             return ImageProblem(f"image {request.reference}: {limited.problem.text}", unavailable=True)

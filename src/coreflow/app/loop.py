@@ -94,7 +94,7 @@ class Kicks:
 
 
 class Kickable(Protocol):
-    """What can be told that something may have changed."""
+    """Something that can be told of changes."""
 
     def kick(self, *, urgent: bool = False) -> None:
         """Something may have changed."""
@@ -253,7 +253,7 @@ class ActionLog:
 
     @staticmethod
     def _say(outcome: Outcome, facts: Mapping[str, object]) -> None:
-        """What could not be done, or goes on, and when it is tried again."""
+        """Log what could not be done, or goes on, and when it is tried again."""
         if outcome.again is not None:
             facts = {
                 **facts,

@@ -85,7 +85,7 @@ class Ports:
     def tools(
         self, bindings: Bindings, watcher: Watcher | None = None, restoring: set[Owner] | None = None
     ) -> Tools:
-        """What it takes to back up and restore. `restoring` is the set that a `Reconciler` of this process looks at."""
+        """Return what it takes to back up and restore. `restoring` is the set that a `Reconciler` of this process looks at."""
         return Tools(
             cloudly=self.cloudly,
             docker=self.docker,
@@ -99,7 +99,7 @@ class Ports:
 
 
 def new_confidential(settings: Settings) -> Confidential:
-    """What a process with these settings must not tell, as long as it knows no records."""
+    """Return what a process with these settings must not tell, as long as it knows no records."""
     return Confidential((settings.jumpcode, settings.corestore_api_token, *settings.proxy_secrets))
 
 
@@ -164,7 +164,7 @@ def proxies_of(settings: Settings) -> "Proxies":
 
 
 def message_budget(settings: Settings) -> "MessageBudget":
-    """What messages that are arriving may take in this process: two of the longest, and some modest ones."""
+    """Return what messages that are arriving may take in this process: two of the longest, and some modest ones."""
     from coreflow.adapters.net import MessageBudget
     from coreflow.adapters.net.budget import MODEST
 
@@ -433,7 +433,7 @@ def _reconciler(settings: Settings, ports: Ports, listener: Listener) -> Reconci
 def _watches(
     settings: Settings, ports: Ports, kicks: Kicks, routing: "Routing | None"
 ) -> tuple[tuple[str, Callable[[], Awaitable[None]], float], ...]:
-    """What asks for passes: name, job, and the longest pause before it is tried again, in seconds."""
+    """Return what asks for passes: name, job, and the longest pause before it is tried again, in seconds."""
     others = () if routing is None else (routing.router,)
     of_records = () if routing is None else (routing,)
     records = partial(kick_on_changes, ports.cloudly.changes, kicks, of_records, urgent=True)
@@ -447,7 +447,7 @@ def _watches(
 
 
 class Routing:
-    """What goes on beside the passes so that hosts lead to tasks: certificates, proxies, the external gateway."""
+    """Jobs beside the passes so that hosts lead to tasks: certificates, proxies, the external gateway."""
 
     def __init__(self, settings: Settings, ports: Ports) -> None:
         assert ports.coretraffic is not None  # noqa: S101 - else there is no routing
@@ -471,7 +471,7 @@ class Routing:
 
     @property
     def gateway(self) -> GatewayPort | None:
-        """Where certificates come from first, if anywhere."""
+        """Return where certificates come from first, if anywhere."""
         return self._gateways.certificates if self._gateways is not None else None
 
     def kick(self, *, urgent: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What has been done since the process began, in numbers."""
+"""Counters of what has been done since the process began."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -47,7 +47,7 @@ Request = BackupRequest | RestoreRequest
 
 @define
 class Counters:
-    """What was done since the process began."""
+    """Counts of what was done since the process began."""
 
     running: int = 0
     backups: dict[str, int] = Factory(dict)
@@ -263,7 +263,7 @@ class Operations:
                 self._begin(request, partial(self._finish, live=live))
 
     def _is_abandoned(self, live: ObservedService, now: float) -> bool:
-        """Whether nobody is at the restore of a stopped service. Notes since when its lease has been the same."""
+        """Return whether nobody is at the restore of a stopped service. Notes since when its lease has been the same."""
         lease, since = self._seen.setdefault(live.id, (live.lease, now))
         if lease != live.lease:
             self._seen[live.id] = (live.lease, now)
@@ -300,7 +300,7 @@ class Operations:
 
 
 def _request_of(live: ObservedService) -> RestoreRequest:
-    """What somebody asked for, as the lease tells. Who asks a daemon for the same gets the result, and nobody else does."""
+    """Return what somebody asked for, as the lease tells. Who asks a daemon for the same gets the result, and nobody else does."""
     lease = read_lease(live.lease)
     if lease is None:
         return RestoreRequest(backup_id="", service_id=ServiceId(live.owner))

@@ -1,4 +1,4 @@
-"""What somebody sees who waits: the step, and again and again for how long it has been going on."""
+"""Progress for somebody who waits: the step, and again and again for how long it has been going on."""
 
 from typing import Protocol
 

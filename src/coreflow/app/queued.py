@@ -79,7 +79,7 @@ class QueuedStream:
                     self._news.wait_for(lambda: self._is_closed, _PAUSE_SECONDS)
 
     def _next(self) -> tuple[bytes, int] | None:
-        """What to write next, and of how many lost lines it tells; None at the end. They are older than what waits."""
+        """Return what to write next, and of how many lost lines it tells; None at the end. They are older than what waits."""
         with self._news:
             self._news.wait_for(lambda: self._texts or self._is_closed)
             if not self._texts:

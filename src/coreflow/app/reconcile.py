@@ -96,7 +96,7 @@ class NullListener:
 
 @frozen(kw_only=True)
 class ReconcilerOptions:
-    """How a `Reconciler` waits, and what it tells nobody."""
+    """Options of a `Reconciler`: how it waits, and what it tells nobody."""
 
     settle_seconds: float = SETTLE_SECONDS
     """How long tasks must have run for a service to count as done."""
@@ -167,7 +167,7 @@ class Reconciler:
         self._look_ups.forget()
 
     def engine_is_back(self) -> None:
-        """What failed since the engine was away is tried by the next pass."""
+        """Let the next pass try what failed since the engine was away."""
         self._applier.try_again(refused=False)
 
     @property
@@ -379,7 +379,7 @@ class Reconciler:
                 return
 
     async def _have_ended(self, reconcile_state: ReconcileState, pending: frozenset[str]) -> bool:
-        """Whether every pending service is done or has failed."""
+        """Return whether every pending service is done or has failed."""
         try:
             services, tasks = self._known.seen(*await self._docker.progress())
         except Unavailable:

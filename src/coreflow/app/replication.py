@@ -327,7 +327,7 @@ class _GaveUp(Refused):
 
 @define
 class _TransferStats:
-    """What was sent so far."""
+    """Counts of what was sent so far."""
 
     total: int = 0
     objects: int = 0
@@ -347,7 +347,7 @@ class _TransferStats:
 
 @define
 class _Sent:
-    """How far an object is."""
+    """The progress of an object."""
 
     receipt: Receipt = Factory(lambda: Receipt(0, stored=False))
     told: int = 0

@@ -149,14 +149,14 @@ async def _taken_over(
 def is_orphan(
     live: ObservedService, owner: str, seconds: float, lease_seconds: float, competing: Collection[str] = ()
 ) -> bool:
-    """Whether nobody is at the restore of a stopped service. `seconds`: how long its lease has not changed."""
+    """Return whether nobody is at the restore of a stopped service. `seconds`: how long its lease has not changed."""
     return claim(
         read_lease(live.lease), owner, seconds, seconds=lease_seconds, competing=competing
     ).is_granted
 
 
 def is_outdated(live: ObservedService) -> bool:
-    """Whether its lease came back with a roll-back: the restore that it is about has ended long ago."""
+    """Return whether its lease came back with a roll-back: the restore that it is about has ended long ago."""
     return live.update_state in ROLLED_BACK
 
 
@@ -204,7 +204,7 @@ async def finish_restore(
 
 
 async def _instances_again(tools: Tools, live: ObservedService, lease: Lease) -> Instances:
-    """Where the Corestores are; waits a while for those that the lease is about."""
+    """Find the Corestores; waits a while for those that the lease is about."""
     until = trio.current_time() + tools.timeouts.peer
     while True:
         observed = await tools.docker.observe()
@@ -271,7 +271,7 @@ def _parts_in(found: Mapping[Instance, Iterable[Snapshot]], request: RestoreRequ
 
 
 def _is_same(part: Part, other: Part) -> bool:
-    """Whether two parts are of one snapshot. Ids are those of a Corestore, and several may have the same ones."""
+    """Return whether two parts are of one snapshot. Ids are those of a Corestore, and several may have the same ones."""
     somewhere_else = part.node is not None and other.node is not None and part.node != other.node
     return part.snapshot_id == other.snapshot_id and not somewhere_else
 
@@ -294,7 +294,7 @@ def _refuse_shared(facts: Facts, targets: Sequence[Target]) -> None:
 
 
 async def _manifest(tools: Tools, request: RestoreRequest) -> tuple[Manifest | None, str]:
-    """What others keep of this backup. That nobody does is no fault, for all may be here; why, it is told."""
+    """Return what others keep of this backup. That nobody does is no fault, for all may be here; why, it is told."""
     if tools.replicator is None or not request.pull_missing:
         return None, ""
     try:

@@ -74,7 +74,7 @@ class Work:
 
     @property
     def facts(self) -> machine.Facts:
-        """What the next step depends on."""
+        """Return what the next step depends on."""
         return machine.Facts(
             has_service=self.live is not None,
             is_stopped=self.live is not None
@@ -380,7 +380,7 @@ def _tell_way_out(work: Work, hint: _Hint) -> None:
 
 
 def _replicas(live: ObservedService) -> int:
-    """How many tasks it had."""
+    """Return how many tasks it had."""
     return naming.replicas_noted(live.labels.get(naming.STOPPED, ""))
 
 
@@ -398,7 +398,7 @@ async def _taken_by(work: Work, otherwise: str = LOST) -> str:
 
 
 async def _is_still_ours(work: Work) -> bool:
-    """Whether the service says that we are at it. What it says is what we know of it from now on."""
+    """Return whether the service says that we are at it. What it says is what we know of it from now on."""
     there = await _ours_now(work)
     if there is None:
         return False

@@ -47,7 +47,7 @@ LONGEST_PAUSE = 1.5
 
 @frozen(kw_only=True)
 class _Wanted:
-    """What the last passes said about hosts."""
+    """The wishes of the last passes about hosts."""
 
     cluster: ClusterId
     services: tuple[ObservedService, ...]
@@ -176,7 +176,7 @@ class Router:
             await trio.sleep(min(POLL_SHARE * (trio.current_time() - began), LONGEST_PAUSE))
 
     def _first_table_at(self) -> float:
-        """When the first table may be published; in the past once there was one, or every certificate is known."""
+        """Return when the first table may be published; in the past once there was one, or every certificate is known."""
         if self.table.claims or self.book.complete:
             return self._since
         return min(self._heard + FIRST_TABLE_SECONDS, self._since + LONGEST_FIRST_TABLE)

@@ -1,4 +1,4 @@
-"""What a process is given: standard streams that may be closed, full or unread, and a terminal of any size.
+"""Streams that a process is given: standard streams that may be closed, full or unread, and a terminal of any size.
 
 Work that was begun goes on although nobody can read about it: a restore must not stop half-way because of a full disk
 under its output. What could not be written is said at the end, and is the exit status then.
@@ -166,7 +166,7 @@ def console_for(stream: TextIO | None = None) -> Console:
 
 
 def has_colours(stream: TextIO) -> bool:
-    """Whether what is written there may have colours."""
+    """Return whether what is written there may have colours."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):

@@ -1,4 +1,4 @@
-"""What is told: the last thing that happens to a text before it reaches a log, a terminal or a program.
+"""Redaction of output: the last thing that happens to a text before it reaches a log, a terminal or a program.
 
 Texts of peers are redacted where they arrive. Whatever got past that, or came from a library, is redacted here.
 """
@@ -26,7 +26,7 @@ def redacting(redact: Redact) -> Iterator[None]:
 
 
 def told(text: str) -> str:
-    """What may be told of a text."""
+    """Return what may be told of a text."""
     for redact in _redactors or (_without_any,):
         text = redact(text, LIMIT)
     return text

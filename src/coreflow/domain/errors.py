@@ -1,4 +1,4 @@
-"""What can go wrong, in four words: a record is invalid, a peer is unavailable, a peer refuses, a precondition of ours fails.
+"""Errors, in four words: a record is invalid, a peer is unavailable, a peer refuses, a precondition of ours fails.
 
 Who says no is told apart. A port raises `PortError` and nothing else for what its peer did or did not do, and for what its
 peer could only say no to. A rule of our own, in the domain or the app, raises `PreconditionFailed`, whoever is asked.

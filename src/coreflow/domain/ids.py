@@ -20,7 +20,7 @@ ID_LIMIT = 255
 
 
 def id_problem(text: str, *, of_service: bool = False) -> str | None:
-    """Why this cannot be an id, or None: it marks what is ours, so it must be there, readable and nobody else's.
+    """Return why this cannot be an id, or None: it marks what is ours, so it must be there, readable and nobody else's.
 
     The owner `base` is coreflow's own, as is everything that begins with `base/` (see `desired.Unit`).
     """

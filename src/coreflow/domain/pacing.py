@@ -1,4 +1,4 @@
-"""When to try again, and when to say again, as functions of numbers."""
+"""Back-off: when to try again, and when to say again, as functions of numbers."""
 
 from collections.abc import Hashable
 
@@ -50,20 +50,20 @@ class Repeats:
 
 @frozen
 class _Heard:
-    """When a subject was answered last, or is going to be, and how long the pause after that is."""
+    """The time at which a subject was answered last, or is going to be, and the pause after that."""
 
     at: float
     gap: float
 
 
 class Attention:
-    """How soon to answer subjects: the first time at once, later each time while they go on, each by itself."""
+    """Answers to subjects: the first time at once, later each time while they go on, each by itself."""
 
     def __init__(self) -> None:
         self._heard: dict[str, _Heard] = {}
 
     def due(self, subject: str, now: float) -> float:
-        """When to answer a subject that asks now. One that was quiet for a while is answered at once."""
+        """Return when to answer a subject that asks now. One that was quiet for a while is answered at once."""
         last = self._heard.get(subject)
         if last is not None and last.at > now:
             return last.at  # which is going to be the answer to this, too

@@ -92,7 +92,7 @@ class DockerPort(Protocol):
 
 
 class ControlPlane(Protocol):
-    """Whoever has the records: Cloudly itself, a cluster file, or a test."""
+    """The source of records: Cloudly itself, a cluster file, or a test."""
 
     async def records(self) -> Records:
         """Everything that is wanted now.
@@ -232,7 +232,7 @@ class CorestorePort(Protocol):
 
 
 class ReplicaPort(Protocol):
-    """Whoever keeps copies of archive objects for us: Cloudly, which hands them on in small slices."""
+    """The keeper of copies of archive objects: Cloudly, which hands them on in small slices."""
 
     async def copies(self, *, backup_id: str = "", prefix: str = "") -> tuple[Copy, ...]:
         """The copies that there are, whole ones only; of a backup as far as the peer knows, or by prefix of the name."""
@@ -253,7 +253,7 @@ class ReplicaPort(Protocol):
 
 
 class Operator(Protocol):
-    """Who carries out backups and restores when a control plane asks for them. Neither raises PortError: see `status`."""
+    """An operator carries out backups and restores when a control plane asks for them. Neither raises PortError: see `status`."""
 
     async def backup(self, request: BackupRequest) -> BackupResult:
         """Make a backup, or find what came of the same request before."""

@@ -115,7 +115,7 @@ def _copies_in(answer: Mapping[str, Any]) -> list[Copy]:
 
 
 def _receipt_in(answer: Mapping[str, Any], copy: Copy, end: int, *, final: bool) -> Receipt:
-    """What became of a slice that went up to `end`.
+    """Return what became of a slice that went up to `end`.
 
     Where it is not said whether the copy is stored, it is if all of it was received, as the answer to the last slice
     says in so many words.

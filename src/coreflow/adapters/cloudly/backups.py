@@ -1,4 +1,4 @@
-"""What Cloudly asks for with backups and restores -> requests, and results -> what it is answered. All fields are proposed."""
+"""Cloudly's requests for backups and restores -> requests, and results -> what it is answered. All fields are proposed."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,7 +38,7 @@ class _Service:
 
 @frozen(kw_only=True)
 class _Asked:
-    """What both requests have."""
+    """The members that both requests have."""
 
     backup_id: str
     service_id: str | None = None

@@ -141,7 +141,7 @@ class Fetcher:
     # --- the frame: cluster and services
 
     async def _take_pushed(self) -> Document | None:
-        """What was pushed, if it can be used."""
+        """Return what was pushed, if it can be used."""
         pushed, self._pushed = self._pushed, None
         if pushed is None:
             return None
@@ -208,7 +208,7 @@ class Fetcher:
                 found.one_by_one.add(member)
 
     async def _platform(self, live: Live, found: _Findings) -> None:
-        """What services are bound to. Where that is not known they must not be deployed, so nothing is."""
+        """Fetch what services are bound to. Where that is not known they must not be deployed, so nothing is."""
         pushed = self._pushed_platform
         found.parts[PLATFORM_MEMBER] = self._good.get(PLATFORM_MEMBER) if pushed is None else pushed
         failure = await self._proposed(live, PLATFORM, PLATFORM_MEMBER, platform_frame, found, must_stay=True)
@@ -216,7 +216,7 @@ class Fetcher:
             raise Unavailable(f"what services are bound to is not known: {failure}")
 
     async def _gateway(self, live: Live, found: _Findings) -> None:
-        """Where this is not offered, the gateway stands beside the cluster, if anywhere."""
+        """Ask for the gateway; where that is not offered, it stands beside the cluster, if anywhere."""
 
         def check(answer: object, path: str) -> None:
             decode(answer, GatewayRecord, path)
@@ -264,7 +264,7 @@ class Fetcher:
     # --- one by one
 
     async def _one_by_one(self, found: _Findings) -> None:
-        """What is referred to, kind after kind: a reference may stand in a record of the kind before."""
+        """Fetch what is referred to, kind after kind: a reference may stand in a record of the kind before."""
         for collection, ids in _REFERENCES:
             if collection.member in found.one_by_one:
                 so_far = await _decoded(self._discovery, found.parts, _written(found.parts))

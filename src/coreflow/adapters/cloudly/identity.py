@@ -56,7 +56,7 @@ class Identity:
         return self.expires_at - begin if self.expires_at > begin else None
 
     def seconds_to_renewal(self, now: float) -> float:
-        """How long after `now` (seconds since 1970), when it was issued, a new one should be asked for.
+        """Return how long after `now` (seconds since 1970), when it was issued, a new one should be asked for.
 
         When a fifth of its life or five minutes are left, whichever comes first; of a short life the half.
         """

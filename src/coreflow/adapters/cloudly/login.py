@@ -66,7 +66,7 @@ class RetryPolicy:
 
 @frozen(kw_only=True)
 class LinkOptions:
-    """How a connection is kept up, and what it may cost."""
+    """Options of a connection: how it is kept up, and what it may cost."""
 
     retry: RetryPolicy = field(factory=RetryPolicy)
     limits: Limits | None = None
@@ -124,7 +124,7 @@ class Live:
         self.identity, self.logged_in_at, self.wall_at_login = identity, now, wall
 
     def has_expired(self, now: float, wall: float) -> bool:
-        """Whether more time has passed since the login than the identity is good for, by either clock."""
+        """Return whether more time has passed since the login than the identity is good for, by either clock."""
         lifetime = self.identity.lifetime(self.wall_at_login)
         return lifetime is not None and lifetime <= max(now - self.logged_in_at, wall - self.wall_at_login)
 
@@ -165,7 +165,7 @@ class Logins:
             log.debug("login renewed")
 
     def may_help(self, live: Live, method: Method, exc: PeerError | NoResult) -> bool:
-        """Whether logging in again may help. 3.3.0 tells nothing of an exception in a handler, so null may mean this."""
+        """Return whether logging in again may help. 3.3.0 tells nothing of an exception in a handler, so null may mean this."""
         now = trio.current_time()
         if live.has_expired(now, self._wall_clock()):
             return True

@@ -1,4 +1,4 @@
-"""What Cloudly says by itself and nobody can read: said once, when it begins."""
+"""Pushes that nobody can read: said once, when it begins."""
 
 from collections.abc import Awaitable, Mapping
 from functools import partial

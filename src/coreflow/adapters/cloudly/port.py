@@ -55,7 +55,7 @@ STRIKES = 2
 
 @frozen(kw_only=True)
 class ImageLimits:
-    """What an internal image may cost."""
+    """Limits on loading an internal image."""
 
     bytes: int = 10 * 1024**3
     """Size of its archive."""

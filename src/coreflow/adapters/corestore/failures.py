@@ -1,4 +1,4 @@
-"""What goes wrong with Corestore, in the errors that ports raise: texts are redacted, and no client's error is behind them."""
+"""Failures of Corestore, as the errors that ports raise: texts are redacted, and no client's error is behind them."""
 
 from collections.abc import Iterable, Mapping
 from errno import ECONNREFUSED
@@ -54,7 +54,7 @@ class Failures:
         *,
         restores: bool = False,
     ) -> PortError:
-        """What the HTTP client's error means."""
+        """Return what the HTTP client's error means."""
         match exc:
             case Denied():
                 denied = self._denied(what, endpoint, exc, self.reason(exc.body, secrets))
@@ -119,7 +119,7 @@ class Failures:
             raise Unavailable(f"{what}: the answer says nothing, so it is not known whether it was done")
 
     def reason(self, body: object, secrets: Iterable[str] = ()) -> str:
-        """Why Corestore says no, in its own words, without anything that may be a secret."""
+        """Return why Corestore says no, in its own words, without anything that may be a secret."""
         return self.redacted(message(body), (*secrets, *texts(m.VARIABLES.of(body))))
 
     def redacted(self, text: str, secrets: Iterable[str] = ()) -> str:
@@ -133,10 +133,10 @@ def short(name: str) -> str:
 
 
 def _is_refused(cause: BaseException | None) -> bool:
-    """Whether nobody listens."""
+    """Return whether nobody listens."""
     return isinstance(cause, OSError) and cause.errno == ECONNREFUSED
 
 
 def _is_away(exc: PortError) -> bool:
-    """Whether the network failed or the time was up. A server that answered, with whatever, is not away."""
+    """Return whether the network failed or the time was up. A server that answered, with whatever, is not away."""
     return exc.__cause__ is not None and not isinstance(exc.__cause__, ValueError)

@@ -1,4 +1,4 @@
-"""What Corestore answers of volumes, snapshots and its archive, in whichever of the likely shapes.
+"""Corestore's answers about volumes, snapshots and its archive, read in whichever of the likely shapes.
 
 An entry of a list that cannot be used is left out, as if it were not there. Not so of the archive: whoever copies an
 archive and leaves something out has lost data.
@@ -82,7 +82,7 @@ def _entries(body: object, member: Member) -> list[object] | None:
 
 
 def _taken(body: object) -> Iterator[object]:
-    """Where a snapshot that was taken may stand in the answer."""
+    """Yield where a snapshot that was taken may stand in the answer."""
     for holder in (body, m.SNAPSHOT.of(body), m.SNAPSHOTS.of(body)):
         if isinstance(holder, list):
             yield from holder
@@ -115,7 +115,7 @@ def _tags(raw: Mapping[object, object]) -> dict[str, str]:
 
 
 def _owner(raw: object) -> ServiceId | None:
-    """Whose a volume is: as it says, or as the options say with which it was made."""
+    """Return whose a volume is: as it says, or as the options say with which it was made."""
     return (
         _service(m.ITEM_SERVICE.of(raw))
         or _service(_tag(m.OPTIONS.of(raw)))

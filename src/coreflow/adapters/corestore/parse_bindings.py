@@ -1,4 +1,4 @@
-"""What Corestore answers -> variables and endpoints, in whichever of the likely shapes.
+"""Corestore's answers -> variables and endpoints, in whichever of the likely shapes.
 
 Variables are what a service cannot do without, so one that cannot be used spoils the answer. Endpoints are there to be
 looked at: one that cannot be understood is left out, and so is everything in it that may be a credential.
@@ -33,7 +33,7 @@ def variables(body: object, capability: str) -> dict[str, str]:
 
 
 def endpoints(body: object, capability: str) -> tuple[Endpoint, ...]:
-    """Where a capability is reached, without credentials."""
+    """Return where a capability is reached, without credentials."""
     found = {
         endpoint
         for place in _places(body, capability)
@@ -44,7 +44,7 @@ def endpoints(body: object, capability: str) -> tuple[Endpoint, ...]:
 
 
 def message(body: object, member: Member = m.MESSAGE) -> str:
-    """What an answer says about itself; empty: nothing."""
+    """Return what an answer says about itself; empty: nothing."""
     if not isinstance(body, Mapping):
         return ""
     said = (body.get(name) for name in member.names)
@@ -64,7 +64,7 @@ def texts(raw: object) -> Iterator[str]:
 
 
 def secrets_in(values: Mapping[str, str]) -> Iterator[str]:
-    """What of variables must not be seen anywhere else: keys and the like, by their names, and the passwords of URLs."""
+    """Yield what of variables must not be seen anywhere else: keys and the like, by their names, and the passwords of URLs."""
     for name, value in values.items():
         if _SECRET_NAME.search(name):
             yield value
@@ -75,7 +75,7 @@ def secrets_in(values: Mapping[str, str]) -> Iterator[str]:
 
 
 def _places(body: object, capability: str) -> Iterator[object]:
-    """Where to look: in the answer, and in what it has for the capability."""
+    """Yield where to look: in the answer, and in what it has for the capability."""
     yield body
     for holder in (m.RESOURCES.of(body), body):
         if isinstance(holder, Mapping):

@@ -97,11 +97,11 @@ class Requests:
         )
 
     def headers(self) -> dict[str, str]:
-        """What every request says of us."""
+        """Return what every request says of us."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def seconds(self, endpoint: m.Endpoint) -> float:
-        """How long one try may take."""
+        """Return how long one try may take."""
         return endpoint.seconds if self.timeout is None else self.timeout
 
     def listed(self, what: str, read: Callable[[object], T | None], answer: object) -> T:

@@ -39,7 +39,7 @@ def route_body(route: GatewayRoute, cluster: ClusterId) -> Json:
 
 
 def metadata(route: GatewayRoute, cluster: ClusterId) -> Json:
-    """What stands beside a route that we write."""
+    """Return what stands beside a route that we write."""
     return {
         m.OWNER: NAME_PREFIX,
         m.CLUSTER_ID: cluster,
@@ -129,7 +129,7 @@ def _hosts(value: object) -> set[str]:
 
 
 def _narrowed(match: object) -> bool:
-    """Whether only a part of the requests for a host is led here."""
+    """Return whether only a part of the requests for a host is led here."""
     if not isinstance(match, Mapping):
         return True
     return any(match.get(name) and match[name] not in _ANY_PATH for name in m.NARROWING)

@@ -151,7 +151,7 @@ class Dcrouter:
         return m.CREATE_ROUTE, body
 
     async def _is_done(self, action: GatewayAction) -> bool:
-        """Whether things are as the action would have them. What cannot be found out counts as no."""
+        """Return whether things are as the action would have them. What cannot be found out counts as no."""
         try:
             live = await self.routes()
         except PortError:
@@ -219,7 +219,7 @@ class Dcrouter:
         raise failure  # out here, so that it does not hold the client's error, which holds the request
 
     def _fail(self, method: m.Method, error: object) -> NoReturn:
-        """What an error in the envelope means."""
+        """Return what an error in the envelope means."""
         text = error.get("text") if isinstance(error, Mapping) else error
         text = text.strip() if isinstance(text, str) else ""
         if text.startswith(m.NO_SUCH_METHOD):
@@ -241,7 +241,7 @@ class Dcrouter:
 
 
 def _names_for(host: str) -> Iterator[str]:
-    """What to ask for: the host, then its parent as a wildcard, unless that would be a whole top-level domain."""
+    """Yield what to ask for: the host, then its parent as a wildcard, unless that would be a whole top-level domain."""
     yield host
     label, _, parent = host.partition(".")
     if label != "*" and "." in parent:
@@ -249,5 +249,5 @@ def _names_for(host: str) -> Iterator[str]:
 
 
 def _is_away(exc: Unavailable) -> bool:
-    """Whether the network failed or the time was up. A server that answered, with whatever, is not away."""
+    """Return whether the network failed or the time was up. A server that answered, with whatever, is not away."""
     return exc.__cause__ is not None and not isinstance(exc.__cause__, ValueError)

@@ -177,7 +177,7 @@ class OnePool(HTTPAdapter):
         return self._pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        """What stands in the request's first line: the path."""
+        """Return what stands in the request's first line: the path."""
         return request.path_url
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where an engine is, and how it is reached: what `DOCKER_HOST` and its companions say.
+"""The address of an engine, and how it is reached: what `DOCKER_HOST` and its companions say.
 
 Sources: the environment variables of the docker command line, and its contexts
 (`contexts/meta/ID/meta.json` in its configuration folder; the SDK's own reader looks elsewhere where that folder has no
@@ -18,7 +18,7 @@ CERTIFICATES = ("ca.pem", "cert.pem", "key.pem")
 
 
 class EndpointError(Exception):
-    """What names an engine cannot be used: files or a context are missing."""
+    """The name of an engine cannot be used: files or a context are missing."""
 
 
 @frozen(kw_only=True)
@@ -45,7 +45,7 @@ class Endpoint:
 
     @property
     def over_ssh(self) -> bool:
-        """Whether every connection is a process of its own."""
+        """Return whether every connection is a process of its own."""
         return self.url.startswith("ssh://")
 
 

@@ -39,7 +39,7 @@ Shortage = Literal["address", "server"]
 
 @frozen(kw_only=True)
 class Room:
-    """How many connections there may be."""
+    """The room for connections."""
 
     connections: int
     per_address: int | None = None

@@ -76,7 +76,7 @@ async def _host(
 
 
 def is_hosted() -> bool:
-    """Whether there is an asyncio loop around the present trio, so that this module works."""
+    """Return whether there is an asyncio loop around the present trio, so that this module works."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -50,7 +50,7 @@ class MessageBudget:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a share."""
+        """Return how many wait for a share."""
         return len(self._waiting)
 
     def resize(self, holder: Callable[[], None], wanted: int) -> bool:
@@ -119,7 +119,7 @@ class Intake(asyncio.Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing is read, because the budget has no room."""
+        """Return whether nothing is read, because the budget has no room."""
         return self._alive is not None
 
     @property

@@ -113,7 +113,7 @@ def translated(where: str, seconds: float) -> Iterator[None]:
 
 
 def _of_answer(where: str, exc: ClientResponseError) -> PortError:
-    """What it means that the peer, or a proxy, answered with something else than was wanted."""
+    """Return what it means that the peer, or a proxy, answered with something else than was wanted."""
     match exc:
         case WSServerHandshakeError() if is_passing(exc.status):
             return Unavailable(f"{where} answered with HTTP status {exc.status}")
@@ -128,7 +128,7 @@ def _of_answer(where: str, exc: ClientResponseError) -> PortError:
 
 
 def _of_connecting(where: str, exc: ClientConnectorError | ssl.SSLError) -> PortError:
-    """Why there is no connection."""
+    """Return why there is no connection."""
     match exc:
         case ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
             cause = exc.certificate_error if isinstance(exc, ClientConnectorCertificateError) else exc
@@ -145,6 +145,6 @@ def _of_connecting(where: str, exc: ClientConnectorError | ssl.SSLError) -> Port
 
 
 def _system_reason(exc: ClientConnectorError) -> str:
-    """Why the system could not connect: asyncio's own text names the address once more."""
+    """Return why the system could not connect: asyncio's own text names the address once more."""
     number = exc.os_error.errno
     return os.strerror(number) if number else type(exc.os_error).__name__

@@ -20,7 +20,7 @@ MAX_ANSWER = 16 * 1024 * 1024
 
 @frozen
 class HttpAnswer:
-    """What an HTTP server said: the status, and the body as JSON (None when there was none)."""
+    """The answer of an HTTP server: the status, and the body as JSON (None when there was none)."""
 
     status: int
     body: Any

@@ -29,7 +29,7 @@ _NO_PROXIES = Proxies()
 
 @frozen(kw_only=True)
 class Outbound:
-    """How servers are reached."""
+    """The way to servers."""
 
     ca_file: Path | None = None
     """Certificates that are trusted instead of those that the system trusts."""
@@ -47,7 +47,7 @@ class Target:
 
 
 def target_of(url: str, scheme: str) -> Target:
-    """Where `url` leads, with `http` or `ws` (and the `s` of a secure one) as scheme. Raises Refused."""
+    """Return where `url` leads, with `http` or `ws` (and the `s` of a secure one) as scheme. Raises Refused."""
     try:
         parts: SplitResult = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -64,7 +64,7 @@ def target_of(url: str, scheme: str) -> Target:
 
 
 async def trust(target: Target, ca_file: Path | None) -> ssl.SSLContext | Literal[True]:
-    """Whom to trust: those that the system trusts or, when a file is given, those in the file and nobody else."""
+    """Return whom to trust: those that the system trusts or, when a file is given, those in the file and nobody else."""
     if not target.secure:
         return True
     return await trusting(ca_file)
@@ -106,7 +106,7 @@ class _DaemonResolver(AbstractResolver):
 
 
 def destination(url: str, location: str | None) -> str:
-    """Where a redirect leads, without what may be secret: no user, no query. Empty when it leads nowhere."""
+    """Return where a redirect leads, without what may be secret: no user, no query. Empty when it leads nowhere."""
     try:
         parts = urlsplit(urljoin(url, location or ""))
         host, port = parts.hostname, parts.port

@@ -124,7 +124,7 @@ class _Incoming:
 
 @define(eq=False)
 class _Outbox:
-    """What is to be sent, in order."""
+    """Frames that are to be sent, in order."""
 
     texts: deque[str] = field(factory=deque, repr=False)
     size: int = 0
@@ -192,7 +192,7 @@ class Peer:
 
     @property
     def address(self) -> str:
-        """Where the peer is, as `host:port`."""
+        """The address of the peer, as `host:port`."""
         return self._socket.peer
 
     @property

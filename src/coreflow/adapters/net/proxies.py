@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 @frozen(kw_only=True)
 class Proxies:
-    """Which proxy leads to which server. Their URLs may hold a user and a password, and are shown nowhere."""
+    """The proxies that lead to servers. Their URLs may hold a user and a password, and are shown nowhere."""
 
     https: str | None = field(default=None, repr=False)
     """For `https` and `wss`: a tunnel, so that the proxy reads nothing."""
@@ -22,7 +22,7 @@ class Proxies:
     """Hosts that are reached without one, as in `NO_PROXY`: names, which cover what is below them; `*` covers all."""
 
     def options(self, url: str) -> Mapping[str, Any]:
-        """What a request to `url` needs; nothing where no proxy leads there. Loopback addresses never have one."""
+        """Return what a request to `url` needs; nothing where no proxy leads there. Loopback addresses never have one."""
         target = urlsplit(url)
         host = target.hostname or ""
         proxy = self.https if target.scheme in ("https", "wss") else self.http

@@ -46,7 +46,7 @@ class Posted:
 
 @frozen
 class PostAnswer:
-    """What to answer: JSON as text, and the status."""
+    """An answer to a POST: JSON as text, and the status."""
 
     text: str
     status: int = 200
@@ -54,7 +54,7 @@ class PostAnswer:
 
 @frozen
 class Page:
-    """What to answer a GET with: a text, and what kind of text it is."""
+    """An answer to a GET: a text, and what kind of text it is."""
 
     text: str
     content_type: str
@@ -70,7 +70,7 @@ _ROOM = Room(connections=256)
 
 @frozen(kw_only=True)
 class ServerOptions(SocketOptions):
-    """What holds for a server."""
+    """Options of a server."""
 
     room: Room = _ROOM
     """Beyond it, a connection is turned away with status 503."""
@@ -101,7 +101,7 @@ class Listening:
 
     @property
     def connections(self) -> int:
-        """How many there are, of any kind."""
+        """Return how many there are, of any kind."""
         return self._places.taken
 
 

@@ -1,4 +1,4 @@
-"""What asyncio's transports do not offer: closing at once, and how much waits to be sent."""
+"""Additions to asyncio's transports: closing at once, and how much waits to be sent."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ _TCP_INFO_BYTES, _BYTES_ACKED, _BYTES_RECEIVED = 192, 120, 128
 
 
 def waiting_bytes(transport: asyncio.Transport) -> int:
-    """How much waits to be sent."""
+    """Return how much waits to be sent."""
     try:
         return transport.get_write_buffer_size()
     except AttributeError:  # asyncio's way to say that it is closed, with TLS
@@ -23,12 +23,12 @@ def waiting_bytes(transport: asyncio.Transport) -> int:
 
 
 def received_bytes(transport: asyncio.Transport) -> int:
-    """How much has arrived over this connection, as the system counts; 0 where it does not."""
+    """Return how much has arrived over this connection, as the system counts; 0 where it does not."""
     return _counted(transport, _BYTES_RECEIVED)
 
 
 def acknowledged_bytes(transport: asyncio.Transport) -> int:
-    """How much of what was sent has arrived at the peer's system; 0 where this one does not count it."""
+    """Return how much of what was sent has arrived at the peer's system; 0 where this one does not count it."""
     return _counted(transport, _BYTES_ACKED)
 
 

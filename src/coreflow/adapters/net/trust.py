@@ -1,4 +1,4 @@
-"""Whom a TLS client trusts: a file of authorities, read anew for each connection, so that one that was replaced is used."""
+"""Trust of TLS clients: a file of authorities, read anew for each connection, so that one that was replaced is used."""
 
 import ssl
 from pathlib import Path

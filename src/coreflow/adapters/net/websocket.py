@@ -46,7 +46,7 @@ _PART_BYTES = 4096
 
 @frozen(kw_only=True)
 class SocketOptions:
-    """What holds for a WebSocket, whichever end dialled."""
+    """Options of a WebSocket, whichever end dialled."""
 
     heartbeat: float = HEARTBEAT_SECONDS
     """Seconds of silence after which the peer is pinged."""

@@ -222,7 +222,7 @@ class Discreet:
 
 
 def _held(spec: Json, auth: str | None) -> Redactor:
-    """What the engine is sent with a service."""
+    """Return what the engine is sent with a service."""
     return Redactor(_credentials(auth), _values(spec.get("TaskTemplate") or {}))
 
 

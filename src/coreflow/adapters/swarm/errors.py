@@ -1,4 +1,4 @@
-"""What an engine's error means for us: one table for the texts of SwarmKit, gRPC, the daemon and what stands before it.
+"""The meaning of an engine's error: one table for the texts of SwarmKit, gRPC, the daemon and what stands before it.
 
 Three answers are possible: the same request may succeed later (`Unavailable`), somebody was faster, so look again
 (`LostRace`), or repeating the request is pointless (`Refused`). The first rule that matches decides. Where none does, the
@@ -59,7 +59,7 @@ class Rule:
     """What we say instead of the engine's text."""
 
     def matches(self, exc: EngineError) -> bool:
-        """Whether this is the error."""
+        """Return whether this is the error."""
         return (not self.statuses or exc.status in self.statuses) and bool(self.text.search(exc.message))
 
 
@@ -127,7 +127,7 @@ _TAKEN = re.compile(r"name conflicts with an existing object|already exists")
 
 
 def is_conflict(exc: EngineError) -> bool:
-    """Whether a name is taken already.
+    """Return whether a name is taken already.
 
     Services and secrets say it with 409, a network whose name differs in case only with 500 (measured on 20.10 and 26.1).
     """
@@ -156,7 +156,7 @@ def translated(exc: EngineError, what: str) -> PortError:
 
 
 def why_no_manager(swarm: Mapping[str, object]) -> str:
-    """Why an engine manages no Swarm and what to do about it, by the member `Swarm` of what it says of itself.
+    """Return why an engine manages no Swarm and what to do about it, by the member `Swarm` of what it says of itself.
 
     The text of its error advises `docker swarm init` for all of them: that would make a second Swarm beside the first.
     """

@@ -1,4 +1,4 @@
-"""Which events of the engine are about us: those of our services and their containers, of our secrets, networks, and nodes.
+"""Events of the engine that are about us: those of our services and their containers, of our secrets, networks, and nodes.
 
 An engine tells of everything that happens on it: of containers that others start by the minute, of every process that a
 health check starts, of networks that containers join and leave. None of that changes what a pass would find.
@@ -18,7 +18,7 @@ _NETWORK_ACTIONS: Final = frozenset({"create", "remove", "destroy"})
 
 
 def subject_of_event(event: Document, services: Collection[str], secrets: Collection[str]) -> str | None:
-    """What an event is about, in a word that differs between subjects; None if it is nothing to us.
+    """Return what an event is about, in a word that differs between subjects; None if it is nothing to us.
 
     `services` and `secrets` are the ids of ours, as far as they are known. A service that is new may be anybody's.
     """

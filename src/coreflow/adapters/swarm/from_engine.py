@@ -69,7 +69,7 @@ _CONTAINER_EXTRAS = (
 
 
 def image_platforms(answer: Json) -> tuple[Platform, ...]:
-    """What an image runs on, from `GET /distribution/{name}/json`, as the docker command line hands it on to Swarm.
+    """Return what an image runs on, from `GET /distribution/{name}/json`, as the docker command line hands it on to Swarm.
 
     Nodes with 32-bit ARM call it by its variant (`armv7l`), images do not, so that architecture is left open (source:
     docker/cli's `imageDigestAndPlatforms`). All the others go through as they are, `unknown` too.
@@ -382,7 +382,7 @@ placement, with the placement it was made from."""
 
 
 def _same_template(one: Json, other: Json) -> bool:
-    """Whether a task made from one template may stay with the other."""
+    """Return whether a task made from one template may stay with the other."""
     return one.keys() - _NOT_OF_A_TASK == other.keys() - _NOT_OF_A_TASK and all(
         one[key] == other[key] for key in one if key not in _NOT_OF_A_TASK
     )
@@ -414,7 +414,7 @@ NEW_SECONDS = 30.0
 
 
 def _is_new(document: Json, now: float) -> bool:
-    """Whether Swarm has yet to give a network its driver and addresses.
+    """Return whether Swarm has yet to give a network its driver and addresses.
 
     That takes some milliseconds, or more where the manager is busy. A network whose range is taken is listed like that for
     ever: nothing but its age, by the engine's clock, tells them apart (measured on 20.10 and 26.1).

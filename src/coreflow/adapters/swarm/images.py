@@ -48,7 +48,7 @@ class ImagePort:
             return ResolvedImage(answer["Descriptor"]["digest"], from_engine.image_platforms(answer))
 
     async def _is_local(self, reference: str, name: str) -> bool:
-        """Whether the engine has this image and no registry is known to have it."""
+        """Return whether the engine has this image and no registry is known to have it."""
         image = await self._inspected(reference)
         if image is None:
             return False
@@ -91,7 +91,7 @@ class ImagePort:
             raise Unavailable(f"{what}: the engine does not answer ({exc})") from exc
 
     async def has_image(self, reference: str) -> bool:
-        """Whether the engine has an image by this name."""
+        """Return whether the engine has an image by this name."""
         return await self._inspected(reference) is not None
 
     async def _inspected(self, reference: str) -> Document | None:

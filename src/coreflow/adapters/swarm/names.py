@@ -1,4 +1,4 @@
-"""Whether a name that is taken is a lost race, or taken for good."""
+"""Names that are taken: by a lost race, or for good."""
 
 from collections.abc import Iterable
 from typing import Literal

@@ -307,7 +307,7 @@ class SwarmPort(ImagePort):
         await self._write(spec.name, target.id, target.version, document, None)
 
     async def _live(self, target: ObservedService, doing: str) -> Document:
-        """What the engine has now."""
+        """Return what the engine has now."""
         with translating(f"{doing} service {target.name}"):
             try:
                 return await self._engine.inspect_service(target.id)

@@ -1,4 +1,4 @@
-"""What a registry said, as the engine passes it on: one table from texts to a reason, and whether asking again may help.
+"""Errors of registries, as the engine passes them on: one table from texts to a reason, and whether asking again may help.
 
 The engine hides the registry's status and headers behind a text of its own, so the text decides. It differs between
 engines: 20.10 says `error parsing HTTP 404 response body` where 26.1 says `unknown: 404 page not found`. `Retry-After` is
@@ -36,11 +36,11 @@ class Rule:
     statuses: frozenset[int] = field(default=frozenset())
 
     def match(self, exc: EngineError) -> re.Match[str] | None:
-        """Whether this is it."""
+        """Return whether this is it."""
         return self.text.search(exc.message) if not self.statuses or exc.status in self.statuses else None
 
     def reason(self, match: re.Match[str], host: str, *, has_login: bool) -> str:
-        """What to tell a person."""
+        """Return what to tell a person."""
         template = self.says if has_login or not self.without_login else self.without_login
         groups = {name: value or "" for name, value in match.groupdict().items()}
         shown = {name: _page(value) if name == "page" else said(value) for name, value in groups.items()}

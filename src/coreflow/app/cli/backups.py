@@ -328,7 +328,7 @@ def _row(part: Part) -> present.Row:
 
 
 def _copies(replication: Replication) -> present.Row:
-    """How much of the archive is kept elsewhere."""
+    """Return how much of the archive is kept elsewhere."""
     sent = f"{replication.objects_uploaded} of {replication.objects_total} objects sent"
     there = "" if replication.error else ", the others were there"
     text = f"{sent}{there}; {replication.bytes_uploaded:,} bytes"

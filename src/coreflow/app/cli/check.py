@@ -145,7 +145,7 @@ async def _records(cloudly: ControlPlane, tell: Tell) -> Records | None:
 
 
 async def _engine(docker: DockerPort, host: str, tell: Tell) -> bool:
-    """Whether the engine answers, is new enough, and is a manager."""
+    """Return whether the engine answers, is new enough, and is a manager."""
     try:
         version, api = await docker.version()
     except PortError as exc:
@@ -205,7 +205,7 @@ def print_settings(console: Console, settings: Settings) -> None:
 
 
 def print_findings(console: Console, findings: list[Finding]) -> None:
-    """What was looked at, and how many of it failed."""
+    """Print what was looked at, and how many of it failed."""
     rows: list[present.Row] = []
     for finding in findings:
         mark = ("ok", "green") if finding.ok else ("failed", "bold red")

@@ -111,7 +111,7 @@ def plan_status(reconcile_state: ReconcileState, *, detailed: bool) -> int:
 
 
 def _apply_command(records: Path | None) -> str:
-    """What to type to apply the same records."""
+    """Return what to type to apply the same records."""
     return "coreflow apply" + ("" if records is None else f" --records {shlex.quote(str(records))}")
 
 

@@ -43,7 +43,7 @@ def images(*, prune: Prune = False, records: Records = None, format: Output = Fo
 async def _look(
     settings: Settings, records: Path | None, *, prune: bool
 ) -> tuple[tuple[LoadedImage, ...], Outcomes | None]:
-    """What is left over, and, with `prune`, what became of it."""
+    """Return what is left over, and, with `prune`, what became of it."""
     async with open_ports(settings, records) as ports:
         wanted = await ports.cloudly.records()
         loaded = (

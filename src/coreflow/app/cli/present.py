@@ -151,7 +151,7 @@ def action_row(action: Action, *, is_part: bool = False) -> Row:
 
 
 def plan_problems(plan: Plan, confirm: str = "coreflow apply") -> Iterator[Row]:
-    """What is wrong with the records, or was tried and failed; `confirm` is the command that takes the token."""
+    """Yield what is wrong with the records, or was tried and failed; `confirm` is the command that takes the token."""
     for rejection in plan.rejections:
         kind = "held" if rejection.held else "rejected"
         yield from _problem_rows(kind, rejection.name, rejection.reasons)
@@ -164,7 +164,7 @@ def plan_problems(plan: Plan, confirm: str = "coreflow apply") -> Iterator[Row]:
 
 
 def refusal_texts(refusal: Refusal, confirm: str) -> tuple[str, ...]:
-    """What would be removed, and how to say that it is meant."""
+    """Return what would be removed, and how to say that it is meant."""
     return (
         f"removing {len(refusal.names)} of {refusal.owned} services needs a confirmation",
         f"they are: {', '.join(refusal.names)}",
@@ -228,7 +228,7 @@ def _counts(verbs: Iterable[tuple[Verb, int]], words: Mapping[Verb, str]) -> Tex
 
 
 def problem_counts(plan: Plan) -> dict[str, int]:
-    """How many records are rejected, held or failed, and how many removals refused; those that are none left out."""
+    """Return how many records are rejected, held or failed, and how many removals refused; those that are none left out."""
     held = sum(rejection.held for rejection in plan.rejections)
     refused = len(plan.refusal.names) if plan.refusal is not None else 0
     counts = {
@@ -340,7 +340,7 @@ _STATES: Mapping[State, tuple[str, str]] = {
 
 
 def state_of(verdict: Verdict) -> State:
-    """What became of a service. Only a rolled back one has something to tell although all is done."""
+    """Return what became of a service. Only a rolled back one has something to tell although all is done."""
     if verdict.is_crash_looping:
         return "crash-looping"
     if verdict.failed:
@@ -360,7 +360,7 @@ def state_text(verdict: Verdict) -> str:
 
 
 def detail_of(verdict: Verdict) -> str:
-    """What a service waits for, or what went wrong."""
+    """Return what a service waits for, or what went wrong."""
     return verdict.detail or ("roll-out in progress" if state_of(verdict) == "waiting" else "")
 
 

@@ -1,4 +1,4 @@
-"""What an apply shows while it happens: lines for a log, a board on a terminal, nothing beside JSON."""
+"""Progress of an apply: lines for a log, a board on a terminal, nothing beside JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,13 +69,13 @@ class Lines:
             self._print(row, layout)
 
     def applied(self, outcome: Outcome) -> None:
-        """What was done, or why it was not. Where somebody else was faster, the next pass tells what became of it."""
+        """Print what was done, or why it was not. Where somebody else was faster, the next pass tells what became of it."""
         if outcome.status == "overtaken":
             return
         self._print(present.outcome_row(outcome), self._actions)
 
     def progressed(self, verdicts: Mapping[str, Verdict]) -> None:
-        """What changed. A service that runs from the start, or again after a roll-back, is not worth a line."""
+        """Print what changed. A service that runs from the start, or again after a roll-back, is not worth a line."""
         changed = []
         for name, verdict in verdicts.items():
             before = self._said.get(name)
@@ -115,7 +115,7 @@ class Board(Lines):
             super().changed(verdict)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """What is still at it, as many as there is room for, and how many of all are done."""
+        """Yield what is still at it, as many as there is room for, and how many of all are done."""
         open_ones = [v for v in self._verdicts.values() if not (v.done or v.failed)]
         if not open_ones:
             return

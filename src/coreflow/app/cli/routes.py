@@ -197,7 +197,7 @@ async def _certificates(
 async def _gateway(
     reconcile_state: ReconcileState, table: RouteTable, gateway: GatewayPort | None
 ) -> tuple[Mapping[str, str] | None, str]:
-    """What would have to change at the gateway, by host, and what is wrong with it."""
+    """Return what would have to change at the gateway, by host, and what is wrong with it."""
     record = reconcile_state.records.gateway
     if record is None or gateway is None or not record.sync_routes:
         return None, ""

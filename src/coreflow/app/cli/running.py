@@ -1,4 +1,4 @@
-"""What commands share: reading settings, running under trio, and ending with one clear line instead of a traceback."""
+"""The frame of every command: reading settings, running under trio, and ending with one clear line instead of a traceback."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).parents[2]
 
 
 class Format(StrEnum):
-    """How a result is written."""
+    """The format of output."""
 
     TEXT = "text"
     JSON = "json"
@@ -81,7 +81,7 @@ def run(command: Callable[[], Awaitable[int]], output: Format = Format.TEXT, *, 
 
 
 def _runner(*, hosted: bool) -> Callable[..., int]:
-    """How to run: with an asyncio loop around trio only where something has to be reached by it, for it takes a while."""
+    """Return how to run: with an asyncio loop around trio only where something has to be reached by it, for it takes a while."""
     try:
         settings = load_settings(os.environ, require_cloudly=False)
     except InvalidSetting:

@@ -1,4 +1,4 @@
-"""Where settings come from, and in which order.
+"""Sources of settings, and their order.
 
 Four sources, and the first that has a value wins: the process environment, one overlay file in `.nogit/`,
 `/run/secrets/NAME`, and any JSON file below `/run/secrets` whose name contains `secret.json`. An empty value counts as
@@ -92,7 +92,7 @@ _ALSO_LOWER = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 
 class _Loading:
-    """What has been found so far. Sources are added in order of precedence."""
+    """The values found so far. Sources are added in order of precedence."""
 
     def __init__(self) -> None:
         self.found: dict[str, _Found] = {}
@@ -114,7 +114,7 @@ class _Loading:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """What must be found: a cluster file asks for no token."""
+        """Return what must be found: a cluster file asks for no token."""
         url = self.found.get("CLOUDLY_URL")
         is_file = url is not None and url.text.strip().lower().startswith("file:")
         return ("CLOUDLY_URL",) if is_file else ("CLOUDLY_URL", "JUMPCODE")
@@ -206,7 +206,7 @@ class _Loading:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is something to read, as far as we may know: reading it will say why not. A folder is passed over."""
+    """Return whether there is something to read, as far as we may know: reading it will say why not. A folder is passed over."""
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""How a setting is written: text that is not blank to a value, or `Wrong`, which says what it must be."""
+"""Parsers of settings: text that is not blank to a value, or `Wrong`, which says what it must be."""
 
 import ipaddress
 import math
@@ -30,7 +30,7 @@ class Wrong(Exception):
 
 @frozen
 class Address:
-    """Where to listen. An IPv6 address has no brackets here; port 0 lets the system choose one."""
+    """An address to listen on. An IPv6 address has no brackets here; port 0 lets the system choose one."""
 
     host: str
     port: int
@@ -223,7 +223,7 @@ def cloudly_url(text: str) -> str:
 
 
 def travels_in_the_clear(url: str) -> bool:
-    """Whether what is sent to this URL can be read on the way: without TLS, and to another machine."""
+    """Return whether what is sent to this URL can be read on the way: without TLS, and to another machine."""
     try:
         parts = urlsplit(url)
     except ValueError:

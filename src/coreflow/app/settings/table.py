@@ -25,7 +25,7 @@ class Setting:
 
     @property
     def attribute(self) -> str:
-        """Where `Settings` has it."""
+        """Return where `Settings` has it."""
         return self.name.removeprefix(PREFIX).lower()
 
 

@@ -100,12 +100,12 @@ class Settings:
 
     @property
     def needs_network(self) -> bool:
-        """Whether the records come from a control plane on the network."""
+        """Return whether the records come from a control plane on the network."""
         return self.cloudly_url is not None and not self.cloudly_url.startswith("file:")
 
     @property
     def render_options(self) -> RenderOptions:
-        """What these settings say about rendering."""
+        """Return what these settings say about rendering."""
         base = BaseOptions(
             services=self.base_services,
             images={
@@ -122,7 +122,7 @@ class Settings:
 
     @property
     def plan_options(self) -> PlanOptions:
-        """What these settings say about planning."""
+        """Return what these settings say about planning."""
         return PlanOptions(
             recreate=self.update == "recreate", prune=self.prune, confirmed=self.confirm_removal
         )

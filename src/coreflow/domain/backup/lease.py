@@ -21,7 +21,7 @@ _LAST_HEARTBEAT = 2**53
 
 @frozen(kw_only=True)
 class Lease:
-    """What is written on a service that is stopped for a restore, so that anybody can finish it."""
+    """A text on a service that is stopped for a restore, so that anybody can finish that."""
 
     id: str
     """Of this restore: two restores of one backup are two."""
@@ -51,7 +51,7 @@ class Lease:
 
 
 def read_lease(label: str) -> Lease | None:
-    """What such a label says; None when it cannot be read."""
+    """Return what such a label says; None when it cannot be read."""
     try:
         raw = orjson.loads(label)
         parts = parts_of(raw["parts"])
@@ -75,7 +75,7 @@ def read_lease(label: str) -> Lease | None:
 
 
 class Claim(Enum):
-    """How a lease is, as somebody sees who wants it."""
+    """The state of a lease, as somebody sees it who wants it."""
 
     MINE = "mine"
     FREE = "free"
@@ -87,7 +87,7 @@ class Claim(Enum):
 
     @property
     def is_granted(self) -> bool:
-        """Whether the lease may be written anew."""
+        """Return whether the lease may be written anew."""
         return self is not Claim.TAKEN
 
 

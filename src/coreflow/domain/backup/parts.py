@@ -29,7 +29,7 @@ class Part:
     error: str = ""
 
     def is_in(self, snapshot: Snapshot) -> bool:
-        """Whether a snapshot is one of this part, if it is of the same service at all."""
+        """Return whether a snapshot is one of this part, if it is of the same service at all."""
         return snapshot.kind == self.kind and (self.kind != VOLUME or snapshot.name == self.name)
 
     def __str__(self) -> str:

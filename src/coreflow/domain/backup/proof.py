@@ -1,4 +1,4 @@
-"""Whether what a Corestore says that it did can be seen afterwards: one function for each fact, the same for everybody.
+"""Proof that what a Corestore says that it did can be seen afterwards: one function for each fact, the same for everybody.
 
 Each returns what speaks against it, or an empty text. What cannot be looked at is believed.
 """
@@ -53,12 +53,12 @@ class Measure:
 
     @property
     def is_fit(self) -> bool:
-        """Whether sizes of volumes and of snapshots can be compared. Two that are empty say nothing."""
+        """Return whether sizes of volumes and of snapshots can be compared. Two that are empty say nothing."""
         return bool(self.volume) and self.volume == self.snapshot
 
 
 def is_unchanged(name: str, listed: Iterable[StoredVolume], measure: Measure | None) -> bool:
-    """Whether a volume that refused to be overwritten has the size that it had. An empty one says nothing."""
+    """Return whether a volume that refused to be overwritten has the size that it had. An empty one says nothing."""
     found = next((one for one in listed if one.name == name), None)
     return (
         found is not None

@@ -34,7 +34,7 @@ class Copy:
 
 @frozen
 class Receipt:
-    """What became of a slice."""
+    """The result of sending a slice."""
 
     received: int
     """Bytes of the copy that have arrived, from its beginning on: where the next slice starts."""
@@ -77,12 +77,12 @@ def object_of(copy: Copy) -> ArchiveObject:
 
 
 def manifest_prefix(backup_id: str, service_id: str) -> str:
-    """What the names of the manifests of a backup begin with."""
+    """Return what the names of the manifests of a backup begin with."""
     return f"{manifests_prefix(service_id)}{quote(backup_id, safe='')}.json@"
 
 
 def manifests_prefix(service_id: str) -> str:
-    """What the names of all manifests of a service begin with."""
+    """Return what the names of all manifests of a service begin with."""
     return f"{_MANIFESTS}{quote(service_id, safe='')}/"
 
 
@@ -92,7 +92,7 @@ def backup_of(copy: Copy) -> str:
 
 
 def is_manifest(copy: Copy) -> bool:
-    """Whether a copy is a manifest of ours and no file of an archive."""
+    """Return whether a copy is a manifest of ours and no file of an archive."""
     return copy.name.startswith(_MANIFESTS)
 
 
@@ -108,12 +108,12 @@ PACKS, INDEXES, SNAPSHOTS, CONFIG = range(4)
 
 
 def rank(path: str) -> int:
-    """When an archive's file travels: packs, indexes and parity, snapshots, configuration. Unknown ones count as packs."""
+    """Return when an archive's file travels: packs, indexes and parity, snapshots, configuration. Unknown ones count as packs."""
     return next((number for pattern, number in _RANKS if pattern.search(path.lower())), PACKS)
 
 
 def is_fixed(path: str) -> bool:
-    """Whether a file never changes once it is written. Indexes and configuration may be written anew."""
+    """Return whether a file never changes once it is written. Indexes and configuration may be written anew."""
     return rank(path) in (PACKS, SNAPSHOTS)
 
 
@@ -126,7 +126,7 @@ def in_order(objects: Iterable[ArchiveObject]) -> tuple[tuple[ArchiveObject, ...
 
 
 def to_push(objects: Iterable[ArchiveObject], there: Iterable[Copy]) -> tuple[ArchiveObject, ...]:
-    """What the other side lacks."""
+    """Return what the other side lacks."""
     names = {copy.name for copy in there}
     return tuple(obj for obj in objects if copy_of(obj).name not in names)
 
@@ -140,7 +140,7 @@ def expect_unchanged(before: Iterable[ArchiveObject], now: Iterable[ArchiveObjec
 
 
 def to_pull(wanted: Iterable[ArchiveObject], local: Iterable[ArchiveObject]) -> tuple[ArchiveObject, ...]:
-    """What an archive lacks. A file that may change is left as it is where it is there.
+    """Return what an archive lacks. A file that may change is left as it is where it is there.
 
     Raises Refused where a file that never changes is there with other content: these are two archives.
     """
@@ -160,7 +160,7 @@ def to_pull(wanted: Iterable[ArchiveObject], local: Iterable[ArchiveObject]) -> 
 
 @frozen(kw_only=True)
 class Manifest:
-    """What a backup consists of."""
+    """The list of everything that a backup consists of."""
 
     backup_id: str
     service_id: ServiceId

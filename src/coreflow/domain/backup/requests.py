@@ -49,7 +49,7 @@ SHOWN = 20
 
 
 def is_id(text: str) -> bool:
-    """Whether a backup may be called so: what cannot be seen gets lost in tags, labels and on the way to others."""
+    """Return whether a backup may be called so: what cannot be seen gets lost in tags, labels and on the way to others."""
     return 0 < len(text) <= ID_LIMIT and text.isprintable()
 
 
@@ -83,7 +83,7 @@ class RestoreRequest:
 
 @frozen(kw_only=True)
 class Replication:
-    """How far the archive was sent to Cloudly."""
+    """The extent to which the archive was sent to Cloudly."""
 
     status: Status
     objects_total: int = 0
@@ -94,7 +94,7 @@ class Replication:
 
 @frozen(kw_only=True)
 class BackupResult:
-    """How a backup ended. Partial: some of its parts are there."""
+    """The result of a backup. Partial: some of its parts are there."""
 
     backup_id: str
     service_id: ServiceId
@@ -108,7 +108,7 @@ class BackupResult:
 
 @frozen(kw_only=True)
 class RestoreResult:
-    """How a restore ended. Partial: some of its parts were restored; the others are as they were before."""
+    """The result of a restore. Partial: some of its parts were restored; the others are as they were before."""
 
     backup_id: str
     service_id: ServiceId
@@ -135,7 +135,7 @@ class SnapshotStep:
 
 @frozen(kw_only=True)
 class BackupPlan:
-    """What has to be done, and what needs nothing done: it is there already, or cannot be had."""
+    """The steps of a backup, and what needs none: it is there already, or cannot be had."""
 
     steps: tuple[SnapshotStep, ...] = ()
     done: tuple[tuple[Instance, Part], ...] = ()
@@ -251,7 +251,7 @@ class Target:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What is overwritten."""
+        """Return what is overwritten."""
         return self.part.kind, self.part.name, self.instance.url
 
 
@@ -276,7 +276,7 @@ def parts_in(
 
 
 def chosen_parts(request: RestoreRequest, known: Iterable[Part]) -> tuple[Part, ...]:
-    """What to restore: the parts that are named, else all that are known. Raises PreconditionFailed where that is nothing."""
+    """Return what to restore: the parts that are named, else all that are known. Raises PreconditionFailed where that is nothing."""
     by_snapshot: dict[tuple[NodeId | None, str], Part] = {}
     for part in known:
         if part.snapshot_id and not part.error:
@@ -336,7 +336,7 @@ def resolve_targets(
     homes: Sequence[Instance],
     live: Iterable[Mount] = (),
 ) -> tuple[Target, ...]:
-    """Where every part goes: to the volume of its name or else at its path, on the node where the service has it now.
+    """Return where every part goes: to the volume of its name or else at its path, on the node where the service has it now.
 
     How a path is spelt does not matter; `live` are the mounts that the service has now.
     Raises PreconditionFailed for a part that this service has no place for, and for two that would go to the same place.
@@ -408,7 +408,7 @@ def check_snapshots(
 
 
 def _is_strange(snapshot: Snapshot, part: Part, service_id: ServiceId) -> bool:
-    """Whether it is not said whose it is, and its name tells that it is of another volume."""
+    """Return whether it is not said whose it is, and its name tells that it is of another volume."""
     if snapshot.belongs_to is not None or part.kind != VOLUME or snapshot.name == part.name:
         return False
     path = snapshot.tags.get(PATH_TAG, "")

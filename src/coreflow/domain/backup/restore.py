@@ -35,7 +35,7 @@ UNSTARTED = "the workload could not be started"
 
 
 class Phase(Enum):
-    """How far a restore is."""
+    """The phase of a restore."""
 
     STOPPING = "stopping"
     CHECKING = "checking"
@@ -55,17 +55,17 @@ class Phase(Enum):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether nothing is left to do."""
         return self in (Phase.DONE, Phase.LEFT, Phase.LOST)
 
     @property
     def overwrites(self) -> bool:
-        """Whether data is being overwritten, so that the workload cannot be started any moment."""
+        """Return whether data is being overwritten, so that the workload cannot be started any moment."""
         return self in (Phase.OVERWRITING, Phase.UNDOING, Phase.LOOKING)
 
 
 class Event(Enum):
-    """What an outcome means for the phase."""
+    """The meaning of an outcome for the phase."""
 
     MORE = "more"
     """There is more to do in this phase, or the same once again."""
@@ -127,7 +127,7 @@ Ended = Literal["", "restored", "as before", "unsaved", "foreign"]
 
 @frozen(kw_only=True)
 class PartState:
-    """How far one part is."""
+    """The state of one part."""
 
     target: Target
     is_checked: bool = False
@@ -164,7 +164,7 @@ class Restore:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every part is as it is to be or as it was, so that the workload may run."""
+        """Return whether every part is as it is to be or as it was, so that the workload may run."""
         return not self.lease.has_begun or all(part.ended or not part.is_touched for part in self.parts)
 
     @property
@@ -173,7 +173,7 @@ class Restore:
         return tuple(part for part in self.parts if part.ended == "restored")
 
     def result(self) -> RestoreResult:
-        """What came of it."""
+        """Return what came of it."""
         done: ResultStatus = "completed" if not self.problems else "partial" if self.restored else "failed"
         restored = [part.target.part for part in self.restored]
         return RestoreResult(
@@ -280,7 +280,7 @@ Step = Stop | Check | Save | Mark | Overwrite | Look | Start | LetGo | End
 
 @frozen(kw_only=True)
 class Facts:
-    """What a step depends on besides."""
+    """Facts that a step depends on besides."""
 
     has_service: bool = True
     """Whether the service is deployed at all."""
@@ -289,7 +289,7 @@ class Facts:
 
 
 class Answer(Enum):
-    """How a step went."""
+    """The answer to a step."""
 
     DONE = "done"
     UNTOUCHED = "untouched"
@@ -309,7 +309,7 @@ class Answer(Enum):
 
 
 class Outcome(NamedTuple):
-    """How a step went, why, and what it found (the id of a snapshot)."""
+    """The outcome of a step: the answer, why, and what it found (the id of a snapshot)."""
 
     answer: Answer
     text: str = ""
@@ -319,7 +319,7 @@ class Outcome(NamedTuple):
 
 
 def next_step(restore: Restore, facts: Facts) -> Step:
-    """What to do now."""
+    """Return what to do now."""
     match restore.phase:
         case Phase.STOPPING:
             return Stop()
@@ -420,7 +420,7 @@ def _cannot(restore: Restore, *texts: str) -> tuple[Restore, Event]:
 
 
 def _after_check(restore: Restore, index: int, outcome: Outcome) -> tuple[Restore, Event]:
-    """What is not the service's own is not touched; before anything was, none of the lease counts then."""
+    """Drop what is not the service's own; before anything was, none of the lease counts then."""
     part = restore.parts[index]
     match outcome.answer:
         case Answer.DONE:
@@ -539,7 +539,7 @@ def _arrived(restore: Restore, event: Event) -> Restore:
 
 
 def _refused_first(restore: Restore) -> Restore:
-    """What must not be restored is not tried: what was there is put back."""
+    """Put back what was there: what must not be restored is not tried."""
     index = _open(restore)
     part = restore.parts[index]
     if not part.refused:

@@ -1,4 +1,4 @@
-"""What a Corestore keeps of volumes, databases and buckets, and the files of the archive that hold it."""
+"""Snapshots that a Corestore keeps of volumes, databases and buckets, and the files of the archive that hold it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -37,7 +37,7 @@ class StoredVolume:
 
 @frozen(kw_only=True)
 class Snapshot:
-    """What a volume, a database or a bucket held at one moment. Never changes."""
+    """The content of a volume, a database or a bucket at one moment. Never changes."""
 
     id: str
     kind: SnapshotKind

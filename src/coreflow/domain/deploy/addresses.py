@@ -1,4 +1,4 @@
-"""How many addresses the overlay networks have left, and which services they suffice for."""
+"""Addresses: how many the overlay networks have left, and which services they suffice for."""
 
 import ipaddress
 
@@ -9,7 +9,7 @@ from .desired import Desired
 
 
 class AddressRoom:
-    """How many addresses the overlay networks have left.
+    """The addresses that the overlay networks have left.
 
     Every task takes one on each of its networks, every virtual address one more, and every node one for itself. A network
     without a free one leaves tasks hanging in state `new` or `preparing`, without a word.
@@ -40,7 +40,7 @@ class AddressRoom:
         return None
 
     def lacks_a_spare(self, spec: ServiceSpec, live: ObservedService) -> bool:
-        """Whether a start-first roll-out would find no address for its additional task. Reserves it otherwise."""
+        """Return whether a start-first roll-out would find no address for its additional task. Reserves it otherwise."""
         if spec.body.update.order != "start-first" or not spec.body.replicas or not live.body.replicas:
             return False
         if template_fingerprint(spec.body) == template_fingerprint(live.body):
@@ -54,7 +54,7 @@ class AddressRoom:
 
 
 def _sizes(desired: Desired, observed: Observed, nodes: int) -> dict[str, int]:
-    """How many addresses each overlay network has for tasks and virtual addresses."""
+    """Return how many addresses each overlay network has for tasks and virtual addresses."""
     subnets: dict[str, tuple[str, ...]] = {s.name: (s.subnet,) for s in desired.networks if s.subnet}
     subnets |= {
         n.name: n.subnets

@@ -1,4 +1,4 @@
-"""What every cluster gets: two overlay networks and the base services."""
+"""The base of every cluster: two overlay networks and the base services."""
 
 import ipaddress
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ _POOL = "10.{}.0.0/16"
 
 @frozen(kw_only=True)
 class BaseOptions:
-    """What an operator can choose about the base."""
+    """Options of the base."""
 
     services: tuple[str, ...] = SERVICES
     images: Mapping[str, str] = field(

@@ -13,7 +13,7 @@ from .steps import Plan, Step, name_of, stage_of, subject_of
 
 
 def blocked(step: Step, last: Outcome | None, broken: Mapping[str, bool]) -> Outcome | None:
-    """What becomes of a step that cannot be carried out; `last` is how the one before it in its unit went."""
+    """Return what becomes of a step that cannot be carried out; `last` is how the one before it in its unit went."""
     if last is not None and last.status == "overtaken":
         return Outcome(step, "overtaken", last.detail, retry=True, at_once=True)
     if last is not None and last.status == "under way":
@@ -59,7 +59,7 @@ def due_now(plan: Plan, setbacks: Setbacks, now: float) -> Plan:
 
 
 def postponed(step: Step, setbacks: Setbacks, now: float) -> Outcome | None:
-    """What becomes of a step whose next try is not due; None for any other."""
+    """Return what becomes of a step whose next try is not due; None for any other."""
     setback = setbacks.of(step, now)
     if setback is None:
         return None

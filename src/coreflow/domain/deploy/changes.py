@@ -77,7 +77,7 @@ def _creation(facts: Facts, spec: ServiceSpec) -> Action:
 
 
 def _difference(facts: Facts, spec: ServiceSpec, live: ObservedService) -> Part:
-    """What to do about a live service that differs from its spec, if anything: at most one step."""
+    """Return what to do about a live service that differs from its spec, if anything: at most one step."""
     if spec.name != live.name:
         reason = f"renamed from {live.name}; Swarm tells no names apart by case"
         return _doing(spec, Recreate(spec, live, reason))
@@ -95,7 +95,7 @@ def _difference(facts: Facts, spec: ServiceSpec, live: ObservedService) -> Part:
 
 
 def _after_failure(facts: Facts, spec: ServiceSpec, live: ObservedService, attempt: FailedAttempt) -> Part:
-    """What to do about a spec that was rolled back: note it, wait, try it again, or leave it."""
+    """Return what to do about a spec that was rolled back: note it, wait, try it again, or leave it."""
     intent = intent_of(spec, live)
     why = f"{intent}: {attempt.reason}"
     if live.in_roll_out:

@@ -49,18 +49,18 @@ class Written:
 
     @property
     def is_contested(self) -> bool:
-        """Whether somebody undid it again and again."""
+        """Return whether somebody undid it again and again."""
         return self.times >= REPEATED
 
     @property
     def due(self) -> float:
-        """When it may be written again, by the engine's clock."""
+        """Return when it may be written again, by the engine's clock."""
         return self.at + PAUSES[min(self.times, len(PAUSES) - 1)]
 
 
 @frozen(kw_only=True)
 class WriteLog:
-    """What one process wrote and saw of services, by name."""
+    """The writes and looks of one process, by the names of services."""
 
     entries: Mapping[str, Written] = Factory(dict)
     mounted: frozenset[str] = frozenset()
@@ -119,12 +119,12 @@ class WriteLog:
         )
 
     def entry(self, name: str, intent: Fingerprint = ABSENT) -> Written | None:
-        """What is known of a service with this intent; without one, of a service that is not wanted."""
+        """Return what is known of a service with this intent; without one, of a service that is not wanted."""
         entry = self.entries.get(name)
         return entry if entry is not None and entry.intent == intent else None
 
     def tried_other(self, name: str, intent: Fingerprint) -> bool:
-        """Whether the last that this process wrote there was something else."""
+        """Return whether the last that this process wrote there was something else."""
         entry = self.entries.get(name)
         return entry is not None and entry.tried and entry.intent not in {intent, ABSENT}
 
@@ -159,7 +159,7 @@ def _look(
 
 
 def _is_nobodys(entry: Written, spec: ServiceSpec, live: ObservedService) -> bool:
-    """Whether a difference is not somebody's doing: an old list, Swarm's own roll-back, a restore, or only the login's."""
+    """Return whether a difference is not somebody's doing: an old list, Swarm's own roll-back, a restore, or only the login's."""
     return (
         live.version <= entry.version
         or live.is_stopped
@@ -174,7 +174,7 @@ def _undone(entry: Written, now: float, by: str) -> Written:
 
 
 def _author(live: ObservedService, what: str, spec: ServiceSpec | None = None) -> str:
-    """Who wrote a live service, by its labels: a hand leaves our intent on it, another coreflow its own."""
+    """Return who wrote a live service, by its labels: a hand leaves our intent on it, another coreflow its own."""
     if spec is not None and live.intent == spec.fingerprints.whole:
         return f"somebody {what} by hand"
     writer = live.labels.get(naming.WRITER)

@@ -23,7 +23,7 @@ def unit_of(owner: str, name: str) -> Unit:
 
 @frozen(kw_only=True)
 class RenderOptions:
-    """What an operator can choose about rendering."""
+    """Options of rendering."""
 
     base: BaseOptions = Factory(BaseOptions)
     secret_environment: str = "production"

@@ -1,4 +1,4 @@
-"""What one rendering has gathered so far: specs, claims of names and hosts, and what is left alone."""
+"""A rendering under way: specs, claims of names and hosts, and what is left alone."""
 
 from collections.abc import Iterable, Mapping
 
@@ -76,7 +76,7 @@ class Draft:
                 self.held_names.add(name)
 
     def _other_reasons(self, salvaged: Salvaged[ServiceRecord] | None) -> tuple[str, ...]:
-        """What else is wrong with a service that cannot be decoded, as far as it can be read."""
+        """Return what else is wrong with a service that cannot be decoded, as far as it can be read."""
         if salvaged is None or not is_workload(salvaged.record) or "serviceCategory" in salvaged.unread:
             return ()
         found: list[str] = []
@@ -155,7 +155,7 @@ class Draft:
             self.hosts[host] = HostClaim(host=host, service=service.name, port=port)
 
     def keep_hosts(self, service: ServiceRecord) -> None:
-        """What runs and cannot be deployed as its record says keeps the host names that nobody else has, and is routed."""
+        """Keep the host names that nobody else has for what runs and cannot be deployed as its record says: it is routed."""
         names = self.live.names_of(service)
         if not names:
             return
@@ -169,7 +169,7 @@ class Draft:
     def image(
         self, unit: Unit, request: ImageRequest, login: str, images: Mapping[ImageRequest, Resolution]
     ) -> ResolvedImage | ImageProblem:
-        """What is behind a reference: no digest for an image that only the engine has, or that is pinned already.
+        """Return what is behind a reference: no digest for an image that only the engine has, or that is pinned already.
 
         An unchanged reference keeps the digest that runs, with the platforms that it was placed by, unless this pass
         refreshes and the registry answers. A changed login is tried out first, and changes no digest.
@@ -214,5 +214,5 @@ class Draft:
 
 
 def is_workload(service: ServiceRecord) -> bool:
-    """Whether the record is a workload: its category says so, or says nothing."""
+    """Return whether the record is a workload: its category says so, or says nothing."""
     return not service.service_category or service.service_category == WORKLOAD

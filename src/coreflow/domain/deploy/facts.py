@@ -1,4 +1,4 @@
-"""What planning goes by, with queries; and what each part of planning found."""
+"""Facts that planning goes by, with queries; and what each part of planning found."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -35,7 +35,7 @@ class Facts:
 
     @cached_property
     def stopped(self) -> Mapping[Owner, str]:
-        """What is being restored, or was stopped for that: the name of the service by its owner."""
+        """Return what is being restored, or was stopped for that: the name of the service by its owner."""
         names = {s.owner: s.name for s in self.owned.values() if s.is_stopped}
         return names | {s.owner: s.name for s in self.desired.services.values() if s.owner in self.restoring}
 
@@ -57,7 +57,7 @@ class Facts:
         return self._tasks_by_service.get(service.id, [])
 
     def running(self, service: ObservedService) -> int:
-        """How many tasks of a service run and are meant to."""
+        """Return how many tasks of a service run and are meant to."""
         return sum(task.is_running for task in self.tasks_of(service))
 
     @cached_property
@@ -87,7 +87,7 @@ class Facts:
         return tuple(service for service in self.unclaimed if service.owner == spec.owner)
 
     def pause(self, unit: Unit, name: str, intent: Fingerprint = ABSENT) -> Wait | None:
-        """What to wait for where somebody undid our last write of this, and the next is not due yet."""
+        """Return what to wait for where somebody undid our last write of this, and the next is not due yet."""
         entry = self.log.entry(name, intent)
         if entry is None or not entry.is_contested or self.observed.time >= entry.due:
             return None
@@ -120,7 +120,7 @@ class Facts:
 
 @frozen(kw_only=True)
 class Part:
-    """What one part of planning found."""
+    """The findings of one part of planning."""
 
     steps: tuple[Step, ...] = ()
     waits: tuple[Wait, ...] = ()

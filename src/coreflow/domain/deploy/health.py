@@ -95,5 +95,5 @@ def _shell_problems(words: tuple[str, ...]) -> Iterator[str]:
 
 
 def _says_nothing(text: str) -> bool:
-    """Whether a shell finds nothing to do in it: blanks and comments only."""
+    """Return whether a shell finds nothing to do in it: blanks and comments only."""
     return all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines())

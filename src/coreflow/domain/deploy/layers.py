@@ -31,7 +31,7 @@ class BundleLayers:
         self._all_groups = tuple(records.secret_groups.values())
 
     def of_service(self, service: ServiceRecord, problems: list[str]) -> Iterator[Layer]:
-        """What the bundles of a service give, the main one last; what is missing goes to `problems`."""
+        """Yield what the bundles of a service give, the main one last; what is missing goes to `problems`."""
         main = (service.secret_bundle_id,) if service.secret_bundle_id else ()
         for identity in (*service.additional_secret_bundle_ids, *main):
             known = self._looked_at.get(identity)

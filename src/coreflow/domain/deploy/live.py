@@ -1,4 +1,4 @@
-"""What is there already, as far as rendering depends on it."""
+"""Facts about the live cluster that rendering depends on."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -44,7 +44,7 @@ class Live:
 
     @cached_property
     def nodes(self) -> int:
-        """How many nodes there are."""
+        """Return how many nodes there are."""
         return len(self.observed.nodes)
 
     @cached_property
@@ -54,7 +54,7 @@ class Live:
 
     @cached_property
     def lacks_ingress(self) -> bool:
-        """Whether ports cannot be published on every node."""
+        """Return whether ports cannot be published on every node."""
         return lacks_ingress(self.observed)
 
     @property

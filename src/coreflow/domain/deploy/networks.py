@@ -51,7 +51,7 @@ def _in_another_case(observed: Observed) -> Iterator[str]:
 
 
 def _problem(network: ObservedNetwork) -> str:
-    """Why a base network cannot be used, or nothing."""
+    """Return why a base network cannot be used, or nothing."""
     if network.driver != "overlay" or network.scope != "swarm":
         return _USELESS if network.scope == "swarm" and not network.driver else _FOREIGN
     if network.is_ingress:
@@ -63,7 +63,7 @@ def _problem(network: ObservedNetwork) -> str:
 
 
 def network_notes(observed: Observed) -> Iterator[str]:
-    """What is unusual about base networks that somebody else made, and what that means."""
+    """Yield what is unusual about base networks that somebody else made, and what that means."""
     for network in sorted(observed.networks, key=lambda n: n.name):
         if network.name in NETWORKS and not (network.is_remnant or network.is_new or _problem(network)):
             yield from (f"network {network.name} {oddity}" for oddity in _oddities(network))
@@ -82,7 +82,7 @@ def _oddities(network: ObservedNetwork) -> Iterator[str]:
 
 
 def _room(network: ObservedNetwork) -> int | None:
-    """How many addresses a network has to give: all but its own, the gateway's and that for broadcasts."""
+    """Return how many addresses a network has to give: all but its own, the gateway's and that for broadcasts."""
     subnets = [ipaddress.ip_network(subnet, strict=False) for subnet in network.subnets]
     sizes = [subnet.num_addresses - 3 for subnet in subnets if subnet.version == 4]
     return max(sum(sizes), 0) if sizes else None
@@ -93,7 +93,7 @@ def _addresses(count: int) -> str:
 
 
 def lacks_ingress(observed: Observed) -> bool:
-    """Whether the Swarm has no routing mesh. An engine always lists a network: an empty list says nothing."""
+    """Return whether the Swarm has no routing mesh. An engine always lists a network: an empty list says nothing."""
     return bool(observed.networks) and not any(
         network.is_ingress and not network.is_remnant for network in observed.networks
     )

@@ -1,4 +1,4 @@
-"""What the labels of our services remember of images."""
+"""Digests that the labels of our services remember."""
 
 from collections.abc import Mapping
 
@@ -28,7 +28,7 @@ PinnedImages = Mapping[tuple[Unit, str], PinnedImage]
 
 
 def pinned_images(observed: Observed, cluster: ClusterId) -> PinnedImages:
-    """What the labels of our services remember of images, by unit and reference; of those that failed, too."""
+    """Return what the labels of our services remember of images, by unit and reference; of those that failed, too."""
     known: dict[tuple[Unit, str], PinnedImage] = {}
     for service in observed.services:
         if service.cluster == cluster:
@@ -44,6 +44,6 @@ def pinned_images(observed: Observed, cluster: ClusterId) -> PinnedImages:
 
 
 def is_known(known: PinnedImages, unit: Unit, request: ImageRequest, login: str) -> bool:
-    """Whether a running service says what the reference means, and has the same login for it."""
+    """Return whether a running service says what the reference means, and has the same login for it."""
     image = known.get((unit, request.reference))
     return image is not None and image.login == login

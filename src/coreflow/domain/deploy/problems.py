@@ -1,4 +1,4 @@
-"""Which problems of a cluster are told, and when: as they begin and as they end, and not every minute in between."""
+"""Problems of a cluster, and when they are told: as they begin and as they end, and not every minute in between."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
@@ -33,7 +33,7 @@ class Message:
 
 @frozen(kw_only=True)
 class ProblemLog:
-    """What has been told."""
+    """The problems that have been told."""
 
     known: Mapping[str, str] = Factory(dict)
     """Reasons by kind and name."""
@@ -90,7 +90,7 @@ def _by_key(problems: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _problems(result: ReconcileResult) -> Iterator[tuple[str, str]]:
-    """What the last plan says is wrong, by kind and name, with reasons."""
+    """Yield what the last plan says is wrong, by kind and name, with reasons."""
     plan = result.last.plan
     for rejection in plan.rejections:
         yield f"{_kind_of(rejection)} {rejection.name}", "; ".join(rejection.reasons)

@@ -13,7 +13,7 @@ from coreflow.domain.swarm.templates import BRACES, EXPANDED
 
 
 def intent_of(spec: ServiceSpec, live: ObservedService) -> str:
-    """What changed in the record since the last write, and what somebody changed on top of it."""
+    """Return what changed in the record since the last write, and what somebody changed on top of it."""
     intended: list[str] = []
     by_hand: list[str] = []
     for aspect in Aspect:
@@ -31,7 +31,7 @@ def intent_of(spec: ServiceSpec, live: ObservedService) -> str:
 
 
 def drift_of(live: ServiceBody, wanted: ServiceBody) -> str:
-    """Who made the difference: somebody, or Swarm, which expanded what a coreflow of old had sent as it was."""
+    """Return who made the difference: somebody, or Swarm, which expanded what a coreflow of old had sent as it was."""
     lines = set(live.env) ^ set(wanted.env)
     marks = (*(path for path, _ in live.other), *(mount.other for mount in live.mounts))
     if any(BRACES in line for line in lines) or any(EXPANDED in mark for mark in marks):

@@ -136,7 +136,7 @@ def _is_going(facts: Facts, service: ObservedService, removed: frozenset[str]) -
 
 
 def _is_young(facts: Facts, secret: ObservedSecret) -> bool:
-    """Whether another writer may be about to use it."""
+    """Return whether another writer may be about to use it."""
     made = 0.0 if secret.name in facts.log.mounted else seconds_of(secret.created_at)
     return bool(made) and 0 <= facts.observed.time - made < SECRET_GRACE_SECONDS
 

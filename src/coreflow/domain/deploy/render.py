@@ -62,7 +62,7 @@ class Renderer:
     def image_requests(
         self, records: Records, observed: Observed, *, refresh: bool = False
     ) -> tuple[ImageRequest, ...]:
-        """Which image references have to be looked up before rendering: those that no running service has pinned.
+        """Return which image references have to be looked up before rendering: those that no running service has pinned.
 
         With `refresh` all of them, so that a tag that moved is noticed.
         """
@@ -128,7 +128,7 @@ class Renderer:
         return evolve(work.desired(networks), provision=bound.due, release=bound.unwanted)
 
     def _pinned_images(self, observed: Observed, cluster: ClusterId) -> "PinnedImages":
-        """What the labels say of images; asked twice in a pass, computed once."""
+        """Return what the labels say of images; asked twice in a pass, computed once."""
         known = self._pinned
         if known is None or known[0] is not observed or known[1] != cluster:
             known = self._pinned = (observed, cluster, pinned_images(observed, cluster))
@@ -163,7 +163,7 @@ class Renderer:
                 work.note(unit, name, unsuited_note(image.platforms, unsuited))
 
     def _source(self, service: ServiceRecord, records: Records) -> tuple[ImageSource, str]:
-        """Where the image comes from, and the hash of the login for it."""
+        """Return where the image comes from, and the hash of the login for it."""
         image = records.images.get(service.image_id) if service.image_id else None
         registry_id = image.location.external_registry_id if image is not None else None
         registry = records.external_registries.get(registry_id) if registry_id else None
@@ -317,7 +317,7 @@ _by_value = attrgetter(*(field.name for field in fields(Ingredients) if field.na
 
 
 def _same(one: Ingredients, other: Ingredients) -> bool:
-    """Whether two sets of ingredients consist of the same records and layers, and of equal facts."""
+    """Return whether two sets of ingredients consist of the same records and layers, and of equal facts."""
     return (
         one.service is other.service
         and one.source is other.source

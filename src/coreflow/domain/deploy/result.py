@@ -17,7 +17,7 @@ Status = Literal["applied", "failed", "blocked", "overtaken", "under way"]
 
 @frozen
 class Outcome:
-    """How one action went. Blocked: an earlier action of its unit failed, or what it needs is missing.
+    """The outcome of one action. Blocked: an earlier action of its unit failed, or what it needs is missing.
 
     Overtaken: somebody else changed the object first, which is no failure; the next pass sees what became of it. Under
     way: it takes longer than a pass waits, and its end starts another; or an earlier action of its unit does.
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def applied(self) -> int:
-        """How many actions were carried out."""
+        """Return how many actions were carried out."""
         return sum(outcome.status == "applied" for outcome in self.outcomes)
 
     @property
@@ -60,13 +60,13 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """Whether everything that was wanted could be done."""
+        """Return whether everything that was wanted could be done."""
         return self.plan.is_clean and not self.troubles
 
 
 @frozen(kw_only=True)
 class ReconcileResult:
-    """How a series of passes went: what was done in all of them, and the state at the end."""
+    """The result of a series of passes: what was done in all of them, and the state at the end."""
 
     last: ReconcileState
     reports: tuple[Report, ...] = ()
@@ -79,7 +79,7 @@ class ReconcileResult:
 
     @property
     def troubles(self) -> tuple[Outcome, ...]:
-        """What could not be done, as of the last pass that tried anything.
+        """Return what could not be done, as of the last pass that tried anything.
 
         That somebody else was faster is none as soon as a later look has found nothing more to do.
         """
@@ -101,26 +101,26 @@ class ReconcileResult:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something is left to do that a later pass may be able to."""
+        """Return whether something is left to do that a later pass may be able to."""
         return bool(self.last.plan.waits) or self.may_retry or self.is_awaiting
 
     @property
     def under_way(self) -> tuple[Outcome, ...]:
-        """What goes on beside the passes."""
+        """Return what goes on beside the passes."""
         return self.reports[-1].under_way if self.reports else ()
 
     @property
     def is_awaiting(self) -> bool:
-        """Whether something goes on beside the passes whose end starts another."""
+        """Return whether something goes on beside the passes whose end starts another."""
         return bool(self.under_way) or self.last.is_awaiting
 
     @property
     def may_retry(self) -> bool:
-        """Whether something that could not be done may be possible later, without anybody doing anything."""
+        """Return whether something that could not be done may be possible later, without anybody doing anything."""
         return any(outcome.retry for report in self.reports[-1:] for outcome in report.troubles)
 
     def waits_for(self, seconds: float) -> bool:
-        """Whether a later pass within so many seconds of the last may be able to do what is left to do."""
+        """Return whether a later pass within so many seconds of the last may be able to do what is left to do."""
         limit = self.last.observed.time + seconds
         waits = self.last.plan.waits
         return self.may_retry or self.is_awaiting or any(w.until is None or w.until <= limit for w in waits)
@@ -136,7 +136,7 @@ class ReconcileResult:
 
     @property
     def is_stable(self) -> bool:
-        """Whether nothing is left to do, and nothing went wrong."""
+        """Return whether nothing is left to do, and nothing went wrong."""
         done = all(verdict.done for verdict in self.verdicts.values())
         idle = not any(report.applied for report in self.reports[-1:])
         return done and idle and not self.is_waiting and self.last.plan.is_clean and not self.troubles

@@ -48,19 +48,19 @@ class FailedAttempt:
 
     @property
     def is_final(self) -> bool:
-        """Whether it is not tried again."""
+        """Return whether it is not tried again."""
         return self.cause is Cause.IMAGE or self.times >= MOST_ATTEMPTS
 
     @property
     def due(self) -> float:
-        """When it is tried again, by the engine's clock."""
+        """Return when it is tried again, by the engine's clock."""
         return self.at + PAUSES[min(self.times, len(PAUSES)) - 1]
 
 
 def failed_attempt(
     spec: ServiceSpec, live: ObservedService, tasks: Sequence[ObservedTask], log: WriteLog
 ) -> FailedAttempt | None:
-    """What is known of a failed attempt to roll out `spec`; `tasks` are all of the live service."""
+    """Return what is known of a failed attempt to roll out `spec`; `tasks` are all of the live service."""
     noted = _noted(spec, live)
     failed = _failed_tasks(spec, live, tasks)
     if not _was_rolled_back(spec, live, tasks, failed, log):
@@ -113,7 +113,7 @@ def _was_rolled_back(
     failed: Sequence[ObservedTask],
     log: WriteLog,
 ) -> bool:
-    """Whether the spec that Swarm, or an operator, rolled back last is the one that we still want."""
+    """Return whether the spec that Swarm, or an operator, rolled back last is the one that we still want."""
     if live.update_state not in ROLLED_BACK:
         return False
     if failed or live.previous_intent is not None:

@@ -1,4 +1,4 @@
-"""When passes happen: what they are asked for, when the next one is due, and how many follow one another.
+"""The schedule of passes: what they are asked for, when the next one is due, and how many follow one another.
 
 A kick says that something may have changed and carries nothing else. Any number of kicks make one pass, so a lost, late
 or repeated one cannot matter. All times are of one steady clock, in seconds.
@@ -37,7 +37,7 @@ DEFERENCE_SECONDS = 600.0
 
 @frozen(kw_only=True)
 class PassRequest:
-    """What somebody wants of the next pass, beyond the usual."""
+    """Wishes for the next pass, beyond the usual."""
 
     refresh: bool = False
     """Look up every image again."""
@@ -104,7 +104,7 @@ EMPTY_AGENDA = Agenda()
 
 
 def seconds_to_next_pass(result: ReconcileResult, due_in: float | None, relist_seconds: float) -> float:
-    """How soon the daemon looks again without anybody asking for it.
+    """Return how soon the daemon looks again without anybody asking for it.
 
     `due_in`: in how many seconds something is tried again that could not be done, if anything is.
     """
@@ -120,7 +120,7 @@ def _seconds_to_work(result: ReconcileResult, due_in: float | None) -> float:
 
 
 def seconds_to_next_try(result: ReconcileResult, due_in: float | None) -> float:
-    """How soon an `apply` makes another pass, as far as that is known; infinite where an event has to start it."""
+    """Return how soon an `apply` makes another pass, as far as that is known; infinite where an event has to start it."""
     if result.may_retry:
         return max(POLL_SECONDS, due_in or 0.0)
     if result.is_awaiting and not result.last.plan.waits:
@@ -139,7 +139,7 @@ def has_work_within(result: ReconcileResult, seconds: float) -> bool:
 
 
 def pause_before_next(reports: Sequence[Report]) -> Pause | None:
-    """How long to wait before the next pass of a series; None where it is over.
+    """Return how long to wait before the next pass of a series; None where it is over.
 
     It is as soon as a pass had nothing to do, or got nothing done that the next one could build on.
     """
@@ -182,6 +182,6 @@ NO_DEFERENCE = Deference()
 
 
 def _wants_any(plan: Plan, steps: Iterable[Step]) -> bool:
-    """Whether a plan wants to do something about what these steps were about."""
+    """Return whether a plan wants to do something about what these steps were about."""
     objects = {(kind_of(step.action), name_of(step.action)) for step in steps}
     return any((kind_of(action), name_of(action)) in objects for action in plan.actions)

@@ -39,7 +39,7 @@ class Payload:
 
 
 def matches(wanted: Iterable[Tag], tags: Iterable[Tag]) -> bool:
-    """Whether any of the wanted tags is among `tags`; a wanted tag without a value matches every value."""
+    """Return whether any of the wanted tags is among `tags`; a wanted tag without a value matches every value."""
     present = {(tag.key, tag.value) for tag in tags}
     keys = {tag.key for tag in tags}
     return any(tag.key in keys if tag.value is None else (tag.key, tag.value) in present for tag in wanted)

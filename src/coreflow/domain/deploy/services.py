@@ -246,7 +246,7 @@ def image_spec(source: ArchiveImage | RegistryImage, owner: Owner) -> ImageSpec 
 
 
 def login_hash(cluster: ClusterId, login: RegistryLogin | None) -> str:
-    """What a label may know of a login: whether it is the same as before."""
+    """Return what a label may know of a login: whether it is the same as before."""
     if login is None:
         return ""
     return naming.salted_hash(cluster, f"{login.serveraddress}\0{login.username}\0{login.password}".encode())
@@ -268,7 +268,7 @@ def _secret(given: Ingredients, payload: Payload | None) -> SecretSpec | None:
 
 
 def holds_node_data(mounts: tuple[Mount, ...]) -> bool:
-    """Whether two tasks at once could fight over data of the node."""
+    """Return whether two tasks at once could fight over data of the node."""
     return any(not mount.read_only for mount in mounts)
 
 
@@ -299,7 +299,7 @@ def limits(resources: Resources | None) -> Limits:
 
 @lru_cache(SIZES_KEPT)
 def reservations(resources: Resources | None) -> Limits:
-    """What the scheduler sets aside; nothing if absent."""
+    """Return what the scheduler sets aside; nothing if absent."""
     if resources is None:
         return Limits()
     return Limits(
@@ -428,7 +428,7 @@ def _resource_problems_of(resources: Resources | None) -> Iterator[str]:
 
 
 def _room_problems(given: Ingredients) -> Iterator[str]:
-    """What no node of this Swarm can do."""
+    """Yield what no node of this Swarm can do."""
     most = given.most_nano_cpus
     if most and limits(given.service.resources).nano_cpus > most:
         yield f"resources.cpuLimit is more than any node has ({most / NANO_CPUS:g} CPUs): Docker starts no container with it"
@@ -437,7 +437,7 @@ def _room_problems(given: Ingredients) -> Iterator[str]:
 
 
 def unsuited_note(platforms: Iterable[Platform], nodes: Iterable[str]) -> str:
-    """What to say of an image that some nodes cannot run."""
+    """Return what to say of an image that some nodes cannot run."""
     told = dict.fromkeys(str(platform) for platform in platforms if platform.os != "unknown")
     return f"its image is for {', '.join(told) or 'no known platform'}: it cannot run on {', '.join(nodes)}"
 
@@ -458,7 +458,7 @@ def _remarks(given: Ingredients, mounts: tuple[Mount, ...]) -> Iterator[str]:
 
 
 def _placement_remarks(given: Ingredients) -> Iterator[str]:
-    """What keeps a service on some of the nodes."""
+    """Yield what keeps a service on some of the nodes."""
     if given.pin_to:
         yield "kept on this node: its image was loaded here and no registry has it"
     elif given.home:

@@ -1,4 +1,4 @@
-"""What could not be done, and when it is tried again: each step by itself, later each time.
+"""Setbacks: what could not be done, and when it is tried again, each step by itself, later each time.
 
 A change of what is wanted is another step, and is tried at once; so is everything when somebody asks for it. What this
 process knows of the past is lost with it, and is no more than manners.
@@ -43,12 +43,12 @@ class Setbacks:
     entries: Mapping[StepKey, Setback] = Factory(dict)
 
     def of(self, step: Step, now: float) -> Setback | None:
-        """Why a step is not tried now, if it is not."""
+        """Return why a step is not tried now, if it is not."""
         entry = self.entries.get(_key(step))
         return entry if entry is not None and entry.due > now and entry.about == _about(step.action) else None
 
     def after(self, outcome: Outcome, now: float) -> "Setbacks":
-        """What is known after a step was tried. That somebody else was faster is no setback."""
+        """Return what is known after a step was tried. That somebody else was faster is no setback."""
         key, entries = _key(outcome.step), dict(self.entries)
         last = entries.pop(key, None)
         if outcome.status == "failed":
@@ -86,7 +86,7 @@ class Setbacks:
         return max(entry.due - now, 0.0) if entry is not None else None
 
     def next_due(self) -> float | None:
-        """When the first of them is tried again."""
+        """Return when the first of them is tried again."""
         return min((entry.due for entry in self.entries.values()), default=None)
 
 
@@ -98,7 +98,7 @@ def _key(step: Step) -> StepKey:
 
 
 def _about(action: Action) -> object:
-    """What a step wants, in a form that can be compared."""
+    """Return what a step wants, in a form that can be compared."""
     match subject_of(action):
         case ServiceSpec() as spec:
             return (spec.seal, action.reason) if isinstance(action, MarkFailed) else spec.seal

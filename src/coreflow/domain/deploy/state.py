@@ -1,4 +1,4 @@
-"""What one look found."""
+"""The state that one look found."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ from .steps import Plan
 
 @frozen(kw_only=True)
 class ReconcileState:
-    """What one look found, and what follows from it."""
+    """The state that one look found, and what follows from it."""
 
     records: Records
     observed: Observed
@@ -28,7 +28,7 @@ class ReconcileState:
 
     @property
     def is_awaiting(self) -> bool:
-        """Whether answers of registries are on their way."""
+        """Return whether answers of registries are on their way."""
         return self.refreshing or any(rejection.awaited for rejection in self.plan.rejections)
 
     @property
@@ -38,7 +38,7 @@ class ReconcileState:
 
     @property
     def verdicts(self) -> Mapping[str, Verdict]:
-        """How far each wanted service is."""
+        """Return how far each wanted service is."""
         observed = self.observed
         names = sorted(self.desired.services)
         return judge_all(names, observed.services, observed.tasks, observed.nodes, self.settling)
@@ -66,5 +66,5 @@ class ReconcileState:
 
     @property
     def knows_all_hosts(self) -> bool:
-        """Whether there can be no host besides those of the records: no stray, and no record that could not be read."""
+        """Return whether there can be no host besides those of the records: no stray, and no record that could not be read."""
         return not self.strays and not any(r.kind == "service" for r in self.records.rejected)

@@ -40,7 +40,7 @@ def verb_of(action: Action) -> Verb:
 
 
 def subject_of(action: Action) -> Spec | BindingSpec | ObservedService | ObservedSecret:
-    """What the action is about."""
+    """Return what the action is about."""
     return action.target if isinstance(action, Remove) else action.spec
 
 
@@ -63,7 +63,7 @@ def name_of(action: Action) -> str:
 
 
 def owner_of(action: Action) -> Owner:
-    """Whose object it is."""
+    """Return whose object it is."""
     return subject_of(action).owner
 
 
@@ -111,7 +111,7 @@ class Contest:
 
     @property
     def reason(self) -> str:
-        """What goes on, without what changes while it does."""
+        """Return what goes on, without what changes while it does."""
         return f"{self.by}, again and again: put right with growing pauses"
 
 
@@ -129,7 +129,7 @@ class Refusal:
 
 @frozen(kw_only=True)
 class PlanOptions:
-    """What an operator can choose about planning."""
+    """Options of planning."""
 
     recreate: bool = False
     """Make services anew when image, secret or volumes changed, as the original coreflow did."""
@@ -143,7 +143,7 @@ class PlanOptions:
 
 @frozen(kw_only=True)
 class Plan:
-    """What has to change, in an order in which it is safe to apply, and what does not or cannot change."""
+    """A plan: what has to change, in an order in which it is safe to apply, and what does not or cannot change."""
 
     steps: tuple[Step, ...] = ()
     kept: int = 0
@@ -162,5 +162,5 @@ class Plan:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing is wrong: nothing rejected, failed or refused."""
+        """Return whether nothing is wrong: nothing rejected, failed or refused."""
         return not (self.rejections or self.failures or self.refusal)

@@ -77,7 +77,7 @@ def plain(path: str) -> str:
 
 
 def is_spelt_otherwise(mount: Mount) -> bool:
-    """Whether a mount has a path that is not in its shortest spelling."""
+    """Return whether a mount has a path that is not in its shortest spelling."""
     return mount.target != plain(mount.target) or (
         mount.type == "bind" and mount.source != plain(mount.source)
     )

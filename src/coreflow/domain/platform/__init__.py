@@ -1,1 +1,1 @@
-"""What workloads get from the platform: bindings, and the Corestores that provide them."""
+"""The platform of workloads: bindings, and the Corestores that provide them."""

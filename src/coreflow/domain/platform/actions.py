@@ -1,4 +1,4 @@
-"""What a plan asks of Corestore."""
+"""Actions for which a plan asks Corestore."""
 
 from attrs import frozen
 

@@ -44,13 +44,13 @@ class BindingSpec:
 
     @property
     def name(self) -> str:
-        """What a plan calls it."""
+        """Return what a plan calls it."""
         return f"{self.service_name} {self.capability}"
 
 
 @frozen(kw_only=True)
 class Endpoint:
-    """Where a binding is reached. Never with credentials."""
+    """The address of a binding. Never with credentials."""
 
     name: str
     protocol: str
@@ -60,7 +60,7 @@ class Endpoint:
 
 @frozen(kw_only=True)
 class Provisioned:
-    """What Corestore gave: variables for the service's secret, under their own names."""
+    """Corestore's answer: variables for the service's secret, under their own names."""
 
     values: Mapping[str, str] = field(repr=False)
     endpoints: tuple[Endpoint, ...] = ()
@@ -72,7 +72,7 @@ class Provisioned:
 
 @frozen(kw_only=True)
 class BindingStatus:
-    """What is reported of a binding (`IPlatformBindingStatus`, proposed): references to credentials, no values."""
+    """The report on a binding (`IPlatformBindingStatus`, proposed): references to credentials, no values."""
 
     binding: BindingRecord
     state: BindingState
@@ -86,7 +86,7 @@ class BindingStatus:
 
 @frozen(kw_only=True)
 class BindingWishes:
-    """What the records say of bindings."""
+    """The wishes of records about bindings."""
 
     wanted: Mapping[ServiceId, tuple[BindingSpec, ...]] = field(factory=dict)
     unwanted: tuple[BindingSpec, ...] = ()
@@ -96,7 +96,7 @@ class BindingWishes:
 
 @frozen(kw_only=True)
 class Bound:
-    """What is known of bindings in one pass."""
+    """The bindings, as far as they are known in one pass."""
 
     variables: Mapping[ServiceId, Mapping[str, str]] = field(factory=dict, repr=False)
     """For each service whose bindings are all provisioned."""
@@ -138,7 +138,7 @@ def binding_wishes(platform: PlatformRecord | None) -> BindingWishes:
 
 
 def _is_provided(record: BindingRecord, corestores: Iterable[str], platform: PlatformRecord) -> bool:
-    """Whether Corestore can provide it, and is to: as named, or because nobody else is."""
+    """Return whether Corestore can provide it, and is to: as named, or because nobody else is."""
     if record.capability not in CAPABILITIES:
         return False
     if record.provider_id:

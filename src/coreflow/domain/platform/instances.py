@@ -1,4 +1,4 @@
-"""Which Corestore to ask: every node may have one, with volumes, databases and an archive of its own."""
+"""Corestore instances, and which to ask: every node may have one, with volumes, databases and an archive of its own."""
 
 from collections.abc import Collection, Iterable, Mapping
 
@@ -27,7 +27,7 @@ class Instance:
 
     @property
     def key(self) -> str:
-        """What stays the same when it is restarted."""
+        """Return what stays the same when it is restarted."""
         return self.node or self.url
 
     def __str__(self) -> str:
@@ -121,5 +121,5 @@ def instance_of_service(
 
 
 def is_ambiguous(provisioned: Provisioned) -> bool:
-    """Whether what was provisioned is reached under the name that all Corestores share."""
+    """Return whether what was provisioned is reached under the name that all Corestores share."""
     return any(endpoint.host == CORESTORE for endpoint in provisioned.endpoints)

@@ -1,4 +1,4 @@
-"""What one process knows of bindings, and what follows from it: who can be deployed, what has to be asked for."""
+"""The ledger of bindings, as one process knows them, and what follows from it: who can be deployed, what has to be asked for."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
@@ -32,7 +32,7 @@ class Entry:
 
 @frozen(kw_only=True)
 class Ledger:
-    """What a process knows of bindings, by their ids. A restart begins with an empty one, and asks again."""
+    """The bindings that a process knows, by their ids. A restart begins with an empty one, and asks again."""
 
     entries: Mapping[str, Entry] = Factory(dict)
     stale: frozenset[str] = frozenset()
@@ -47,7 +47,7 @@ class Ledger:
         return evolve(self, stale=frozenset(self.entries))
 
     def wanting(self, specs: Iterable[BindingSpec]) -> "Ledger":
-        """What is wanted was not given back: disabled once more, it has to be given back once more."""
+        """Forget that what is wanted was given back: disabled once more, it has to be given back once more."""
         wanted = self.released.keys() & {spec.id for spec in specs}
         return evolve(self, released=_without(self.released, *wanted)) if wanted else self
 
@@ -76,7 +76,7 @@ class Ledger:
         )
 
     def has(self, spec: BindingSpec, instance: Instance | None) -> bool:
-        """Whether it is provisioned as it is wanted, at this Corestore."""
+        """Return whether it is provisioned as it is wanted, at this Corestore."""
         entry = self.entries.get(spec.id)
         return (
             entry is not None
@@ -88,7 +88,7 @@ class Ledger:
 
 @frozen(kw_only=True)
 class Circumstances:
-    """What binding services depends on beside the ledger."""
+    """Circumstances, beside the ledger, that binding services depends on."""
 
     wishes: BindingWishes
     services: frozenset[ServiceId]
@@ -120,7 +120,7 @@ def decide(ledger: Ledger, facts: Circumstances) -> Bound:
 
 
 def _obstacle(service: ServiceId, specs: tuple[BindingSpec, ...], facts: Circumstances) -> str:
-    """Why nothing can be asked for, if so."""
+    """Return why nothing can be asked for, if so."""
     if not facts.unreadable.isdisjoint({service, None}):
         return UNREADABLE
     if specs and not facts.is_served:
@@ -131,7 +131,7 @@ def _obstacle(service: ServiceId, specs: tuple[BindingSpec, ...], facts: Circums
 
 
 def _missing(specs: tuple[BindingSpec, ...], ledger: Ledger, facts: Circumstances) -> str:
-    """What a service waits for, if it has not everything that it is bound to."""
+    """Return what a service waits for, if it has not everything that it is bound to."""
     service = specs[0].service_id
     instance = facts.instances[service]
     lacking = [spec for spec in specs if not ledger.has(spec, instance)]
@@ -165,7 +165,7 @@ def _due(
 
 
 def _why(spec: BindingSpec, ledger: Ledger, facts: Circumstances) -> str:
-    """Why Corestore has to be asked, if it has to."""
+    """Return why Corestore has to be asked, if it has to."""
     if spec.id not in ledger.entries:
         return "its values are not known yet"
     if not ledger.has(spec, facts.instances.get(spec.service_id)):
@@ -174,7 +174,7 @@ def _why(spec: BindingSpec, ledger: Ledger, facts: Circumstances) -> str:
 
 
 def _is_due_back(spec: BindingSpec, ledger: Ledger, facts: Circumstances) -> bool:
-    """Whether a disabled binding has to be given back. One that cannot be read may say that somebody uses the same."""
+    """Return whether a disabled binding has to be given back. One that cannot be read may say that somebody uses the same."""
     return (
         spec.service_id in facts.instances
         and ledger.released.get(spec.id) != spec

@@ -1,4 +1,4 @@
-"""What is known of a field beside its type: what it means, and what belongs into it.
+"""Facts about a field beside its type: what it means, and what belongs into it.
 
 The attrs classes carry it as metadata. From there come the note of unknown fields and the JSON Schema (`shapes`); the
 tables of docs/records.md are held to it by a test.
@@ -14,7 +14,7 @@ _KEY = "coreflow"
 
 @frozen(kw_only=True)
 class About:
-    """What is known of one field."""
+    """Facts about one field."""
 
     meaning: str = ""
     default: object = None
@@ -41,6 +41,6 @@ def about(
 
 
 def about_of(attribute: "attrs.Attribute[object]") -> About:
-    """What the metadata of a field says."""
+    """Return what the metadata of a field says."""
     found = attribute.metadata.get(_KEY)
     return found if isinstance(found, About) else About()

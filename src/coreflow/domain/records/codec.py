@@ -64,7 +64,7 @@ R = TypeVar("R", bound=_HasId)
 
 
 def _raw_form(raw: object) -> bytes | None:
-    """What identifies a raw record: other than the objects, it tells 1 from true. None for what is not JSON."""
+    """Return what identifies a raw record: other than the objects, it tells 1 from true. None for what is not JSON."""
     try:
         return hashlib.sha256(orjson.dumps(raw, option=PLAIN_JSON | orjson.OPT_SORT_KEYS)).digest()
     except TypeError:
@@ -99,7 +99,7 @@ class _Memo(Generic[R]):
 
 
 class _Findings:
-    """What is wrong with the records of one document, gathered while they are decoded."""
+    """The problems of one document's records, gathered while they are decoded."""
 
     def __init__(self, *, strict: bool) -> None:
         self.strict = strict
@@ -353,7 +353,7 @@ def _named(raw: object, label: str) -> tuple[str | None, str | None]:
 
 
 def _rejected(label: str, raw: object, exc: InvalidRecord) -> RejectedRecord:
-    """What can still be said of a record that cannot be decoded."""
+    """Return what can still be said of a record that cannot be decoded."""
     identity, name = _named(raw, label)
     return RejectedRecord(
         kind=label,
@@ -368,7 +368,7 @@ _PLACEHOLDERS = {"id": "unread", "name": "unread"}
 
 
 def _salvaged(raw: object) -> Salvaged[ServiceRecord] | None:
-    """What can be read of a service that cannot be decoded as a whole."""
+    """Return what can be read of a service that cannot be decoded as a whole."""
     if type(raw) is not dict:
         return None
     data = raw["data"] if type(raw.get("data")) is dict else raw

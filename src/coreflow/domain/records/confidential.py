@@ -1,4 +1,4 @@
-"""What of records must not be told, in whatever text of whoever."""
+"""Secrets in records: what must not be told, in whatever text."""
 
 from collections.abc import Iterator, Mapping
 

@@ -194,7 +194,7 @@ def _object_map(value: Any, _: Any) -> dict[str, object]:
 
 
 def _not_plain(value: object, path: str) -> Iterator[Problem]:
-    """What a value has in it that JSON has no word for: another JSON text could not be made of it."""
+    """Yield what a value has in it that JSON has no word for: another JSON text could not be made of it."""
     if type(value) is dict:
         for key, item in value.items():
             here = f"{path}.{printable(str(key))}"

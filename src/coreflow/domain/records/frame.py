@@ -26,7 +26,7 @@ class Frame:
     """The paths of members that are elsewhere in the document as it was written."""
 
     def path(self, key: str) -> str:
-        """Where a member is in the document as it was written."""
+        """Return where a member is in the document as it was written."""
         return self.moved.get(key, f"$.{key}")
 
 
@@ -92,7 +92,7 @@ def _cluster(document: Mapping[str, Any], path: str, problems: list[Problem]) ->
 
 
 def _list_problems(document: Mapping[str, Any], moved: Mapping[str, str]) -> Iterator[Problem]:
-    """What is wrong with the lists of records as such."""
+    """Yield what is wrong with the lists of records as such."""
     if document.get("services") is None:
         yield Problem("$.services", "is missing: write an empty list if there shall be no services")
     for key in _LISTS:

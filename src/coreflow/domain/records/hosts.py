@@ -31,7 +31,7 @@ def canonical_host(text: str) -> str:
 
 
 def host_problem(host: str) -> str | None:
-    """Why a host name in its canonical spelling cannot be used, or None."""
+    """Return why a host name in its canonical spelling cannot be used, or None."""
     if not host:
         return "is empty"
     if len(host) <= NAME_LIMIT and _HOST_NAME.fullmatch(host) is not None:
@@ -76,5 +76,5 @@ def port_in(text: str) -> int | None:
 
 
 def is_port(port: int) -> bool:
-    """Whether a number can be a port."""
+    """Return whether a number can be a port."""
     return 1 <= port <= LAST_PORT

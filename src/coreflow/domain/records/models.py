@@ -121,7 +121,7 @@ class DomainRecord:
 
 @frozen(kw_only=True)
 class Ports:
-    """Where a service listens: `web` for its domains, `custom` maps a host name to a port (text on the wire)."""
+    """The ports of a service: `web` for its domains, `custom` maps a host name to a port (text on the wire)."""
 
     web: int | None = field(
         default=None, metadata=about("Where the service listens for its domains.", least=1, most=LAST_PORT)
@@ -213,7 +213,7 @@ class ImageVersion:
 
 @frozen(kw_only=True)
 class ImageLocation:
-    """Where an image lives: inside Cloudly, or in an external registry."""
+    """The place of an image: inside Cloudly, or in an external registry."""
 
     internal: bool = field(
         default=False,
@@ -325,7 +325,7 @@ class BindingRecord:
 
 @frozen(kw_only=True)
 class PlatformProvider:
-    """Who can serve which capabilities (proposed)."""
+    """A provider of capabilities (proposed)."""
 
     id: str = field(metadata=about("What bindings refer to."))
     type: str = field(metadata=about("Only `corestore` is known."))
@@ -396,7 +396,7 @@ class UnknownField:
 
     @property
     def path(self) -> str:
-        """Where it is, as it is shown."""
+        """Return where it is, as it is shown."""
         return f"{self.above}.{self.name}"
 
     @property

@@ -1,4 +1,4 @@
-"""What can still be read of a record that cannot be decoded, so that everything wrong with it is said at once.
+"""Records that cannot be decoded: what can still be read of them, so that everything wrong with it is said at once.
 
 A value of the wrong type is left out, and with it whatever cannot be without it: a domain without a name, say. What is left
 is decoded and may be checked like any other record; what the checks say of the parts that were left out, or of what
@@ -39,7 +39,7 @@ class Salvaged(Generic[T]):
         return tuple(text for text in texts if not self._is_of_unread(text))
 
     def has(self, *fields: str) -> bool:
-        """Whether these could be read as a whole."""
+        """Return whether these could be read as a whole."""
         return not any(
             path == name or path.startswith((f"{name}.", f"{name}["))
             for path in self.unread
@@ -64,7 +64,7 @@ _DEFAULTS: Mapping[str, str] = dict.fromkeys(
 
 
 def _depends(word: str, path: str) -> bool:
-    """Whether what is said of `word` may be due to `path`: it is inside, exactly what is around it, or compared with it."""
+    """Return whether what is said of `word` may be due to `path`: it is inside, exactly what is around it, or compared with it."""
     around = path[: max(path.rfind("."), path.rfind("["), 0)]
     if word == path or word.startswith((f"{path}.", f"{path}[")) or word == _DEFAULTS.get(path):
         return True

@@ -1,4 +1,4 @@
-"""What a cluster file may hold, as one tree made from the records: which fields there are, and what belongs into each.
+"""The shape of a cluster file, as one tree made from the records: which fields there are, and what belongs into each.
 
 Whatever has to know the fields reads it here: the note of unknown ones (`unknown`), and the JSON Schema (`schema`).
 """
@@ -46,7 +46,7 @@ class Scalar:
 
 @frozen
 class Anything:
-    """Whatever JSON can say."""
+    """Any JSON value."""
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""What a peer says, fit to be told: the one way from a peer's text into a message.
+"""Texts of peers, made fit to be told: the one way from a peer's text into a message.
 
 Three things are taken out, and `…` stands for them: what is known to be secret, in whatever spelling (`spellings`) and
 also where only its beginning was quoted; what looks like a credential, known or not; and whatever is more than one line
@@ -71,7 +71,7 @@ class Redactor:
         return Redactor(others=(self, other))
 
     def redact(self, text: object, limit: int = TEXT_LIMIT, *, ours: bool = False) -> str:
-        """What may be told of a text, on one line of at most `limit` characters. What is no text is empty.
+        """Return what may be told of a text, on one line of at most `limit` characters. What is no text is empty.
 
         A text that is `ours`, in which peers' texts are redacted already, keeps its words: a variable whose value is
         `service` is no reason to hide what happened to a service.
@@ -152,7 +152,7 @@ def _plain_characters(text: str) -> Iterator[tuple[str, int]]:
 
 @lru_cache(maxsize=4096)
 def _plain_character(char: str) -> str:
-    """What a character is in a plain text; empty: nothing. Texts are long, and use few characters."""
+    """Return what a character is in a plain text; empty: nothing. Texts are long, and use few characters."""
     if char == "+" or char.isspace():
         return " "
     if not char.isprintable():
@@ -176,7 +176,7 @@ _COMMON = re.compile(r"/|[a-z][a-z0-9+.-]*://|(?:[a-z0-9-]+\.)+[a-z]{2,}\b", re.
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """What of a secret must not be seen: itself without the scheme that other URLs have too, its lines, its password,
+    """Yield what of a secret must not be seen: itself without the scheme that other URLs have too, its lines, its password,
     the words of a template."""
     scheme = _URL.match(secret)
     text = secret[scheme.end() if scheme else 0 : _LONGEST]
@@ -234,7 +234,7 @@ class _Texts:
                 yield at, end
 
     def _length_at(self, text: str, at: int) -> int:
-        """How many characters from here on are one of the texts, or so much of its beginning that it tells something."""
+        """Return how many characters from here on are one of the texts, or so much of its beginning that it tells something."""
         rest = text[at : at + _LONGEST]
         length = _longest_beginning(self.ordered, rest)
         if length >= self.beginning or (length >= _CUT_BEGINNING and _is_cut(rest, length)):
@@ -243,7 +243,7 @@ class _Texts:
 
 
 def _longest_beginning(ordered: tuple[str, ...], text: str) -> int:
-    """How much of a text is the beginning of one of these: that one stands next to where the text would."""
+    """Return how much of a text is the beginning of one of these: that one stands next to where the text would."""
     at = bisect_left(ordered, text)
     return max(_common(one, text) for one in (*ordered[max(at - 1, 0) : at], *ordered[at : at + 1], ""))
 
@@ -256,7 +256,7 @@ def _common(one: str, other: str) -> int:
 
 
 def _is_cut(text: str, at: int) -> bool:
-    """Whether nothing follows, or something that says that more was there."""
+    """Return whether nothing follows, or something that says that more was there."""
     return len(text) == at or text.startswith((CUT, "..."), at)
 
 
@@ -271,7 +271,7 @@ _TELLING_NAME = re.compile(r"pass|pwd|secret|token|cred|key|jwt|auth|salt|pin\b"
 
 
 def is_word(name: str, value: str) -> bool:
-    """Whether the value of a name is no more than a word: short, in lower case, to be pronounced, of a harmless name."""
+    """Return whether the value of a name is no more than a word: short, in lower case, to be pronounced, of a harmless name."""
     return bool(_PLAIN_WORD.fullmatch(value)) and not _TELLING_NAME.search(name)
 
 
@@ -311,7 +311,7 @@ class _Known:
         return frozenset(word for word in self.words - set(self.public) if len(word) >= SHORTEST_VALUE)
 
     def places(self, text: str, *, ours: bool = False) -> Iterator[Span]:
-        """Where in a plain text they are."""
+        """Yield where in a plain text they are."""
         if self._lone and not ours:
             yield from (found.span() for found in _LONE.finditer(text) if found[0] in self._lone)
         for texts in self._texts:
@@ -324,7 +324,7 @@ class _Known:
 
 
 def _value_length(values: tuple[str, ...], text: str) -> int:
-    """How many characters of a text behind a name are its value, or a beginning of it."""
+    """Return how many characters of a text behind a name are its value, or a beginning of it."""
     length = _longest_beginning(values, text)
     if length >= _CUT_BEGINNING or _is_cut(text, length):
         return length

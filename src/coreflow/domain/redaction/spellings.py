@@ -1,4 +1,4 @@
-"""How a text may be spelt: escaped, percent-encoded, in base64 or hex, one inside the other.
+"""Spellings of a text: escaped, percent-encoded, in base64 or hex, one inside the other.
 
 Whoever looks for something in a text of a peer looks in all its views, and every character of a view knows where in
 the text it came from. Decoding the text, which is short, finds every spelling; encoding what is looked for in every way,
@@ -36,7 +36,7 @@ class View:
     """False where words were decoded that nobody had encoded: full of noise."""
 
     def origin(self, start: int, end: int) -> Span:
-        """Where in the original a part of this view came from."""
+        """Return where in the original a part of this view came from."""
         return min(s for s, _ in self.spans[start:end]), max(e for _, e in self.spans[start:end])
 
 
@@ -143,7 +143,7 @@ def _hex(run: str, skip: int = 0) -> bytes:
 
 
 def _readable(decode: Callable[..., bytes], run: str) -> str | None:
-    """What somebody had encoded, if it is a text. One that was cut may end within a character."""
+    """Return what somebody had encoded, if it is a text. One that was cut may end within a character."""
     if len(run) < _SHORTEST_RUN:
         return None
     for skip in range(4):
@@ -160,7 +160,7 @@ def _readable(decode: Callable[..., bytes], run: str) -> str | None:
 
 
 def _noise(run: str) -> str:
-    """Whatever a run may stand for, wherever it begins: it may be glued to something else, or be no text."""
+    """Return whatever a run may stand for, wherever it begins: it may be glued to something else, or be no text."""
     found = [_base64(run, skip) for skip in range(4)]
     if _HEX.fullmatch(run):
         found += [_hex(run, skip) for skip in range(2)]

@@ -1,1 +1,1 @@
-"""Who is reachable under which host name, with which certificate."""
+"""Routing: who is reachable under which host name, with which certificate."""

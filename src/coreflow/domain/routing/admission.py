@@ -1,4 +1,4 @@
-"""Who may present itself as coretraffic. Whoever may is sent the routes, and with them the private keys of certificates.
+"""Admission of connections as coretraffic. Whoever is admitted is sent the routes, and with them the private keys of certificates.
 
 Anybody on a network of ours can connect. What they say of themselves counts for nothing; their address does: it lies in a
 network that the operator trusts, or it is that of a task of coretraffic, which may still be starting.
@@ -21,7 +21,7 @@ Network = IPv4Network | IPv6Network
 
 
 class Admission(Enum):
-    """What is decided about a connection."""
+    """The decision about a connection."""
 
     PROXY = "proxy"
     """It may have the tag of coretraffic."""

@@ -44,17 +44,17 @@ class Certificate:
     """Of the record that it was read from."""
 
     def covers(self, host: str) -> bool:
-        """Whether a client that wants this host accepts it."""
+        """Return whether a client that wants this host accepts it."""
         parent = host.partition(".")[2]
         return host in self.names or (bool(parent) and f"*.{parent}" in self.names)
 
     def is_valid(self, now: float, *, margin: float = 0.0) -> bool:
-        """Whether it is valid now, and still will be in `margin` seconds."""
+        """Return whether it is valid now, and still will be in `margin` seconds."""
         return self.not_before <= now and now + margin < self.not_after
 
     @property
     def renew_at(self) -> float:
-        """When to ask for the next one."""
+        """Return when to ask for the next one."""
         return self.not_before + KEPT_SHARE * (self.not_after - self.not_before)
 
 
@@ -129,7 +129,7 @@ def _read(record: CertificateRecord, host: str, now: float, margin: float, diges
 
 
 def _problems(needed: list[Parsed], now: float, margin: float) -> Iterator[str]:
-    """What is wrong with the leaf, and with the certificate of its issuer."""
+    """Yield what is wrong with the leaf, and with the certificate of its issuer."""
     for one, what in zip(needed, ("it", "the certificate of its issuer, in publicKey,"), strict=False):
         if (problem := one.time_problem(now, margin)) is not None:
             yield f"{what} {problem}"
@@ -187,7 +187,7 @@ def _loaded(block: Block) -> PrivateKeyTypes | None:
 
 
 def _belongs_together(key: rsa.RSAPrivateNumbers) -> bool:
-    """Whether the parts of an RSA key fit each other: everything that damage to the text can break."""
+    """Return whether the parts of an RSA key fit each other: everything that damage to the text can break."""
     p, q, public = key.p, key.q, key.public_numbers
     return (
         p * q == public.n

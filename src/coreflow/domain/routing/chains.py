@@ -57,20 +57,20 @@ class Parsed:
 
     @cached_property
     def is_self_signed(self) -> bool:
-        """Whether it is its own issuer: the end of every chain."""
+        """Return whether it is its own issuer: the end of every chain."""
         return self._is_signed_by(self)
 
     def is_valid(self, now: float) -> bool:
-        """Whether it has begun and has not ended."""
+        """Return whether it has begun and has not ended."""
         return self.begin <= now < self.end
 
     def is_for(self, host: str) -> bool:
-        """Whether a client that wants this host accepts it."""
+        """Return whether a client that wants this host accepts it."""
         return host in self.names or f"*.{host.partition('.')[2]}" in self.names
 
     @cached_property
     def purpose_problems(self) -> tuple[str, ...]:
-        """Why clients refuse it as what a server shows, or as what signed that (source: OpenSSL's purpose `sslserver`)."""
+        """Return why clients refuse it as what a server shows, or as what signed that (source: OpenSSL's purpose `sslserver`)."""
         found = []
         extended = self._extension(x509.ExtendedKeyUsage)
         if extended is not None and _SERVER not in extended:
@@ -83,7 +83,7 @@ class Parsed:
 
     @cached_property
     def is_authority(self) -> bool:
-        """Whether it may sign others (source: OpenSSL's `X509_check_ca`)."""
+        """Return whether it may sign others (source: OpenSSL's `X509_check_ca`)."""
         constraints, usage = self._extension(x509.BasicConstraints), self._extension(x509.KeyUsage)
         if usage is not None and not usage.key_cert_sign:
             return False
@@ -92,13 +92,13 @@ class Parsed:
         return usage is not None or (self.x509.version is x509.Version.v1 and self.is_self_signed)
 
     def may_follow(self, authorities: int) -> bool:
-        """Whether as many authorities may be below it in a chain."""
+        """Return whether as many authorities may be below it in a chain."""
         constraints = self._extension(x509.BasicConstraints)
         limit = constraints.path_length if constraints is not None else None
         return limit is None or authorities <= limit
 
     def has_signed(self, other: "Parsed") -> bool:
-        """Whether it is the issuer of the other one, and may be."""
+        """Return whether it is the issuer of the other one, and may be."""
         return other._is_signed_by(self) and self.is_authority  # noqa: SLF001 - of its own kind
 
     def _is_signed_by(self, issuer: "Parsed") -> bool:
@@ -109,7 +109,7 @@ class Parsed:
         return True
 
     def weaknesses(self) -> Iterator[str]:
-        """Why a TLS library refuses the certificate, whoever signed it."""
+        """Yield why a TLS library refuses the certificate, whoever signed it."""
         key = self.key
         if isinstance(key, rsa.RSAPublicKey) and key.key_size < LEAST_RSA_BITS:
             yield f"a key of {key.key_size} bits is too short: RSA takes {LEAST_RSA_BITS} or more"
@@ -120,14 +120,14 @@ class Parsed:
             yield f"it is signed with {hash_.name}, which is no longer trusted"
 
     def time_problem(self, now: float, margin: float = 0.0) -> str | None:
-        """Why it is of no use now, if so."""
+        """Return why it is of no use now, if so."""
         if now < self.begin:
             return f"is not valid yet (not valid before {_minute(self.begin)})"
         return f"ends on {_minute(self.end)[:10]}" if now + margin >= self.end else None
 
     @property
     def issuer(self) -> str:
-        """Who made it, for people."""
+        """Return who made it, for people."""
         for oid in (x509.NameOID.ORGANIZATION_NAME, x509.NameOID.COMMON_NAME):
             for attribute in self.x509.issuer.get_attributes_for_oid(oid):
                 return "".join(filter(str.isprintable, str(attribute.value)))[:100]
@@ -164,7 +164,7 @@ def encoded(key: object) -> bytes:
 
 
 def issuers(leaf: Parsed, certificates: Iterable[Parsed], now: float) -> Iterator[Parsed]:
-    """Who signed the leaf, who signed that, and so on, as far as they are there; of several one that is good now."""
+    """Yield who signed the leaf, who signed that, and so on, as far as they are there; of several one that is good now."""
     last, rest, below = leaf, [one for one in certificates if one is not leaf], 0
     while rest and not last.is_self_signed:
         signers = [one for one in rest if one.has_signed(last)]

@@ -100,7 +100,7 @@ def wanted_routes(
 def plan_gateway(
     cluster: ClusterId, wanted: Iterable[GatewayRoute], live: Iterable[ObservedRoute], *, complete: bool
 ) -> tuple[GatewayAction, ...]:
-    """What has to change, in order: new ones, changed ones, and, if `wanted` is `complete`, what is too many.
+    """Return what has to change, in order: new ones, changed ones, and, if `wanted` is `complete`, what is too many.
 
     A route is ours if it bears our cluster's mark and a name that we would give, and nobody else has its id; nothing
     else is looked at, except that no second route is made with a name that somebody else's has, or for a host that a
@@ -160,7 +160,7 @@ class _Seen:
         )
 
     def leaves_room_for(self, route: GatewayRoute) -> bool:
-        """Whether a new route would be the only one of its name and for its host."""
+        """Return whether a new route would be the only one of its name and for its host."""
         return route.name not in self.foreign and route.host not in self.led_here
 
 

@@ -50,7 +50,7 @@ class Route:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where the tasks are, in a stable order."""
+        """Return where the tasks are, in a stable order."""
         return tuple(destination.address for destination in self.destinations)
 
 
@@ -75,7 +75,7 @@ class RouteTable:
 
     @property
     def known_empty(self) -> bool:
-        """Whether nobody is there to be routed to, as opposed to nobody that can be routed to now."""
+        """Return whether nobody is there to be routed to, as opposed to nobody that can be routed to now."""
         return not self.routes and all(missing.is_dead for missing in self.missing)
 
 
@@ -111,7 +111,7 @@ def locate(
 
 @frozen(kw_only=True)
 class NoCertificate:
-    """Why there is no certificate for a host (yet)."""
+    """The reason why there is no certificate for a host (yet)."""
 
     reason: str
 

@@ -61,7 +61,7 @@ def _slot(task: ObservedTask) -> Slot:
 
 
 def _is_active(task: ObservedTask) -> bool:
-    """Whether it is meant to run, now or after a pause, and has not ended."""
+    """Return whether it is meant to run, now or after a pause, and has not ended."""
     return task.desired_state in _MEANT_TO_RUN and task.state not in _ENDED_BY_ITSELF
 
 
@@ -78,13 +78,13 @@ class End:
 
     @property
     def lived_long(self) -> bool:
-        """Whether it is no part of a crash loop."""
+        """Return whether it is no part of a crash loop."""
         return self.lived >= (QUIET_LIFE if self.from_outside else LONG_LIFE)
 
 
 @frozen(kw_only=True)
 class _Trace:
-    """What has been seen of one slot since its service was last changed."""
+    """The history of one slot since its service was last changed."""
 
     spec: tuple[str, int]
     task: str = ""
@@ -100,7 +100,7 @@ _KEPT_ENDS = 20
 
 @frozen(kw_only=True)
 class TaskHistory:
-    """What one process has seen of tasks, look by look. The engine may keep no ended tasks at all."""
+    """The history of tasks that one process has seen, look by look. The engine may keep no ended tasks at all."""
 
     traces: Mapping[Slot, _Trace] = Factory(dict)
     running: Mapping[str, float] = Factory(dict)
@@ -188,7 +188,7 @@ NO_HISTORY = TaskHistory()
 
 @frozen(kw_only=True)
 class Settling:
-    """What tells a task that has just begun to run from one that runs."""
+    """The settling time of tasks: it tells one that has just begun to run from one that runs."""
 
     history: TaskHistory = NO_HISTORY
     now: float = 0.0
@@ -205,7 +205,7 @@ class Settling:
         return self.now - min(seconds_of(task.updated_at), since)
 
     def needed(self, ends: Sequence[End]) -> float:
-        """How long the task after these must run: in a crash loop, clearly longer than those before it lived."""
+        """Return how long the task after these must run: in a crash loop, clearly longer than those before it lived."""
         if len(ends) < REPEATED:
             return self.seconds
         return max(self.seconds, min(2 * max(end.lived for end in ends), LONG_LIFE / 2))
@@ -217,7 +217,7 @@ AT_ONCE = Settling()
 
 @frozen(kw_only=True)
 class Verdict:
-    """How far a service is. `done` and `failed` exclude each other; neither means: still at it.
+    """The verdict on a service. `done` and `failed` exclude each other; neither means: still at it.
 
     Done means that Swarm is at rest and has run what the service's live spec says for the settling time. A service that was
     rolled back is at rest, too (the detail tells); whether its live spec is the one we want is the planner's to say.
@@ -243,7 +243,7 @@ class Verdict:
 
     @property
     def is_crash_looping(self) -> bool:
-        """Whether its tasks end by themselves again and again."""
+        """Return whether its tasks end by themselves again and again."""
         return self.crashes > 0
 
 
@@ -295,7 +295,7 @@ def _obstacle(
     is_done: bool,
     is_short: bool,
 ) -> tuple[str, str]:
-    """What is wrong, and what to tell of it, if it is more or something else. `is_short`: too few tasks run."""
+    """Return what is wrong, and what to tell of it, if it is more or something else. `is_short`: too few tasks run."""
     state = service.update_state
     if state in _STUCK or state == "rollback_completed":
         return f"{state.replace('_', ' ')}: {_last_error(tasks) or service.update_message}", ""
@@ -375,7 +375,7 @@ def _last_error(tasks: list[ObservedTask]) -> str:
 
 
 def reason_of(task: ObservedTask) -> str:
-    """Why a task ended or does not start, with what that means. A container may end without an error."""
+    """Return why a task ended or does not start, with what that means. A container may end without an error."""
     if task.state == "complete":
         return _EXITED
     for pattern, meaning in _HINTS:
@@ -387,7 +387,7 @@ def reason_of(task: ObservedTask) -> str:
 
 
 def maybe_unhealthy(body: ServiceBody, *, has_exited: bool) -> str:
-    """What to add about a container that ended with exit code 0, if it has a health check.
+    """Return what to add about a container that ended with exit code 0, if it has a health check.
 
     Swarm stops an unhealthy container, and says so only where it ends with another status (measured on 20.10 and 26.1).
     """

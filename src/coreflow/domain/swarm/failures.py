@@ -1,4 +1,4 @@
-"""Why a task ended, by what the engine says of it: is the image to blame, or the platform that runs it?
+"""Causes for which tasks end, by what the engine says of them: is the image to blame, or the platform that runs it?
 
 One table, the first match wins. The texts are those of SwarmKit, of dockerd and of its container run time. A failure of
 the image will be the same the next time; one of the platform (somebody killed the container, a port was still taken, a
@@ -13,7 +13,7 @@ from .observed import ObservedTask
 
 
 class Cause(StrEnum):
-    """Who is to blame for a task that ended."""
+    """The one to blame for a task that ended."""
 
     IMAGE = "image"
     PLATFORM = "platform"
@@ -49,12 +49,12 @@ _CAUSES = tuple((re.compile(pattern, re.IGNORECASE), cause) for pattern, cause i
 
 
 def cause_of_text(error: str) -> Cause:
-    """Who is to blame, by the error text of a task."""
+    """Return who is to blame, by the error text of a task."""
     return next((cause for pattern, cause in _CAUSES if pattern.search(error)), Cause.UNKNOWN)
 
 
 def cause_of(task: ObservedTask) -> Cause:
-    """Who is to blame for a task that ended. One that has finished with status 0 ended by itself."""
+    """Return who is to blame for a task that ended. One that has finished with status 0 ended by itself."""
     if task.state == "complete":
         return Cause.IMAGE
     if task.state == "orphaned":  # its node is gone
@@ -63,6 +63,6 @@ def cause_of(task: ObservedTask) -> Cause:
 
 
 def common_cause(tasks: Iterable[ObservedTask]) -> Cause:
-    """Who is to blame for several: the image as soon as it is for one of them."""
+    """Return who is to blame for several: the image as soon as it is for one of them."""
     causes = {cause_of(task) for task in tasks}
     return next((cause for cause in Cause if cause in causes), Cause.UNKNOWN)

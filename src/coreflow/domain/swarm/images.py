@@ -1,4 +1,4 @@
-"""Which image a service runs: from a registry target, from Cloudly's own store, or from an external registry.
+"""Images of services: from a registry target, from Cloudly's own store, or from an external registry.
 
 A source names the image; a *resolution* says what the name means right now (its digest). Resolutions are
 observations: `image_source` computes which question to ask, a port answers it, rendering uses the answer.
@@ -69,7 +69,7 @@ class ResolvedImage:
 
 @frozen
 class ImageProblem:
-    """Why there is no answer. `unavailable`: the registry did not say no, it did not answer."""
+    """The reason why there is no answer. `unavailable`: the registry did not say no, it did not answer."""
 
     text: str
     unavailable: bool = False
@@ -117,7 +117,7 @@ def split_reference(reference: str) -> tuple[str, str, str]:
 
 
 def _is_host(first: str) -> bool:
-    """Whether the engine takes the part before the first slash for a host, and not for a part of a name on Docker Hub."""
+    """Return whether the engine takes the part before the first slash for a host, and not for a part of a name on Docker Hub."""
     return "." in first or ":" in first or first == "localhost" or first != first.lower()
 
 
@@ -186,7 +186,7 @@ def _cluster_login(reference: str, records: Records) -> RegistryLogin | None:
 
 
 def _is_login_for(address: str, reference: str) -> bool:
-    """Whether a login's address is that of the registry which the engine asks for this reference.
+    """Return whether a login's address is that of the registry which the engine asks for this reference.
 
     Hosts are compared without case and without the port of HTTPS. Docker Hub has several names in addresses; in
     references the engine knows them in lower case and without a port only.
@@ -208,7 +208,7 @@ def plain_source(reference: str, records: Records, what: str) -> RegistryImage:
 
 
 def image_source(service: ServiceRecord, records: Records) -> ImageSource:
-    """Where the image of a service comes from; a registry target wins over the image record.
+    """Return where the image of a service comes from; a registry target wins over the image record.
 
     Raises Rejected when the records do not say, or name something that is missing.
     """

@@ -67,34 +67,34 @@ def ownership(cluster: str, owner: str) -> dict[str, str]:
 
 
 def is_ours(labels: Mapping[str, str], cluster: str) -> bool:
-    """Whether an object with these labels was made by coreflow for this cluster."""
+    """Return whether an object with these labels was made by coreflow for this cluster."""
     return labels.get(MANAGED_BY) == PRODUCT and labels.get(CLUSTER) == cluster
 
 
 def whose(labels: Mapping[str, str]) -> str:
-    """Who made an object that is not ours."""
+    """Return who made an object that is not ours."""
     if labels.get(MANAGED_BY) == PRODUCT:
         return f"belongs to the coreflow cluster {labels.get(CLUSTER, '')}"
     return "was not made by coreflow"
 
 
 def folded(name: str) -> str:
-    """What Swarm compares of the name of a service, secret or network: it knows no case (measured on 20.10 and 26.1)."""
+    """Return what Swarm compares of the name of a service, secret or network: it knows no case (measured on 20.10 and 26.1)."""
     return name.lower()
 
 
 def is_service_name(name: str) -> bool:
-    """Whether Swarm takes this as the name of a service (a DNS label; source: swarmkit's name check)."""
+    """Return whether Swarm takes this as the name of a service (a DNS label; source: swarmkit's name check)."""
     return len(name) <= SERVICE_NAME_LIMIT and _SERVICE_NAME.fullmatch(name) is not None
 
 
 def is_volume_name(name: str) -> bool:
-    """Whether Docker takes this as the name of a volume."""
+    """Return whether Docker takes this as the name of a volume."""
     return len(name) <= VOLUME_NAME_LIMIT and _VOLUME_NAME.fullmatch(name) is not None
 
 
 def replicas_noted(label: str) -> int:
-    """How many replicas a stopped service had; 1 for a label that somebody else wrote and that says nothing."""
+    """Return how many replicas a stopped service had; 1 for a label that somebody else wrote and that says nothing."""
     return int(label) if label.isdecimal() and label.isascii() and len(label) <= _REPLICAS_DIGITS else 1
 
 

@@ -1,4 +1,4 @@
-"""What the Docker port saw: every object that matters, ours or not, in one moment.
+"""The cluster as the Docker port saw it: every object that matters, ours or not, in one moment.
 
 `Observed` is the whole truth or does not exist: a port that cannot list something raises instead.
 """
@@ -94,17 +94,17 @@ class ObservedService:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it is stopped for a restore."""
+        """Return whether it is stopped for a restore."""
         return naming.STOPPED in self.labels
 
     @property
     def lease(self) -> str:
-        """What the restore says of itself that it is stopped for."""
+        """Return what the restore says of itself that it is stopped for."""
         return self.labels.get(naming.RESTORE, "")
 
     @property
     def in_roll_out(self) -> bool:
-        """Whether Swarm is replacing tasks right now, forwards or backwards."""
+        """Return whether Swarm is replacing tasks right now, forwards or backwards."""
         return self.update_state in UPDATING
 
 
@@ -135,7 +135,7 @@ class ObservedTask:
 
     @property
     def is_running(self) -> bool:
-        """Whether it runs, and is meant to."""
+        """Return whether it runs, and is meant to."""
         return self.state == "running" and self.desired_state == "running"
 
 
@@ -152,7 +152,7 @@ class ObservedSecret:
 
     @property
     def owner(self) -> Owner:
-        """Whose it is, by its label; empty for a secret that is not ours."""
+        """Return whose it is, by its label; empty for a secret that is not ours."""
         return Owner(self.labels.get(naming.OWNER, ""))
 
 
@@ -195,7 +195,7 @@ class ObservedNode:
     """What it runs images for, in the words of images (`amd64`, not `x86_64`). None if it does not say."""
 
     def runs(self, platforms: Iterable[Platform]) -> bool:
-        """Whether an image for these platforms can run here, as Swarm's scheduler sees it; none given means any."""
+        """Return whether an image for these platforms can run here, as Swarm's scheduler sees it; none given means any."""
         mine, wanted = self.platform, tuple(platforms)
         return (
             mine is None

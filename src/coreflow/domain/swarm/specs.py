@@ -1,4 +1,4 @@
-"""What we want Docker to hold: one frozen value per object, and its fingerprint.
+"""Objects as we want Docker to hold them: one frozen value per object, and its fingerprint.
 
 `ServiceBody` is everything about a Swarm service that coreflow decides. The same class describes what is *live*: the
 engine's answer is read back into a `ServiceBody`, engine defaults included. So both questions that decide about a
@@ -117,7 +117,7 @@ class HealthCheck:
 
 @frozen(kw_only=True)
 class RollPolicy:
-    """How an update, or its roll-back, replaces tasks. Durations in nanoseconds."""
+    """The policy by which an update, or its roll-back, replaces tasks. Durations in nanoseconds."""
 
     parallelism: int = 1
     delay_ns: int = 0
@@ -129,7 +129,7 @@ class RollPolicy:
 
 @frozen(kw_only=True)
 class RestartPolicy:
-    """When a task that ended is started again. Durations in nanoseconds; 0 attempts means without limit."""
+    """The policy by which a task that ended is started again. Durations in nanoseconds; 0 attempts means without limit."""
 
     condition: str = "any"
     delay_ns: int = 5_000_000_000
@@ -139,7 +139,7 @@ class RestartPolicy:
 
 @frozen
 class Platform:
-    """What an image runs on, as Swarm's scheduler asks for it. Without an architecture, any will do."""
+    """The platform that an image runs on, as Swarm's scheduler asks for it. Without an architecture, any will do."""
 
     os: str
     architecture: str = ""

@@ -1,4 +1,4 @@
-"""What a service that is stopped for a restore says about that, and the commands that help where it stays stopped.
+"""Services that are stopped for a restore: what they say about that, and the commands that help where it stays stopped.
 
 The whole of the label is read in `coreflow.domain.backup.lease`: here are only the members that tell what to do.
 """
@@ -25,7 +25,7 @@ def undo_id(restore_id: str) -> str:
 
 
 def told(service: ObservedService) -> str:
-    """What is said of a service that is stopped: that it waits and, once something is overwritten, what helps."""
+    """Return what is said of a service that is stopped: that it waits and, once something is overwritten, what helps."""
     try:
         lease = orjson.loads(service.lease)
     except orjson.JSONDecodeError:

@@ -10,7 +10,7 @@ from .store import Store, Task
 
 
 class Addresses:
-    """Who has which address."""
+    """The addresses, and who has them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

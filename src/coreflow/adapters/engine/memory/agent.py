@@ -18,7 +18,7 @@ from .world import World
 
 @frozen(kw_only=True)
 class Listener:
-    """Whom an agent tells."""
+    """Something that an agent tells."""
 
     running: Callable[[Task], None]
     """A task runs."""
@@ -165,7 +165,7 @@ class Agent:
             )
 
     def container(self, task: Task) -> Document:
-        """What the container of a task is made from: its spec, with every template expanded."""
+        """Return what the container of a task is made from: its spec, with every template expanded."""
         node = self._conditions.nodes[task.document["NodeID"]]
         service = self._store.services[task.service]["Spec"]["Name"]
         slot = str(task.slot)
@@ -181,6 +181,6 @@ class Agent:
         return containers.expanded(task.spec["ContainerSpec"], context)
 
     def ends(self, task: Task) -> bool:
-        """Whether a task's container will not run for long."""
+        """Return whether a task's container will not run for long."""
         behaviour = self._images.behaviour(task)
         return behaviour is None or behaviour.exits is not None or behaviour.unhealthy

@@ -1,4 +1,4 @@
-"""What tests arrange around an engine: nodes, registries, what containers do, faults, losses, delays."""
+"""Conditions that tests arrange around an engine: nodes, registries, what containers do, faults, losses, delays."""
 
 from collections import Counter, deque
 from typing import Literal
@@ -15,7 +15,7 @@ HISTORY = 5
 
 @frozen(kw_only=True)
 class Behaviour:
-    """What a container of an image does: run, end with a status after a while, or never become healthy.
+    """The behaviour of a container of an image: run, end with a status after a while, or never become healthy.
 
     One that never becomes healthy is stopped, and ends with its status (killed, if it has none).
     """
@@ -56,7 +56,7 @@ class Fault:
 
 
 class Conditions:
-    """What a test can arrange at any time, and what was asked of the engine."""
+    """Conditions that a test can change at any time, and a record of what was asked of the engine."""
 
     def __init__(self, *, start_seconds: float = 0.2, stop_seconds: float = 0.1) -> None:
         self.nodes: dict[str, Node] = {}

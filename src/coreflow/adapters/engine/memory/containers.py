@@ -1,4 +1,4 @@
-"""What Swarm and a node make of a task's container: templates expanded, and what keeps it from starting.
+"""Containers of tasks, as Swarm and a node make them: templates expanded, and what keeps it from starting.
 
 Pure functions on the engine's JSON. Each rule was measured on Docker Engine 20.10 and 26.1 and is held by the contract
 suite. Of Go's templates the memory Swarm knows the placeholders, texts and comments; it refuses functions and pipes.
@@ -39,7 +39,7 @@ class TemplateError(ValueError):
 
 @frozen(kw_only=True)
 class Context:
-    """What placeholders stand for."""
+    """Values for placeholders."""
 
     service_id: str = "serviceid"
     service: str = "servicename"
@@ -50,7 +50,7 @@ class Context:
     slot: str = "1"
 
     def value(self, field: str) -> str:
-        """What `.Service.Name` and the like stand for."""
+        """Return what `.Service.Name` and the like stand for."""
         known = {
             ".Service.ID": self.service_id,
             ".Service.Name": self.service,
@@ -69,7 +69,7 @@ class Context:
 
 
 def expand(template: str, context: Context) -> str:
-    """What Swarm makes of a template. Raises TemplateError."""
+    """Return what Swarm makes of a template. Raises TemplateError."""
     parts: list[str] = []
     position, trim = 0, False
     for action in _ACTION.finditer(template):
@@ -137,7 +137,7 @@ def _variable(line: str, one: Callable[[str, str], str]) -> str:
 def obstacle(
     container: Mapping[str, Any], resources: Mapping[str, Any], cpus: float
 ) -> tuple[str, str] | None:
-    """What keeps a container from starting: the state of its task, and the error."""
+    """Return what keeps a container from starting: the state of its task, and the error."""
     return next(_obstacles(container, resources.get("Limits") or {}, cpus), None)
 
 
@@ -172,7 +172,7 @@ def _limit_obstacles(limits: Mapping[str, Any], cpus: float) -> Iterator[tuple[s
 
 
 def _collisions(mount: Document, secrets: set[str]) -> Iterator[tuple[str, str]]:
-    """What a mount runs into: files of every container, those of secrets, what the kernel has there."""
+    """Yield what a mount runs into: files of every container, those of secrets, what the kernel has there."""
     target = _clean(mount["Target"])
     if any(target.startswith(f"{secret}/") for secret in secrets):
         yield "failed", f"{_RUNC}not a directory: unknown: Are you trying to mount a directory onto a file"
@@ -255,7 +255,7 @@ def _option_obstacles(name: str, options: Mapping[str, str]) -> Iterator[str]:
 
 
 def probe(check: Mapping[str, Any] | None) -> Probe:
-    """What comes of a health check."""
+    """Return what comes of a health check."""
     match list((check or {}).get("Test") or ()):
         case []:
             return "image"

@@ -1,4 +1,4 @@
-"""What a Swarm engine makes of the documents it is sent: the additions, the omissions and the refusals.
+"""Documents as a Swarm engine keeps them: the additions, the omissions and the refusals.
 
 Pure functions on the engine's JSON. Each rule was measured on Docker Engine 20.10 and 26.1 and is held by the contract suite,
 which runs on the memory Swarm and on real engines.
@@ -112,7 +112,7 @@ def _check_constraint(constraint: str) -> None:
 
 
 def _is_image(reference: str) -> bool:
-    """Whether the engine takes it for the reference of an image (source: distribution's `reference`).
+    """Return whether the engine takes it for the reference of an image (source: distribution's `reference`).
 
     As 20.10, which counts the host to the 255 characters, and takes no host that only its capitals tell, and no IPv6 address;
     26.1 does.
@@ -129,7 +129,7 @@ def _is_image(reference: str) -> bool:
 
 
 def is_looked_up(reference: str) -> bool:
-    """Whether the engine looks for it: the reference of an image, or an image's ID."""
+    """Return whether the engine looks for it: the reference of an image, or an image's ID."""
     return _is_image(reference) or re.fullmatch(r"[a-f0-9]{64}", reference) is not None
 
 
@@ -254,12 +254,12 @@ def check_secret(spec: Mapping[str, Any], size: int) -> None:
 
 
 def is_global(spec: Mapping[str, Any]) -> bool:
-    """Whether a stored spec asks for one task on every node."""
+    """Return whether a stored spec asks for one task on every node."""
     return "Global" in spec["Mode"]
 
 
 def task_spec(spec: Mapping[str, Any]) -> Document:
-    """What a task carries of its service's spec."""
+    """Return what a task carries of its service's spec."""
     return {key: value for key, value in spec["TaskTemplate"].items() if key != "Runtime"}
 
 

@@ -125,7 +125,7 @@ class MemoryEngine(Conditions):
         return self._tasks.running(service)
 
     def container(self, task_id: str) -> Document:
-        """What the container of a task was made from: its spec, with every template expanded."""
+        """Return what the container of a task was made from: its spec, with every template expanded."""
         return self._agent.container(self.store.tasks[task_id])
 
     @property

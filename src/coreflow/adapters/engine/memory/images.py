@@ -19,7 +19,7 @@ _WITHOUT_CONTAINER = frozenset({"new", "pending", "preparing", "rejected"})
 
 
 class Images:
-    """What the engine's node has, and what it finds at registries."""
+    """The images that the engine's node has, and those that it finds at registries."""
 
     def __init__(self, conditions: Conditions, store: Store) -> None:
         self._conditions, self._store = conditions, store
@@ -159,7 +159,7 @@ class Images:
         behaviours[reference] = behaviour
 
     def behaviour(self, task: Task) -> Behaviour | None:
-        """What a task's container does, if anybody has said."""
+        """Return what a task's container does, if anybody has said."""
         image: str = task.spec["ContainerSpec"]["Image"]
         behaviours = self._conditions.behaviours
         return behaviours.get(image) or behaviours.get(image.partition("@")[0])

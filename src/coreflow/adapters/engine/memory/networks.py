@@ -48,7 +48,7 @@ class Networks:
 
     @property
     def has_ingress(self) -> bool:
-        """Whether the Swarm has a routing mesh."""
+        """Return whether the Swarm has a routing mesh."""
         return any(network["Ingress"] for network in self._store.networks.values())
 
     def listed(self) -> list[Document]:

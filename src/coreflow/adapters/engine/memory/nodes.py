@@ -30,7 +30,7 @@ class Node:
 
 
 def meets(node: Node, constraint: str) -> bool:
-    """Whether a node meets a placement constraint such as `node.role==manager`."""
+    """Return whether a node meets a placement constraint such as `node.role==manager`."""
     key, operator, value = constraint.replace(" ", "").partition("!=" if "!=" in constraint else "==")
     known = {"node.id": node.id, "node.hostname": node.hostname, "node.role": node.role}
     return (known.get(key) == value) == (operator == "==")
@@ -40,7 +40,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def has_platform(node: Node, template: Document) -> bool:
-    """Whether a node is of one of the platforms that a task may run on; none named means any."""
+    """Return whether a node is of one of the platforms that a task may run on; none named means any."""
     platforms = (template.get("Placement") or {}).get("Platforms") or ()
     mine = (node.os, _ARCHITECTURES.get(node.architecture, node.architecture))
     return not platforms or any(

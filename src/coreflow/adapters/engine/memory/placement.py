@@ -72,7 +72,7 @@ class Placement:
         )
 
     def _no_platform(self, task: Task, nodes: list[Node]) -> str:
-        """What Swarm says of a task whose image fits no node. A global service's task is told about its own node alone."""
+        """Return what Swarm says of a task whose image fits no node. A global service's task is told about its own node alone."""
         text = f"unsupported platform on {counted(len(nodes))}"
         if isinstance(task.slot, str):
             task.document["NodeID"] = task.slot

@@ -1,4 +1,4 @@
-"""What an engine says of registries that misbehave, by what they do.
+"""Errors of an engine about registries that misbehave, by what they do.
 
 Measured on 20.10 and 26.1, which agree unless it is said. `tests/integration/registry_stand_in.py` is a registry that does
 all this by the names of its repositories.

@@ -41,7 +41,7 @@ class RollOuts:
         self._roll_outs: dict[str, RollOut] = {}
 
     def is_at_rest(self) -> bool:
-        """Whether nothing is left but restarts of containers that end again and again."""
+        """Return whether nothing is left but restarts of containers that end again and again."""
         if any(not roll_out.over for roll_out in self._roll_outs.values()):
             return False
         changing = [task for task in self._store.tasks.values() if task.is_wanted and not task.runs]
@@ -90,7 +90,7 @@ class RollOuts:
         return [task for task in self._store.tasks_of(service) if task.is_wanted and not self._is_clean(task)]
 
     def _is_clean(self, task: Task) -> bool:
-        """Whether a task may stay: another placement does not matter where its node meets it."""
+        """Return whether a task may stay: another placement does not matter where its node meets it."""
         spec = self._store.services[task.service]["Spec"]
         wanted = echo.task_spec(spec)
         if task.endpoint != spec.get("EndpointSpec"):

@@ -16,7 +16,7 @@ from .world import World
 
 
 class Services:
-    """What is asked of services, and refused."""
+    """Requests about services, with the refusals."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What the managers keep: services, tasks, secrets and networks, as documents."""
+"""The managers' store: services, tasks, secrets and networks, as documents."""
 
 import re
 
@@ -34,28 +34,28 @@ class Task:
 
     @property
     def state(self) -> str:
-        """How far it is."""
+        """Return how far it is."""
         state: str = self.document["Status"]["State"]
         return state
 
     @property
     def is_wanted(self) -> bool:
-        """Whether it is meant to run, even if it has ended already."""
+        """Return whether it is meant to run, even if it has ended already."""
         return self.document["DesiredState"] in {"running", "ready"}
 
     @property
     def is_active(self) -> bool:
-        """Whether it is meant to run and has not ended."""
+        """Return whether it is meant to run and has not ended."""
         return self.is_wanted and not self.has_ended
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of it runs any more."""
+        """Return whether nothing of it runs any more."""
         return self.state in _ENDED
 
     @property
     def runs(self) -> bool:
-        """Whether it runs and is meant to."""
+        """Return whether it runs and is meant to."""
         return self.state == "running" and self.document["DesiredState"] == "running"
 
     def enter(self, world: World, state: str, message: str, error: str = "") -> None:
@@ -99,7 +99,7 @@ class Store:
         return [task for task in self.tasks.values() if task.service == service]
 
     def awaits(self, task: Task) -> bool:
-        """Whether anything may still become of a task."""
+        """Return whether anything may still become of a task."""
         return task.is_active and task.id in self.tasks
 
 

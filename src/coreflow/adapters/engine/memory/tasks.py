@@ -26,7 +26,7 @@ class Tasks:
         return [copy.deepcopy(t.document) for t in self._store.tasks.values() if t.service in ids and t.runs]
 
     def slots(self, service: str) -> list[object]:
-        """Where a service wants tasks: numbers, or the ids of nodes for a global one."""
+        """Return where a service wants tasks: numbers, or the ids of nodes for a global one."""
         spec = self._store.services[service]["Spec"]
         if echo.is_global(spec):
             return [node.id for node in usable(self._conditions.nodes.values(), spec)]

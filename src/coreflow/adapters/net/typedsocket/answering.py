@@ -75,7 +75,7 @@ class AnsweringStream(StreamSide):
             )
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do."""
+        """Return when `tick` has something to do."""
         return self.heard_at + self.timing.question if self.active else None
 
     def _flags(self) -> dict[str, object]:

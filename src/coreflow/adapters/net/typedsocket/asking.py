@@ -29,7 +29,7 @@ _POKE_RESPONSE = {"backpressure": False}
 
 
 class Purpose(Enum):
-    """What a question is for. `POKE` travels as an empty `chunk`."""
+    """The purpose of a question. `POKE` travels as an empty `chunk`."""
 
     KEEP_ALIVE = "keepAlive"
     FEEDBACK = "feedback"
@@ -154,7 +154,7 @@ class AskingStream(StreamSide):
         self.pump(now, out)
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do."""
+        """Return when `tick` has something to do."""
         times = [self.questions[name].deadline for name in (self._work, self._pulse) if name is not None]
         times += [time for time in (self._next_pulse, self._poll_at) if time is not None]
         return min(times, default=None)

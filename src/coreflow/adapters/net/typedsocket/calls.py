@@ -155,7 +155,7 @@ class Calls:
                     self._fail(call, exc, out)
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do."""
+        """Return when `tick` has something to do."""
         times = (call.deadline if call.retry_at is None else call.retry_at for call in self._calls.values())
         return min(times, default=None)
 

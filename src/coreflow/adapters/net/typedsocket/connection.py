@@ -54,7 +54,7 @@ class Requested:
 
 @frozen
 class Taken:
-    """What was taken from a stream, and the frames to send."""
+    """An item that was taken from a stream, and the frames to send."""
 
     item: Item
     frames: tuple[str, ...] = field(repr=False)
@@ -141,7 +141,7 @@ class Connection:
         return out
 
     def next_deadline(self) -> float | None:
-        """When `tick` is due next, as far as is known now; any other call may change it."""
+        """Return when `tick` is due next, as far as is known now; any other call may change it."""
         if self._closed is not None:
             return None
         times = (self._calls.next_deadline(), self._streams.next_deadline())

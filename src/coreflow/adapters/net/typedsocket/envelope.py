@@ -125,7 +125,7 @@ def ends_of(data: str | bytes | bytearray | memoryview) -> bytes:
 
 
 def method_seen_in(data: str | bytes | bytearray | memoryview) -> str | None:
-    """What a message that cannot be read names as its method, at its beginning or end."""
+    """Return what a message that cannot be read names as its method, at its beginning or end."""
     seen = _METHOD.search(ends_of(data))
     return None if seen is None else seen[1].decode()
 
@@ -209,7 +209,7 @@ def answer_text(question: Envelope, members: Mapping[str, object], limit: int, *
 
 
 def _bare(question: Envelope) -> dict[str, object]:
-    """What an answer cannot do without."""
+    """Return what an answer cannot do without."""
     bare: dict[str, object] = {"method": question.method, "request": None}
     if (instance := _name(question.raw.get("requestInstanceId"))) is not None:
         bare["requestInstanceId"] = instance

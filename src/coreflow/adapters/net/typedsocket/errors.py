@@ -1,4 +1,4 @@
-"""What can go wrong on a connection. Each error is also one of the port's two: try later, or do not.
+"""Errors of a connection. Each error is also one of the port's two: try later, or do not.
 
 A text never quotes what travelled: answers echo requests, and requests carry tokens and keys. The one exception is
 the text of a `PeerError`, which the peer wrote for us to read.

@@ -1,4 +1,4 @@
-"""What a connection tells its owner. Take events apart with `match`, in the order in which they come."""
+"""Events: what a connection tells its owner. Take events apart with `match`, in the order in which they come."""
 
 from attrs import field, frozen
 

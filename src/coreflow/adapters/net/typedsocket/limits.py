@@ -11,7 +11,7 @@ _seconds = gt(0.0)
 
 @frozen(kw_only=True)
 class Limits:
-    """How much of everything one connection may hold."""
+    """Limits on what one connection may hold."""
 
     message_bytes: int = field(default=100 * MIB, validator=ge(64 * 1024))
     """One message, in and out. 100 MiB is what SmartServe accepts (captured: 90 MiB passes, 101 MiB closes)."""

@@ -20,7 +20,7 @@ _ID_LIMIT = 256
 
 @frozen(kw_only=True)
 class Packet:
-    """What one side tells the other about a stream. Absent flags read as false."""
+    """A packet: one side tells the other about a stream. Absent flags read as false."""
 
     stream_id: str
     cycle_id: str

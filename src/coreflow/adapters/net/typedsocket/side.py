@@ -1,4 +1,4 @@
-"""What both sides of a stream have: what was received and not taken, what is to be sent, and how it ends."""
+"""The state that both sides of a stream have: what was received and not taken, what is to be sent, and how it ends."""
 
 from abc import ABC, abstractmethod
 

@@ -290,7 +290,7 @@ class StreamTable:
             self._bury(stream)
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do."""
+        """Return when `tick` has something to do."""
         times = [stream.next_deadline() for stream in self._all()]
         return min((time for time in times if time is not None), default=None)
 

@@ -25,7 +25,7 @@ _NAME_LIMIT = 256
 
 @frozen
 class TagAnswer:
-    """What to answer, and what to tell the owner."""
+    """The answer to a question about a tag, and what to tell the owner."""
 
     success: bool
     event: TagSet | TagRemoved | TagRefused | None = None
