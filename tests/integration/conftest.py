@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from tests.integration.engine_bench import Bench, open_bench
 from tests.integration.engines import another_engine
+from tests.integration.lab import Lab
+from tests.integration.node_harness import Cloudly, start_cloudly, tell
 
 from coreflow.adapters.net import run
 
@@ -61,3 +64,12 @@ async def bench(engine_place: tuple[str | None, Path | None]) -> AsyncIterator[B
     """An engine to measure, in memory and for real."""
     async with open_bench(*engine_place) as bench:
         yield bench
+
+
+@pytest.fixture
+async def cloudly(nursery: trio.Nursery, lab: Lab) -> AsyncIterator[Cloudly]:
+    """A Cloudly that knows the cluster of the lab."""
+    cloudly = await start_cloudly(nursery)
+    await tell(cloudly, lab)
+    yield cloudly
+    nursery.cancel_scope.cancel()

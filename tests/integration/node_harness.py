@@ -17,8 +17,11 @@ from typing import Any, TypeVar
 import pytest
 import trio
 from attrs import define, field
+from tests.integration.lab import Lab
 
 Json = dict[str, Any]
+TOKEN = "canary-token"
+"""Which a Cloudly that was told of a lab accepts."""
 FOLDER = Path(__file__).parent / "node"
 P = TypeVar("P", bound="NodePeer")
 TIMEOUT = 30.0
@@ -229,6 +232,13 @@ async def start_cloudly(nursery: trio.Nursery, **options: Any) -> Cloudly:
     return await _start(nursery, Cloudly, ["cloudly.mjs", json.dumps(options)])
 
 
+async def tell(cloudly: Cloudly, lab: Lab, *services: Json, **others: Any) -> Json:
+    """Make these the services that Cloudly knows; returns what a push of them says."""
+    config = {"id": lab.prefix, "data": {"name": lab.prefix, "userId": "user", "nodes": []}}
+    await cloudly.know(cluster=config, services=[*services], tokens=[TOKEN], **others)
+    return {"configData": config, "services": [*services]}
+
+
 async def start_coretraffic(nursery: trio.Nursery, url: str, **options: Any) -> Coretraffic:
     """Start a client; it does not dial yet. Options are at the top of `node/coretraffic.mjs`."""
     return await _start(nursery, Coretraffic, ["coretraffic.mjs", json.dumps({"url": url, **options})])
@@ -269,9 +279,14 @@ async def _live(kind: type[P], command: list[str], *, task_status: trio.TaskStat
             for line in lines:
                 peer._take(json.loads(line))
     finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-        for stream in (process.stdin, process.stdout):
-            assert stream is not None
-            await trio.aclose_forcefully(stream)
+        await end(process)
+
+
+async def end(process: trio.Process) -> None:
+    """Kill a process that was talked to by pipes, and close them."""
+    process.kill()
+    with trio.CancelScope(shield=True):
+        await process.wait()
+    for stream in (process.stdin, process.stdout):
+        assert stream is not None
+        await trio.aclose_forcefully(stream)

@@ -26,6 +26,7 @@ import trio
 import trustme
 from attrs import define, field, frozen
 from tests.integration.lab import LOCAL_IMAGE
+from tests.integration.node_harness import end
 
 from coreflow.adapters.tasks import nursery_of_one_error
 
@@ -67,19 +68,10 @@ async def overlay_relay(client: Any, network: str) -> AsyncIterator[str]:
                 assert said, f"the relay did not start in the network namespace of {state['Pid']}"
                 yield socket
             finally:
-                await _end(process)
+                await end(process)
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(partial(client.remove_container, container, force=True))
-
-
-async def _end(process: trio.Process) -> None:
-    process.kill()
-    with trio.CancelScope(shield=True):
-        await process.wait()
-    for stream in (process.stdin, process.stdout):
-        assert stream is not None
-        await trio.aclose_forcefully(stream)
 
 
 # routes

@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from tests.integration.corestore_server import CorestoreServer, start_corestore
 from tests.integration.engine_proxy import EngineProxy, Trap, When, engine_proxy
 from tests.integration.lab import Json, Lab, Result, open_lab
-from tests.integration.node_harness import Cloudly, needs_node, start_cloudly
+from tests.integration.node_harness import TOKEN, Cloudly, needs_node, start_cloudly, tell
 from tests.integration.test_corestore_server import (
     find_documents,
     find_objects,
@@ -28,7 +28,7 @@ from tests.integration.test_corestore_server import (
     write_documents,
     write_objects,
 )
-from tests.integration.test_daemon import TOKEN, push, start, stopped, tell, version_index, wait
+from tests.integration.test_daemon import push, start, stopped, version_index, wait
 
 from coreflow.domain.backup.snapshots import RESTORE_TAG
 from coreflow.domain.swarm.naming import RESTORE, STOPPED, volume_name

@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ import trio
 import trustme
 from tests.integration.lab import EXITING_IMAGE, Json, Lab, Result, free_port, open_lab
 from tests.integration.node_harness import (
+    TOKEN,
     Cloudly,
     NodeError,
     needs_node,
     start_cloudly,
     start_coretraffic,
+    tell,
 )
 
 pytestmark = [pytest.mark.engine, needs_node]
 _numbers = itertools.count()
-TOKEN = "canary-token"
 MIB = 1024 * 1024
 
 
@@ -36,22 +37,6 @@ MIB = 1024 * 1024
 def lab(engine_host: str, tmp_path: Path) -> Iterator[Lab]:
     """An empty cluster on a real Swarm."""
     yield from open_lab(engine_host, tmp_path, f"d{os.getpid()}x{next(_numbers)}")
-
-
-@pytest.fixture
-async def cloudly(nursery: trio.Nursery, lab: Lab) -> AsyncIterator[Cloudly]:
-    """A Cloudly that knows this cluster."""
-    cloudly = await start_cloudly(nursery)
-    await tell(cloudly, lab)
-    yield cloudly
-    nursery.cancel_scope.cancel()
-
-
-async def tell(cloudly: Cloudly, lab: Lab, *services: Json, **others: Any) -> Json:
-    """Make these the services that Cloudly knows; returns what a push of them says."""
-    config = {"id": lab.prefix, "data": {"name": lab.prefix, "userId": "user", "nodes": []}}
-    await cloudly.know(cluster=config, services=[*services], tokens=[TOKEN], **others)
-    return {"configData": config, "services": [*services]}
 
 
 async def push(cloudly: Cloudly, lab: Lab, *services: Json, **others: Any) -> None:

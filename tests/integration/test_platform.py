@@ -3,15 +3,15 @@
 import itertools
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 from tests.integration.corestore_stand_in import start_stand_in
 from tests.integration.lab import Lab, open_lab
-from tests.integration.node_harness import Cloudly, needs_node, start_cloudly
-from tests.integration.test_daemon import TOKEN, log_of, push, start, stopped, tell, wait
+from tests.integration.node_harness import TOKEN, Cloudly, needs_node, tell
+from tests.integration.test_daemon import log_of, push, start, stopped, wait
 
 pytestmark = [pytest.mark.engine, pytest.mark.guest, needs_node]
 _numbers = itertools.count()
@@ -21,15 +21,6 @@ _numbers = itertools.count()
 def lab(engine_host: str, tmp_path: Path) -> Iterator[Lab]:
     """An empty cluster on a real Swarm."""
     yield from open_lab(engine_host, tmp_path, f"p{os.getpid()}x{next(_numbers)}")
-
-
-@pytest.fixture
-async def cloudly(nursery: trio.Nursery, lab: Lab) -> AsyncIterator[Cloudly]:
-    """A Cloudly that knows this cluster."""
-    cloudly = await start_cloudly(nursery)
-    await tell(cloudly, lab)
-    yield cloudly
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_bound_service_starts_with_its_credentials(

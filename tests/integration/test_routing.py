@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,17 @@ import trustme
 from tests.integration.dcrouter_stand_in import start_stand_in
 from tests.integration.lab import Json, Lab, free_port, open_lab
 from tests.integration.node_harness import (
+    TOKEN,
     Cloudly,
     Coretraffic,
     TlsProxy,
     needs_node,
-    start_cloudly,
     start_coretraffic,
     start_tls_proxy,
+    tell,
 )
 from tests.integration.proxy_bench import NoAnswer, addresses_on, get, overlay_relay, serving, steady_load
-from tests.integration.test_daemon import TOKEN, log_of, push, start, stopped, tell, wait
+from tests.integration.test_daemon import log_of, push, start, stopped, wait
 
 pytestmark = [pytest.mark.engine, pytest.mark.guest, needs_node]
 _numbers = itertools.count()
@@ -43,15 +44,6 @@ def lab(engine_host: str, tmp_path: Path) -> Iterator[Lab]:
 def ca() -> trustme.CA:
     """Whom clients trust."""
     return trustme.CA(organization_name="Test Authority")
-
-
-@pytest.fixture
-async def cloudly(nursery: trio.Nursery, lab: Lab) -> AsyncIterator[Cloudly]:
-    """A Cloudly that knows this cluster."""
-    cloudly = await start_cloudly(nursery)
-    await tell(cloudly, lab)
-    yield cloudly
-    nursery.cancel_scope.cancel()
 
 
 def certificate(ca: trustme.CA, host: str) -> Json:

@@ -14,9 +14,16 @@ import trustme
 from attrs import frozen
 from tests.integration.engines import another_engine, control
 from tests.integration.lab import Json, Lab, free_port, open_lab
-from tests.integration.node_harness import Cloudly, TlsProxy, needs_node, start_cloudly, start_tls_proxy
+from tests.integration.node_harness import (
+    TOKEN,
+    Cloudly,
+    TlsProxy,
+    needs_node,
+    start_tls_proxy,
+    tell,
+)
 from tests.integration.proxy_bench import addresses_on, get, overlay_relay, serving, steady_load
-from tests.integration.test_daemon import TOKEN, push, start, stopped, tell, wait
+from tests.integration.test_daemon import push, start, stopped, wait
 from tests.integration.test_routing import NETWORK, certificate, told, web
 
 pytestmark = [
@@ -69,15 +76,6 @@ def lab(nodes: Nodes, tmp_path: Path) -> Iterator[Lab]:
     for lab in open_lab(nodes.host("node1"), tmp_path, f"n{os.getpid()}x{next(_numbers)}"):
         lab.wait("the nodes are ready", partial(_are_ready, lab))
         yield lab
-
-
-@pytest.fixture
-async def cloudly(nursery: trio.Nursery, lab: Lab) -> AsyncIterator[Cloudly]:
-    """A Cloudly that knows this cluster."""
-    cloudly = await start_cloudly(nursery)
-    await tell(cloudly, lab)
-    yield cloudly
-    nursery.cancel_scope.cancel()
 
 
 def states(lab: Lab) -> dict[str, str]:

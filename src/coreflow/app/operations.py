@@ -279,7 +279,7 @@ class Operations:
         for lease in leases:
             is_other = lease.owner.startswith(DAEMON) and lease.owner not in {self._owner, *self._competing}
             if lease.id in self._once_ours and is_other:
-                log.warning("another daemon is at work in this cluster", daemon=lease.owner)
+                log.warning("another daemon is at work in this cluster", holder=lease.owner)
                 self._competing.add(lease.owner)
 
     async def _finish(self, tools: Tools, *, live: ObservedService) -> RestoreResult | None:

@@ -147,15 +147,21 @@ def test_another_scope_is_another_backup() -> None:
     scene_with(body)
 
 
+async def with_a_database(bench: Bench) -> Any:
+    """Deploy a service with a volume and a database that both hold something; the rows of all databases."""
+    bench.platform = BINDINGS
+    await bench.deploy()
+    bench.data = GOOD
+    rows = bench.corestore.resource_data
+    rows[SHOP, "database"] = {"rows": b"1"}
+    return rows
+
+
 def test_another_choice_is_another_restore() -> None:
     """Whoever asks for the database gets it, though a restore of the volume is under way, or its result waits."""
 
     async def body(bench: Bench) -> None:
-        bench.platform = BINDINGS
-        await bench.deploy()
-        bench.data = GOOD
-        rows = bench.corestore.resource_data
-        rows[SHOP, "database"] = {"rows": b"1"}
+        rows = await with_a_database(bench)
         await bench.backup()
         bench.data, rows[SHOP, "database"] = LATER, {}
         results: dict[str, RestoreResult] = {}
@@ -330,11 +336,7 @@ def test_what_others_left_is_no_answer_to_another_request(owner: str) -> None:
     """A part of a backup that was restored for somebody else is not all of it."""
 
     async def body(bench: Bench) -> None:
-        bench.platform = BINDINGS
-        await bench.deploy()
-        bench.data = GOOD
-        rows = bench.corestore.resource_data
-        rows[SHOP, "database"] = {"rows": b"1"}
+        rows = await with_a_database(bench)
         backup = await bench.backup()
         bench.data, rows[SHOP, "database"] = LATER, {}
         part = {"kind": "volume", "name": DATA, "snapshotId": backup.parts[0].snapshot_id}

@@ -22,6 +22,16 @@ def gate_of(folder: Path, peers: str) -> Gate:
     return Gate(load_settings(environ, directory=folder, secrets=folder).coretraffic_peers)
 
 
+async def with_coretraffic() -> tuple[World, SwarmPort]:
+    """A world in which coretraffic runs, and the way to its engine."""
+    world = World()
+    base = BaseOptions(services=(CORETRAFFIC,), images={CORETRAFFIC: GOOD})
+    world.cloudly.set(cluster())
+    port = SwarmPort(world.engine)
+    await Reconciler(world.cloudly, port, render=RenderOptions(base=base)).deploy(timeout=60)
+    return world, port
+
+
 @pytest.mark.parametrize(
     ("host", "allowed"),
     [("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False), ("::2", False)],
@@ -37,11 +47,7 @@ def test_by_task(tmp_path: Path) -> None:
     """The addresses of coretraffic's tasks, on any of its networks, and no others; while the engine is away nobody's."""
 
     async def scene() -> None:
-        world = World()
-        base = BaseOptions(services=(CORETRAFFIC,), images={CORETRAFFIC: GOOD})
-        world.cloudly.set(cluster())
-        port = SwarmPort(world.engine)
-        await Reconciler(world.cloudly, port, render=RenderOptions(base=base)).deploy(timeout=60)
+        world, port = await with_coretraffic()
         gate = gate_of(tmp_path, "tasks")
         assert not (await gate.admit("10.201.0.2"))(CORETRAFFIC)
         gate.docker = port
@@ -61,11 +67,7 @@ def test_coretraffic_of_another_cluster(tmp_path: Path) -> None:
     """It gets no keys of ours; before the records are known, nothing is decided about it, and strangers do not wait."""
 
     async def scene() -> None:
-        world = World()
-        base = BaseOptions(services=(CORETRAFFIC,), images={CORETRAFFIC: GOOD})
-        world.cloudly.set(cluster())
-        port = SwarmPort(world.engine)
-        await Reconciler(world.cloudly, port, render=RenderOptions(base=base)).deploy(timeout=60)
+        world, port = await with_coretraffic()
         gate = gate_of(tmp_path, "tasks")
         gate.docker = port
         (task,) = world.engine.running_tasks(CORETRAFFIC)

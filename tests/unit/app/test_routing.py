@@ -380,15 +380,22 @@ def test_many_notices_of_nothing_new_make_few_questions() -> None:
     play(scene)
 
 
+@asynccontextmanager
+async def two_hosts() -> AsyncIterator[tuple["Stage", dict[str, Any]]]:
+    """A stage on which two services are routed, each with a host of its own, and the certificates of these."""
+    stage = Stage()
+    async with stage.running():
+        certificates = {host: make(host) for host in (HOST, OTHER)}
+        await stage.deploy(web("a", HOST), web("b", OTHER), certificates=certificates)
+        await until(lambda: stage.proxy.tables and len(stage.table.routes) == 2)
+        yield stage, certificates
+
+
 def test_a_record_that_cannot_be_read_keeps_its_route() -> None:
     """Its service runs on, so its host leads there."""
 
     async def scene() -> None:
-        stage = Stage()
-        async with stage.running():
-            certificates = {host: make(host) for host in (HOST, OTHER)}
-            await stage.deploy(web("a", HOST), web("b", OTHER), certificates=certificates)
-            await until(lambda: stage.proxy.tables and len(stage.table.routes) == 2)
+        async with two_hosts() as (stage, certificates):
             broken = {**web("a", HOST), "data": {"name": ["a"]}}
             await stage.deploy(broken, web("b", OTHER, scaleFactor=2), certificates=certificates)
             await until(lambda: len(stage.addresses(OTHER)) == 2)
@@ -401,11 +408,7 @@ def test_routes_stay_while_a_removal_is_not_confirmed() -> None:
     """An empty list of services is more likely a mistake: what runs on is routed on, in the next process, too."""
 
     async def scene() -> None:
-        stage = Stage()
-        async with stage.running():
-            certificates = {host: make(host) for host in (HOST, OTHER)}
-            await stage.deploy(web("a", HOST), web("b", OTHER), certificates=certificates)
-            await until(lambda: stage.proxy.tables and len(stage.table.routes) == 2)
+        async with two_hosts() as (stage, certificates):
             await stage.deploy(certificates=certificates)
             assert await stage.world.names() == ["a", "b"]
             await trio.sleep(60)
