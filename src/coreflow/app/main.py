@@ -45,6 +45,7 @@ from .gate import Gate
 from .gateways import Gateways, MakeGateway
 from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_events, kick_on_schedule
 from .metrics import Metrics
+from .notifying import READY_SECONDS, telling
 from .operations import Operations
 from .progress import Unwatched, Watcher
 from .reconcile import Listener, Reconciler, ReconcilerOptions
@@ -514,7 +515,11 @@ def make_dcrouter(
 async def run_daemon(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; SIGHUP looks up everything again, SIGUSR1 tries again what was rolled back."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
-        async with running(settings) as engine:
+        from coreflow.adapters.notify import Manager
+
+        manager = Manager.of(os.environ)
+        ready_seconds = settings.initial_delay + READY_SECONDS
+        async with running(settings) as engine, telling(manager, engine, ready_seconds=ready_seconds):
             log.info("started", records=settings.cloudly_url, engine=settings.engine_name)
             async for number in signals:
                 if number == signal.SIGHUP:
