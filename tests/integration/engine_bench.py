@@ -214,10 +214,7 @@ class Bench:
 
     async def remove_network(self, identity: str) -> None:
         """`DELETE /networks/{id}`."""
-        if self.memory is not None:
-            await self.memory.remove_network(identity)
-        else:
-            await self._real("DELETE", f"/networks/{identity}")
+        await self.engine.remove_network(identity)
 
     async def _real(self, method: str, path: str, **options: Any) -> Any:
         assert isinstance(self.engine, DockerEngine)

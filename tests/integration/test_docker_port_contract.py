@@ -713,6 +713,19 @@ async def test_a_network_that_is_leaving_keeps_nobody_from_being_made_for_good(p
     assert [network.id == old.id for network in networks] == [False]
 
 
+async def test_a_network_is_removed_once_nothing_is_on_it(port: Port) -> None:
+    """While a service is on it that is refused, and says so; gone already is success."""
+    await port.make(port.network())
+    network = await port.ready_network()
+    await port.make(port.idle(networks=(Attachment(network.name),)))
+    with pytest.raises(Refused, match=f"removing network {network.name}: .*is in use by service"):
+        await port.apply(Remove(network, STAGE, "unwanted"))
+    await port.apply(Remove(await port.service(), STAGE, "unwanted"))
+    await port.apply(Remove(network, STAGE, "unwanted"))
+    assert all(n.name != network.name or n.is_remnant for n in (await port.observe()).networks)
+    await port.apply(Remove(network, STAGE, "unwanted"))
+
+
 async def test_a_secret_that_vanished_before_its_service_was_made_is_a_lost_race(port: Port) -> None:
     """The engine calls it an invalid argument; it was there when we looked."""
     await port.make(port.secret())

@@ -300,6 +300,10 @@ class DockerEngine:
         answer = await self._call("POST", "/networks/create", body=config)
         return str(answer["Id"])
 
+    async def remove_network(self, network_id: str) -> None:
+        """`DELETE /networks/{id}`."""
+        await self._call("DELETE", f"/networks/{quote(network_id)}")
+
     async def inspect_image(self, reference: str) -> Document:
         """`GET /images/{name}/json`."""
         return await self._document(f"/images/{quote(reference)}/json")

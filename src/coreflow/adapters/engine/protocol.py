@@ -100,6 +100,10 @@ class Engine(Protocol):
         """`POST /networks/create`. Returns the id."""
         ...
 
+    async def remove_network(self, network_id: str) -> None:
+        """`DELETE /networks/{id}`: refused while a service names it, or a container that is meant to run is on it."""
+        ...
+
     async def inspect_image(self, reference: str) -> Document:
         """`GET /images/{name}/json`: an image this engine has; at least `Id`, `RepoTags`, `RepoDigests`."""
         ...

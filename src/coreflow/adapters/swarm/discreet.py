@@ -180,6 +180,10 @@ class Discreet:
         """See `Engine`."""
         return await self._asked(self._engine.create_network(config))
 
+    async def remove_network(self, network_id: str) -> None:
+        """See `Engine`."""
+        await self._asked(self._engine.remove_network(network_id))
+
     async def load_image(self, archive: AsyncIterator[bytes]) -> Sequence[str]:
         """See `Engine`."""
         return await self._asked(self._engine.load_image(archive))

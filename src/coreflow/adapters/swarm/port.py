@@ -10,12 +10,12 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar, assert_never
 
 import trio
 
-from coreflow.adapters.engine.protocol import Document, Engine, EngineError, EngineUnreachable
+from coreflow.adapters.engine.protocol import Document, Engine, EngineError
 from coreflow.domain.errors import LostRace, PortError, Refused, Unavailable
 from coreflow.domain.ids import NodeId
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
@@ -36,7 +36,6 @@ from coreflow.domain.swarm.images import (
 from coreflow.domain.swarm.observed import (
     Observed,
     ObservedNetwork,
-    ObservedSecret,
     ObservedService,
     ObservedTask,
 )
@@ -49,6 +48,7 @@ from .events import subject_of_event
 from .images import ImagePort
 from .names import Kind, Names
 from .parse_documents import read_each, readable
+from .removals import RemovalPort
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ def _read_tasks(
     )
 
 
-class SwarmPort(ImagePort):
+class SwarmPort(ImagePort, RemovalPort):
     """`DockerPort` on any engine.
 
     Keeps what it read of a service for as long as the service's version stays the same, so that a pass over an
@@ -210,15 +210,12 @@ class SwarmPort(ImagePort):
             case Update(spec, target, _):
                 await self._update(spec, target)
             case Recreate(spec, target, _):
-                await self._remove_service(target)
+                await self.remove(target)
                 await self._create(spec, target)
             case MarkFailed():
                 await self._mark(action)
             case Remove(target, _, _):
-                if isinstance(target, ObservedService):
-                    await self._remove_service(target)
-                else:
-                    await self._remove_secret(target)
+                await self.remove(target)
             case Stop():
                 await self._stop(action)
             case Start(target, expected, _):
@@ -341,31 +338,6 @@ class SwarmPort(ImagePort):
     async def _scale(self, live: Document, replicas: int, labels: Mapping[str, str]) -> None:
         spec = {**live["Spec"], "Labels": labels, "Mode": {"Replicated": {"Replicas": replicas}}}
         await self._write(spec["Name"], live["ID"], live["Version"]["Index"], spec, None)
-
-    async def _remove_service(self, target: ObservedService) -> None:
-        """Remove it, unless it has been stopped for a restore since it was looked at. Gone already is success."""
-        with suppress(EngineError, EngineUnreachable):  # whatever is wrong, the removal will say it
-            live = await self._engine.inspect_service(target.id)
-            if naming.STOPPED in (live["Spec"].get("Labels") or {}):
-                raise LostRace(f"removing service {target.name}: it is being restored")
-        with translating(f"removing service {target.name}"):
-            try:
-                await self._engine.remove_service(target.id)
-            except EngineError as exc:
-                if exc.status != 404:
-                    raise
-        self._names.removed("service", target.name)
-
-    async def _remove_secret(self, target: ObservedSecret) -> None:
-        with translating(f"removing secret {target.name}"):
-            try:
-                await self._engine.remove_secret(target.id)
-            except EngineError as exc:
-                if "is in use" in exc.message:
-                    raise LostRace(f"removing secret {target.name}: a service mounts it") from exc
-                if exc.status != 404:
-                    raise
-        self._names.removed("secret", target.name)
 
     def _ids_of(self, spec: ServiceSpec) -> Mapping[str, str]:
         missing = [file.secret_name for file in spec.body.secrets if file.secret_name not in self._secret_ids]

@@ -23,6 +23,8 @@ COMMANDS = {
     "backup": ("backups:backup", "Take snapshots of everything that belongs to a service."),
     "restore": ("backups:restore", "Bring a backup of a service back, or list its backups."),
     "check": ("check:check", "Check the settings, the engine, the records and the images' registries."),
+    "down": ("down:down", "Remove everything that coreflow made for a cluster. Data stays."),
+    "networks": ("networks:networks", "Make the base networks, where there are none, for a stack to join."),
     "health": ("health:health", "Ask the daemon on this machine whether it is well."),
     "version": ("version:version", "Print the versions of coreflow and Python."),
 }

@@ -1,7 +1,7 @@
 """Checks of the networks that exist already: the base networks, and that of the routing mesh."""
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from coreflow.domain.ids import ClusterId
 from coreflow.domain.swarm import naming
@@ -28,6 +28,12 @@ def base_networks(observed: Observed, cluster: ClusterId) -> tuple[tuple[Network
     """The base networks, and what makes one that exists already unusable."""
     taken = [subnet for network in observed.networks for subnet in network.subnets]
     return render_networks(taken, cluster), (*_unusable(observed), *_in_another_case(observed))
+
+
+def missing_networks(networks: Iterable[NetworkSpec], observed: Observed) -> tuple[NetworkSpec, ...]:
+    """Those that do not exist yet, whoever may have made the others."""
+    there = {network.name for network in observed.networks if not network.is_remnant}
+    return tuple(spec for spec in networks if spec.name not in there)
 
 
 def _unusable(observed: Observed) -> Iterator[str]:

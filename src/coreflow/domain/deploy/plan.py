@@ -31,6 +31,7 @@ from .changes import plan_services
 from .contention import NOTHING_WRITTEN, WriteLog
 from .desired import Desired, unit_of
 from .facts import Facts, Part, merged
+from .networks import missing_networks
 from .removals import plan_garbage, plan_removals
 from .steps import Plan, PlanOptions, Step, Wait, owner_of
 
@@ -94,14 +95,8 @@ def stopped_services(facts: Facts) -> Part:
 
 def plan_networks(facts: Facts) -> Part:
     """Make the networks that are not there."""
-    there = {network.name for network in facts.observed.networks if not network.is_remnant}
-    return Part(
-        steps=tuple(
-            Step(unit_of(BASE, spec.name), Create(spec, "new"))
-            for spec in facts.desired.networks
-            if spec.name not in there
-        )
-    )
+    missing = missing_networks(facts.desired.networks, facts.observed)
+    return Part(steps=tuple(Step(unit_of(BASE, spec.name), Create(spec, "new")) for spec in missing))
 
 
 def plan_provisions(facts: Facts) -> Part:

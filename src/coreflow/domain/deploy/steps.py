@@ -8,7 +8,7 @@ from coreflow.domain.ids import Owner
 from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.platform.bindings import BindingSpec
 from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Update, Write
-from coreflow.domain.swarm.observed import ObservedSecret, ObservedService
+from coreflow.domain.swarm.observed import ObservedNetwork, ObservedSecret, ObservedService
 from coreflow.domain.swarm.specs import Spec, Stage
 
 from .desired import Note, Rejection, Unit
@@ -39,7 +39,7 @@ def verb_of(action: Action) -> Verb:
             assert_never(action)
 
 
-def subject_of(action: Action) -> Spec | BindingSpec | ObservedService | ObservedSecret:
+def subject_of(action: Action) -> Spec | BindingSpec | ObservedService | ObservedSecret | ObservedNetwork:
     """Return what the action is about."""
     return action.target if isinstance(action, Remove) else action.spec
 
@@ -51,6 +51,8 @@ def kind_of(action: Action) -> str:
             return "service"
         case ObservedSecret():
             return "secret"
+        case ObservedNetwork():
+            return "network"
         case BindingSpec():
             return "binding"
         case spec:

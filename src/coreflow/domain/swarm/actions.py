@@ -3,7 +3,7 @@
 from attrs import field, frozen
 
 from .failures import Cause
-from .observed import ObservedSecret, ObservedService
+from .observed import ObservedNetwork, ObservedSecret, ObservedService
 from .specs import ServiceSpec, Spec, Stage
 
 
@@ -47,9 +47,9 @@ class MarkFailed:
 
 @frozen
 class Remove:
-    """Remove an object of ours that nobody wants any more."""
+    """Remove an object of ours that nobody wants any more. A plan removes no network: taking a cluster down does."""
 
-    target: ObservedService | ObservedSecret
+    target: ObservedService | ObservedSecret | ObservedNetwork
     stage: Stage
     reason: str
 

@@ -177,6 +177,11 @@ class ObservedNetwork:
     is_new: bool = False
     """Just made, and listed without driver and subnets until Swarm has seen to it. Services can join it."""
 
+    @property
+    def owner(self) -> Owner:
+        """Whose it is, by its label; empty for a network that is not ours."""
+        return Owner(self.labels.get(naming.OWNER, ""))
+
 
 @frozen(kw_only=True)
 class ObservedNode:

@@ -126,6 +126,8 @@ class Networks:
 
     def remove(self, identity: str) -> None:
         """`DELETE /networks/{id}`."""
+        if identity not in {i for d in self._store.networks.values() for i in (d["Id"], d["Name"])}:
+            raise EngineError(404, f"network {identity} not found")
         network = self.swarm_wide_id(identity)
         for document in self._store.services.values():
             if any(n["Target"] == network for n in document["Spec"]["TaskTemplate"].get("Networks") or ()):
