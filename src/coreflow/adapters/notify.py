@@ -18,7 +18,7 @@ _LONGEST = 200
 
 @frozen
 class Manager:
-    """Whoever started this process, if it wants to be told."""
+    """The service manager that started this process, if one wants to be told."""
 
     address: str = ""
     watchdog_seconds: float | None = None
@@ -41,7 +41,7 @@ class Manager:
         self._send("READY=1", f"STATUS={_line(status)}")
 
     def status(self, status: str) -> None:
-        """What a person sees in `systemctl status`."""
+        """Set what a person sees in `systemctl status`."""
         self._send(f"STATUS={_line(status)}")
 
     def alive(self) -> None:

@@ -1,4 +1,4 @@
-"""What a service manager, such as systemd, is told of the daemon: that it has started, that it lives, how it is, that it ends."""
+"""Tell a service manager, such as systemd, of the daemon: that it has started, that it lives, how it is, that it ends."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ WAITING = "waiting for the records or the engine; the log says which"
 
 
 class ServiceManager(Protocol):
-    """Whoever started the process and wants to know. Nothing here waits or fails."""
+    """The service manager that started the process and wants to know. Nothing here waits or fails."""
 
     @property
     def watchdog_seconds(self) -> float | None:
@@ -29,7 +29,7 @@ class ServiceManager(Protocol):
         ...
 
     def status(self, status: str) -> None:
-        """How it is, for a person."""
+        """Say how it is, for a person."""
         ...
 
     def alive(self) -> None:
@@ -42,7 +42,7 @@ class ServiceManager(Protocol):
 
 
 class Settles(Protocol):
-    """What says how passes end."""
+    """The engine, as far as it says how passes end."""
 
     async def settled(self) -> ReconcileResult:
         """Wait for the end of the next series of passes."""
@@ -85,7 +85,7 @@ async def _beat(manager: ServiceManager, seconds: float) -> None:
 
 
 def status_of(result: ReconcileResult) -> str:
-    """How the cluster is, in a few words and without names."""
+    """Say how the cluster is, in a few words and without names."""
     plan = result.last.plan
     running = sum(verdict.done for verdict in result.verdicts.values())
     counts = {

@@ -21,7 +21,7 @@ POLL_SECONDS = 0.5
 
 @frozen
 class Removed:
-    """What became of one object. Without a problem, it is gone."""
+    """One object and what became of it. Without a problem, it is gone."""
 
     kind: str
     name: str
@@ -43,7 +43,7 @@ class TearDown:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left but what was said before."""
+        """Tell if nothing is left but what was said before."""
         last = self.last
         return self.is_over and last is not None and not (last.removals or last.restoring)
 

@@ -147,7 +147,7 @@ def told_of(removed: Removed) -> Text:
 
 
 def summary(result: TearDown) -> Text:
-    """How it ended, in one line."""
+    """Say how it ended, in one line."""
     gone = sum(not removed.problem for removed in result.removed)
     text = f"{gone} removed."
     last = result.last

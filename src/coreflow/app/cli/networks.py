@@ -21,7 +21,7 @@ NO_CLUSTER = ClusterId("")
 
 @frozen(kw_only=True)
 class Made:
-    """What became of the base networks."""
+    """The base networks, and what became of them."""
 
     made: tuple[str, ...] = ()
     existing: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ class Left:
 
 @frozen(kw_only=True)
 class Teardown:
-    """What taking a cluster down removes, in this order, and what it leaves."""
+    """The removals that take a cluster down, in their order, and what they leave."""
 
     cluster: ClusterId
     services: tuple[Remove, ...] = ()
@@ -137,7 +137,7 @@ def _volumes(going: Iterable[ObservedService]) -> Iterator[Left]:
 
 
 def _is_daemon(service: ObservedService) -> bool:
-    """Whether proxies find coreflow here, as in the stack files."""
+    """Tell if proxies find coreflow here, as in the stack files."""
     return (
         service.body.replicas != 0
         and not service.cluster

@@ -179,7 +179,7 @@ class ObservedNetwork:
 
     @property
     def owner(self) -> Owner:
-        """Whose it is, by its label; empty for a network that is not ours."""
+        """Return its owner, by its label; empty for a network that is not ours."""
         return Owner(self.labels.get(naming.OWNER, ""))
 
 
