@@ -101,7 +101,8 @@ class Ports:
 
 def new_confidential(settings: Settings) -> Confidential:
     """Return what a process with these settings must not tell, as long as it knows no records."""
-    return Confidential((settings.jumpcode, settings.corestore_api_token, *settings.proxy_secrets))
+    tokens = (settings.jumpcode, settings.corestore_api_token, settings.age_identity)
+    return Confidential((*tokens, *settings.proxy_secrets))
 
 
 @asynccontextmanager
@@ -141,10 +142,12 @@ async def open_cloudly(
 
     Raises PreconditionFailed for a URL that names no file. A control plane wants the process to run under `adapters.net.run`.
     """
-    from coreflow.adapters.file import FileCloudly
+    from coreflow.adapters.file import AgeIdentity, FileCloudly
 
+    identity = AgeIdentity(settings.age_identity, settings.age_identity_file)
+    from_file = partial(FileCloudly, learn=known.learn, strict=settings.strict, identity=identity)
     if records is not None:
-        yield FileCloudly(records, learn=known.learn, strict=settings.strict)
+        yield from_file(records)
     elif settings.needs_network:
         cloudly = _network_cloudly(settings, known, budget)
         reporting = logs.tapped(partial(_report, cloudly)) if settings.report_logs else nullcontext()
@@ -154,7 +157,7 @@ async def open_cloudly(
                 yield cloudly
                 nursery.cancel_scope.cancel()
     else:
-        yield FileCloudly.from_url(settings.cloudly_url or "", learn=known.learn, strict=settings.strict)
+        yield from_file(FileCloudly.path_of(settings.cloudly_url or ""))
 
 
 def proxies_of(settings: Settings) -> "Proxies":

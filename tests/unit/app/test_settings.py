@@ -129,6 +129,8 @@ GOOD: dict[str, list[tuple[str, object]]] = {
         (" https://spaces.example.com\n", "https://spaces.example.com"),
     ],
     "JUMPCODE": [("0123", "0123"), ("a=b#c", "a=b#c")],
+    "COREFLOW_AGE_IDENTITY": [("AGE-SECRET-KEY-1X", "AGE-SECRET-KEY-1X")],
+    "COREFLOW_AGE_IDENTITY_FILE": [("/run/secrets/identity", Path("/run/secrets/identity"))],
     "CORESTORE_API_TOKEN": [("token", "token")],
     "CORESTORE_CONTROL_URL": [("https://store:3000/base", "https://store:3000/base")],
     "DOCKER_HOST": [
@@ -203,6 +205,8 @@ BAD: dict[str, list[str]] = {
         "file:relative.yaml",
     ],
     "JUMPCODE": ["two words", "line\nline", "bell\a"],
+    "COREFLOW_AGE_IDENTITY": ["age1x", "canary"],
+    "COREFLOW_AGE_IDENTITY_FILE": ["relative"],
     "CORESTORE_API_TOKEN": [" space before", "tab\t"],
     "CORESTORE_CONTROL_URL": ["ws://store", "http://", "corestore:3000"],
     "DOCKER_HOST": [

@@ -53,6 +53,13 @@ def token(text: str) -> str:
     return text
 
 
+def identity(text: str) -> str:
+    """The content of a file that `age-keygen` wrote, or of a private key of `ssh`."""
+    if "AGE-SECRET-KEY-1" not in text and "-----BEGIN " not in text:
+        raise Wrong("must hold a line that begins with AGE-SECRET-KEY-1, or a private key of ssh")
+    return text
+
+
 def boolean(text: str) -> bool:
     """True or false, in the words that people use for it."""
     if text.lower() in {"true", "1", "yes", "on"}:

@@ -58,6 +58,18 @@ SETTINGS: tuple[Setting, ...] = (
         "your own.",
     ),
     Setting(
+        name="COREFLOW_AGE_IDENTITY",
+        parse=parsers.identity,
+        secret=True,
+        meaning="The identity of age (`AGE-SECRET-KEY-1…`) for which a cluster file's encrypted parts are: best as a Docker secret of "
+        "this name.",
+    ),
+    Setting(
+        name="COREFLOW_AGE_IDENTITY_FILE",
+        parse=parsers.file,
+        meaning="The file with that identity instead, as `age-keygen` writes it.",
+    ),
+    Setting(
         name="HTTPS_PROXY",
         parse=parsers.proxy,
         secret=True,

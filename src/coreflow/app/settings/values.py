@@ -34,6 +34,8 @@ class Settings:
     """None only where the caller of `load_settings` does not need it."""
     jumpcode: str | None = field(repr=False)
     cloudly_ca_file: Path | None
+    age_identity: str | None = field(repr=False)
+    age_identity_file: Path | None
     https_proxy: str | None = field(repr=False)
     http_proxy: str | None = field(repr=False)
     no_proxy: str

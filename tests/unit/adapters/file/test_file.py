@@ -19,7 +19,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coreflow.adapters.documents import DEPTH_LIMIT, parse_json, parse_yaml, yaml_lines
-from coreflow.adapters.file import CHUNK, FILE_LIMIT, FileCloudly, _differences
+from coreflow.adapters.file import FileCloudly
+from coreflow.adapters.file.port import CHUNK, _differences
+from coreflow.adapters.file.sources import FILE_LIMIT, Watched
 from coreflow.domain.errors import InvalidRecord, PreconditionFailed, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.records.converter import Unclear
@@ -477,7 +479,9 @@ async def test_a_missing_file_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=f"^{path}: No such file or directory$"):
         await cloudly.records()
     path.mkdir()
-    with pytest.raises(Unavailable, match=f"^{path}: Is a directory$"):
+    with pytest.raises(
+        Unavailable, match=f"^{path}: the folder has no file that ends in .yaml, .yml, .json$"
+    ):
         await cloudly.records()
     path.rmdir()
     path.write_text(YAML)
@@ -530,7 +534,7 @@ def test_a_file_that_changes_meanwhile_is_not_used(tmp_path: Path) -> None:
         ("/dev/random", "it is a device, not a file"),
         ("pipe", "it is a named pipe, not a file"),
         ("socket", "it is a socket, not a file|No such device or address"),
-        ("folder", "Is a directory"),
+        ("folder", "the folder has no file that ends in .yaml"),
         ("missing", "No such file or directory"),
         ("large", "it has more than 256 MiB"),
     ],
@@ -574,9 +578,9 @@ class Counting(FileCloudly):
 
     reads = 0
 
-    def _use(self, *args: Any) -> Any:
+    async def _read(self) -> Any:
         self.reads += 1
-        return super()._use(*args)
+        return await super()._read()
 
 
 async def test_many_certificates_are_one_reading(tmp_path: Path) -> None:
@@ -846,16 +850,16 @@ async def collect_yields(looks: list[int]) -> tuple[list[float], list[float]]:
     looked: list[float] = []
     yielded: list[float] = []
 
-    async def look() -> tuple[int, ...]:
+    async def look() -> Watched:
         state = next(states, None)
         if state is None:
             await trio.sleep_forever()
         looked.append(round(trio.current_time() - start, 6))
-        return (state or 0,)
+        return {Path("c.yaml"): (state or 0,)}
 
     start = trio.current_time()
     with trio.move_on_after(1000):
-        async with aclosing(_differences((looks[0],), look, 1.0)) as notices:
+        async with aclosing(_differences({Path("c.yaml"): (looks[0],)}, look, 1.0)) as notices:
             async for _ in notices:
                 yielded.append(round(trio.current_time() - start, 6))  # noqa: PERF401 - it ends by cancellation
     return looked, yielded

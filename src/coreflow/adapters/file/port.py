@@ -3,7 +3,6 @@
 The file may be on a file system that hangs: it is looked at in threads that nobody has to wait for.
 """
 
-import hashlib
 import os
 import re
 import stat
@@ -12,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import trio
@@ -24,16 +23,17 @@ from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
 from coreflow.domain.swarm.specs import ImageSpec
 from coreflow.gc_pause import LARGE_DOCUMENT, gc_paused
-from coreflow.reading import MIB, PIPE_SECONDS, read_file
+from coreflow.reading import PIPE_SECONDS
 
-from .documents import Lines, parse
+from .age import AgeIdentity
+from .merging import Part, Places, merged, parse_all, places_of
+from .references import Key, mentions, referenced, replace
+from .sources import References, Sources, Watched, differs, look, read_references, read_sources
 
 T = TypeVar("T")
 
 POLL_SECONDS = 1.0
 """How often the file is looked at."""
-FILE_LIMIT = 256 * MIB
-"""Bytes of a cluster file; one with 20,000 services has a tenth."""
 ANSWER_SECONDS = 2 * PIPE_SECONDS
 """How long the file system may take for one look or one reading."""
 CHUNK = 1024 * 1024
@@ -41,17 +41,20 @@ CHUNK = 1024 * 1024
 ARCHIVES = 8
 """Archives that are read at once."""
 
-Signature = tuple[int, ...]
-"""What tells one state of a file from another, without reading it."""
-
 
 @frozen
 class _Known:
-    """The records of the file as of its last reading."""
+    """The records of the files as of their last reading."""
 
-    signature: Signature
+    watched: Watched
     digest: bytes
+    """Of the files with records alone."""
+    wanted: frozenset[Key]
+    references: References
     records: Records
+
+
+_NOTHING_READ = References({}, {})
 
 
 class FileCloudly:
@@ -69,8 +72,12 @@ class FileCloudly:
         poll_seconds: float = POLL_SECONDS,
         learn: Callable[[Records], None] = lambda _: None,
         strict: bool = False,
+        identity: AgeIdentity | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._identity = identity or AgeIdentity()
+        self._environ = os.environ if environ is None else environ
         self._learn = learn
         self._poll_seconds = poll_seconds
         self._lock = trio.Lock()
@@ -82,15 +89,16 @@ class FileCloudly:
         """How many looks have begun that say whether `_known` is still what the file says."""
 
     @classmethod
-    def from_url(
-        cls,
-        url: str,
-        *,
-        poll_seconds: float = POLL_SECONDS,
-        learn: Callable[[Records], None] = lambda _: None,
-        strict: bool = False,
-    ) -> "FileCloudly":
-        """The file that a `file:` URL names by its absolute path, percent-encoded where need be.
+    def from_url(cls, url: str, **options: Any) -> "FileCloudly":
+        """The source that a `file:` URL names (see `path_of`); options are those of the class.
+
+        Raises PreconditionFailed when it names none.
+        """
+        return cls(cls.path_of(url), **options)
+
+    @staticmethod
+    def path_of(url: str) -> Path:
+        """The file or folder that a `file:` URL names by its absolute path, percent-encoded where need be.
 
         Raises PreconditionFailed when it names none.
         """
@@ -104,7 +112,7 @@ class FileCloudly:
         path = unquote_to_bytes(parts.path)
         if parts.query or parts.fragment or b"\0" in path:
             raise PreconditionFailed("a cluster file's URL has a path only: write ? as %3F and # as %23")
-        return cls(Path(os.fsdecode(path)), poll_seconds=poll_seconds, learn=learn, strict=strict)
+        return Path(os.fsdecode(path))
 
     async def records(self) -> Records:
         """Read and decode the file. Unchanged content gives the very same object as before.
@@ -129,17 +137,42 @@ class FileCloudly:
             if self._known is not None and self._looks != before:
                 return self._known  # whoever came at the same time has looked already
             self._looks += 1
-            if self._known is not None and await self._look() == self._known.signature:
+            if self._known is not None and not differs(await self._look(), self._known.watched):
                 return self._known
             return await self._read()
 
     async def _read(self) -> _Known:
+        sources = await self._read_from_disk(partial(read_sources, self.path, self._identity))
+        digest = sources.digest
+        before = self._known if self._known is not None and self._known.digest == digest else None
+        parts: tuple[Part, ...] = ()
+        if before is not None:
+            wanted = before.wanted
+        else:
+            parts, wanted = await trio.to_thread.run_sync(_parsed, sources)
+        references = _NOTHING_READ
+        if wanted:
+            read = partial(read_references, self._base(sources), wanted, self._identity, self._environ)
+            references = await self._read_from_disk(read)
+        if before is not None and before.references.values == references.values:
+            records = before.records
+        else:
+            decode = partial(self._decode, sources, parts, references)
+            records = await trio.to_thread.run_sync(decode)
+        watched = {**sources.watched, **references.watched}
+        self._known = _Known(watched, digest, wanted, references, records)
+        return self._known
+
+    def _base(self, sources: Sources) -> Path:
+        """Where relative paths begin."""
+        return self.path if sources.is_folder else self.path.parent
+
+    async def _read_from_disk(self, read: Callable[[], T]) -> T:
         try:
-            read = partial(_signed, self.path)
-            signature, data = await self._unless_it_hangs(read, self._reading)
+            return await self._unless_it_hangs(read, self._reading)
         except OSError as exc:
-            raise Unavailable(f"{self.path}: {exc.strerror or type(exc).__name__}") from None
-        return await trio.to_thread.run_sync(self._use, signature, data)
+            name = exc.filename or self.path
+            raise Unavailable(f"{name}: {exc.strerror or type(exc).__name__}") from None
 
     async def _unless_it_hangs(self, job: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
         """Do it in a thread that is left behind on a time-out, or when we are cancelled. It keeps its place until it ends."""
@@ -147,28 +180,21 @@ class FileCloudly:
             return await trio.to_thread.run_sync(job, abandon_on_cancel=True, limiter=limiter)
         raise Unavailable(f"{self.path}: the file system did not answer in {ANSWER_SECONDS:g} s")
 
-    def _use(self, signature: Signature, data: bytes) -> _Known:
-        digest = hashlib.sha256(data).digest()
-        if self._known is not None and self._known.digest == digest:
-            records = self._known.records
-        else:
-            with gc_paused(enabled=len(data) >= LARGE_DOCUMENT):
-                records = self._decode(data)
-        self._known = _Known(signature, digest, records)
-        return self._known
-
-    def _decode(self, data: bytes) -> Records:
-        document, lines = parse(self.path, data)
-        try:
-            records = self._decoder.decode(document, consume=True)
-        except InvalidRecord as exc:
-            known = lines()
-            problems = (
-                Problem(_with_line(problem.path, known, self.path), problem.text) for problem in exc.problems
-            )
-        else:
-            return _with_lines(records, lines, self.path) if records.rejected or records.unknown else records
-        raise InvalidRecord(*problems)
+    def _decode(self, sources: Sources, parts: tuple[Part, ...], references: References) -> Records:
+        with gc_paused(enabled=sources.size >= LARGE_DOCUMENT):
+            parts = parts or parse_all(sources)
+            document = merged(parts)
+            if references.values:
+                replace(document, references.values.__getitem__)
+            try:
+                records = self._decoder.decode(document, consume=True)
+            except InvalidRecord as exc:
+                places = places_of(parts)
+                problems = [
+                    Problem(_with_place(problem.path, places), problem.text) for problem in exc.problems
+                ]
+                raise InvalidRecord(*problems) from None
+            return _with_places(records, places_of(parts)) if records.rejected or records.unknown else records
 
     @asynccontextmanager
     async def archive(self, spec: ImageSpec) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -206,7 +232,7 @@ class FileCloudly:
         if not spec.storage_path:
             raise Refused(f"{_archive_of(spec)}: the record has no storagePath, so there is nothing to load")
         try:
-            folder = self.path.parent.resolve()
+            folder = (self.path if self.path.is_dir() else self.path.parent).resolve()
             path = (folder / spec.storage_path).resolve()
             if Path(spec.storage_path).is_absolute() or not path.is_relative_to(folder):
                 reason = f"must be relative and stay inside {folder}, the folder of the cluster file"
@@ -233,21 +259,20 @@ class FileCloudly:
         async with aclosing(_differences(await self._look(), self._look, self._poll_seconds)) as notices:
             yield notices
 
-    async def _look(self) -> Signature:
-        try:
-            return _signature(await self._unless_it_hangs(self.path.stat, self._looking))
-        except OSError as exc:
-            return (exc.errno or 0,)
+    async def _look(self) -> Watched:
+        others = [] if self._known is None else list(self._known.watched)
+        if self._identity.path is not None:
+            others.append(self._identity.path)
+        return await self._unless_it_hangs(partial(look, self.path, others), self._looking)
 
 
-def _signed(path: Path) -> tuple[Signature, bytes]:
-    """The content of a file, and its signature before it was read: a later change makes another one."""
-    signature = _signature(path.stat())
-    return signature, read_file(path, FILE_LIMIT)
-
-
-def _signature(status: os.stat_result) -> Signature:
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
+def _parsed(sources: Sources) -> tuple[tuple[Part, ...], frozenset[Key]]:
+    """The documents, and what they refer to."""
+    with gc_paused(enabled=sources.size >= LARGE_DOCUMENT):
+        parts = parse_all(sources)
+        if not any(mentions(one.data) for one in sources.files):
+            return parts, frozenset()
+        return parts, frozenset().union(*(referenced(part.document) for part in parts))
 
 
 def _archive_of(spec: ImageSpec) -> str:
@@ -255,51 +280,52 @@ def _archive_of(spec: ImageSpec) -> str:
 
 
 async def _differences(
-    seen: Signature, look: Callable[[], Awaitable[Signature]], seconds: float
+    seen: Watched, look: Callable[[], Awaitable[Watched]], seconds: float
 ) -> AsyncGenerator[None, None]:
     """Yield when what `look` finds differs from `seen`, and has come to rest."""
     while True:
         await trio.sleep(seconds)
         found = await look()
-        changed = found != seen
-        while found != seen:
+        changed = is_moving = differs(found, seen)
+        while is_moving:
             seen = found
             await trio.sleep(seconds / 10)
             found = await look()
+            is_moving = differs(found, seen)
+        seen = found
         if changed:
             yield None
 
 
-# lines of problems
+# places of problems
 
 
 _LAST_STEP = re.compile(r"(?:\.[^.\[]*|\[[0-9]*\]| \(key\))$")
 
 
-def _with_lines(records: Records, lines: Lines, file: Path) -> Records:
-    known = lines()
+def _with_places(records: Records, places: Places) -> Records:
     rejected = (
-        evolve(one, reasons=tuple(_with_line(reason, known, file) for reason in one.reasons))
+        evolve(one, reasons=tuple(_with_place(reason, places) for reason in one.reasons))
         for one in records.rejected
     )
     unknown = (
-        one if line is None else evolve(one, place=f"{file}:{line}")
+        one if place is None else evolve(one, place=place)
         for one in records.unknown
-        for line in (_line_of(f"{one.above}.{one.key}", known),)
+        for place in (_place_of(f"{one.above}.{one.key}", places),)
     )
     return evolve(records, rejected=tuple(rejected), unknown=tuple(unknown))
 
 
-def _with_line(reason: str, lines: Mapping[str, int], file: Path) -> str:
+def _with_place(reason: str, places: Places) -> str:
     """A problem's text with file and line of its path, or of what is nearest above it."""
-    line = _line_of(reason.rpartition(" @ ")[2], lines)
-    return reason if line is None else f"{reason} ({file}:{line})"
+    place = _place_of(reason.rpartition(" @ ")[2], places)
+    return reason if place is None else f"{reason} ({place})"
 
 
-def _line_of(path: str, lines: Mapping[str, int]) -> int | None:
-    """The line of a path, or of what is nearest above it; None where that is the whole document."""
-    while path not in lines:
+def _place_of(path: str, places: Places) -> str | None:
+    """File and line of a path, or of what is nearest above it; None where that is the whole document."""
+    while path not in places:
         path, before = _LAST_STEP.sub("", path), path
         if path == before:
             return None
-    return None if path == "$" else lines[path]
+    return None if path == "$" else places[path]
