@@ -23,7 +23,7 @@ class Sealed(Exception):
 
 @frozen
 class AgeIdentity:
-    """Who files are encrypted for: the text of an identity file, or where one is. An identity file may hold several."""
+    """The identity that files are encrypted for: the text of an identity file, or where one is. It may hold several."""
 
     text: str | None = field(default=None, repr=False)
     path: Path | None = None
@@ -43,7 +43,7 @@ class AgeIdentity:
 
 
 def opened(data: bytes, identity: AgeIdentity) -> bytes:
-    """What an encrypted file holds. Raises Sealed."""
+    """Open an encrypted file; its content. Raises Sealed."""
     try:
         pyrage: Any = importlib.import_module("pyrage")
     except ImportError:

@@ -43,7 +43,7 @@ def parse_all(sources: Sources) -> tuple[Part, ...]:
 
 
 def places_of(parts: tuple[Part, ...]) -> Places:
-    """Where the values of all parts are: the parser runs once more over each file."""
+    """Find file and line of every value: the parser runs once more over each file."""
     found: dict[str, str] = {}
     counts: dict[str, int] = {}
     for part in parts:

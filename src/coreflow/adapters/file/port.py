@@ -164,7 +164,7 @@ class FileCloudly:
         return self._known
 
     def _base(self, sources: Sources) -> Path:
-        """Where relative paths begin."""
+        """The folder where relative paths begin."""
         return self.path if sources.is_folder else self.path.parent
 
     async def _read_from_disk(self, read: Callable[[], T]) -> T:

@@ -18,7 +18,7 @@ Take = Callable[[Key], object]
 
 
 def mentions(data: bytes) -> bool:
-    """Whether a file may hold references at all."""
+    """Tell whether a file may hold references at all."""
     return any(kind.encode() in data for kind in KINDS)
 
 

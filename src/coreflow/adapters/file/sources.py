@@ -53,7 +53,7 @@ class Sources:
 
     @property
     def digest(self) -> bytes:
-        """What their content amounts to."""
+        """The hash of their names and content."""
         whole = hashlib.sha256()
         for one in self.files:
             whole.update(hashlib.sha256(bytes(one.name)).digest() + hashlib.sha256(one.data).digest())
@@ -62,7 +62,7 @@ class Sources:
 
 @frozen
 class References:
-    """What references stand for, by what they say, and the files that were read for it."""
+    """The values that references stand for, by what they say, and the files that were read for it."""
 
     values: "Mapping[tuple[str, str], str | Unclear]" = field(repr=False)
     watched: Watched
@@ -92,7 +92,7 @@ def look(path: Path, others: Collection[Path]) -> Watched:
 
 
 def differs(one: Watched, other: Watched) -> bool:
-    """Whether a file that both know is in another state."""
+    """Tell whether a file that both know is in another state."""
     return any(one[path] != other[path] for path in one.keys() & other.keys())
 
 
@@ -193,7 +193,7 @@ def _file_value(
 
 
 def _place(base: Path, text: str) -> Path | None:
-    """Where a path leads, if it may."""
+    """The place that a path leads to, if it may."""
     path = Path(text)
     root = SECRETS if path.is_absolute() else base
     real = (base / path).resolve()
