@@ -492,7 +492,7 @@ def test_what_changes_as_fast_as_it_is_put_right_is_left_for_a_while() -> None:
             def progressed(self, verdicts: object) -> None: ...
 
         vandalise()
-        reconcile_result = await world.reconciler(Vandal()).settle()
+        reconcile_result = await world.reconciler(Vandal()).reconcile()
         assert len(reconcile_result.applied) == 2
         assert not reconcile_result.is_stable
         assert [contest.name for contest in reconcile_result.last.plan.contests] == ["a"]
