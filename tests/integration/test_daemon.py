@@ -124,17 +124,16 @@ async def test_a_crash_loop_asks_for_no_records(
 ) -> None:
     """While a service ends again and again, Cloudly is asked for the records as often as at rest."""
     await tell(cloudly, lab, lab.service("a"))
-    daemon = start(lab, cloudly, COREFLOW_RELIST_SECONDS="5")
+    daemon = start(lab, cloudly)  # which looks at nothing again without a reason
     await wait(lab, "the service runs", lambda: lab.running("a") and log_of(lab, "running"))
-    at_rest = await fetches(cloudly, 20)
+    at_rest = await fetches(cloudly, 10)
     await push(cloudly, lab, lab.service("a"), lab.service("bad", EXITING_IMAGE))
     await wait(lab, "it is a crash loop", lambda: log_of(lab, "crash-looping", name=lab.name("bad")))
     before = {task["ID"] for task in lab.tasks("bad")}
-    looping = await fetches(cloudly, 20)
+    looping = await fetches(cloudly, 25)
     ended = {task["ID"] for task in lab.tasks("bad")} - before
     record_property("fetches", (at_rest, looping, len(ended)))
     assert len(ended) >= 2
-    assert at_rest >= 2
     assert looping <= at_rest + 1
     await stopped(daemon)
 

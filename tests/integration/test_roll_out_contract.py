@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.integration.engine_bench import EXITS, GOOD, NEWER, NOWHERE, SECOND, WEB, Bench, Json
+from tests.integration.engine_bench import EXITS, GOOD, MEANT_TO_RUN, NEWER, NOWHERE, SECOND, WEB, Bench, Json
 
 from coreflow.adapters.memory import Behaviour
 from coreflow.adapters.swarm.to_engine import registry_auth
@@ -324,6 +324,15 @@ async def test_only_start_first_keeps_the_task_that_works(bench: Bench, order: s
     assert (new == old) is (order == "start-first")
 
 
+def half_bad(spec: Json) -> None:
+    """A change that fails in slot 2: slot 1 has to be rolled back."""
+    image(NEWER)(spec)
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    container["Env"] = ["SLOT={{.Task.Slot}}"]
+    container["Command"] = ["sh", "-c", "sleep 1; test $SLOT = 2 && exit 1; sleep 60"]
+    container["StopGracePeriod"] = SECOND // 10
+
+
 async def test_a_roll_back_names_the_task_that_failed(bench: Bench) -> None:
     """While the old tasks come back, the update state says why; the time is that of the update."""
     bench.behaves(NEWER, Behaviour(exits=1))
@@ -332,14 +341,7 @@ async def test_a_roll_back_names_the_task_that_failed(bench: Bench) -> None:
     spec["RollbackConfig"]["Monitor"] = 2 * SECOND
     identity = await bench.start(spec)
 
-    def change(spec: Json) -> None:
-        image(NEWER)(spec)  # slot 2 fails; slot 1 has to be rolled back
-        container = spec["TaskTemplate"]["ContainerSpec"]
-        container["Env"] = ["SLOT={{.Task.Slot}}"]
-        container["Command"] = ["sh", "-c", "sleep 1; test $SLOT = 2 && exit 1; sleep 60"]
-        container["StopGracePeriod"] = SECOND // 10
-
-    await bench.update(identity, change)
+    await bench.update(identity, half_bad)
     started = (await bench.ends(identity, "updating"))["UpdateStatus"]["StartedAt"]
     live = await bench.ends(identity, "rollback_started")
     text = live["UpdateStatus"].pop("Message")
@@ -367,11 +369,23 @@ async def test_other_ends_of_a_task_roll_back_as_well(bench: Bench, reference: s
     assert live["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == GOOD
 
 
-async def test_a_second_write_disarms_the_roll_back(bench: Bench) -> None:
-    """The same bad spec again, while it rolls out, is not rolled back any more: it stays, failing."""
+def fails_late(spec: Json) -> None:
+    """A change that is found out only after a while."""
+    image(NEWER)(spec)
+    spec["TaskTemplate"]["ContainerSpec"]["Command"] = ["sh", "-c", "sleep 3; exit 1"]
+    spec["UpdateConfig"]["Monitor"] = 20 * SECOND
+
+
+@pytest.mark.parametrize("change", [nothing, label])
+async def test_a_second_write_disarms_the_roll_back(bench: Bench, change: Callable[[Json], None]) -> None:
+    """The same bad template again, while it rolls out, is not rolled back any more: it stays, failing, and nothing is said."""
+    bench.behaves(NEWER, Behaviour(exits=1, after=3))
     identity = await bench.start(bench.spec())
-    await bench.update(identity, image(EXITS))
-    await bench.update(identity, nothing)
+    await bench.update(identity, fails_late)
+    await bench.ends(identity, "updating")
+    await bench.eventually(partial(bench.runs, identity))
+    before = await bench.update(identity, change)
+    assert before["UpdateStatus"]["State"] == "updating"
 
     async def failed_again() -> bool:
         return len([task for task in await bench.tasks(identity) if task["Status"]["State"] == "failed"]) > 1
@@ -379,9 +393,92 @@ async def test_a_second_write_disarms_the_roll_back(bench: Bench) -> None:
     await bench.eventually(failed_again)
     await bench.pause(1)
     live = await bench.live(identity)
-    assert live["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == EXITS
-    assert live["PreviousSpec"] == live["Spec"]
-    assert (live.get("UpdateStatus") or {}).get("State") in {None, "updating"}
+    assert live["Spec"]["TaskTemplate"] == before["Spec"]["TaskTemplate"]
+    assert live["PreviousSpec"] == before["Spec"]
+    assert "UpdateStatus" not in live
+
+
+WATCHED = 15
+"""Seconds for which Swarm watches tasks that came back."""
+
+
+def other_half_bad(spec: Json) -> None:
+    """Another spec that fails."""
+    half_bad(spec)
+    spec["TaskTemplate"]["ContainerSpec"]["Env"].append("A=1")
+
+
+async def rolling_back(bench: Bench, short: str) -> tuple[str, list[str]]:
+    """A service in the middle of a roll-back, with its tasks: all are of the old spec again, and Swarm watches them.
+
+    What a write does earlier depends on which tasks are left, since only those that an update made itself count for it.
+    And Swarm watches only after it had a task to replace: what failed may have been replaced by its own restart.
+    """
+    bench.behaves(NEWER, Behaviour(exits=1))
+    spec = {**bench.spec(short), "Mode": {"Replicated": {"Replicas": 2}}}
+    spec["UpdateConfig"] |= {"Parallelism": 2, "Monitor": 20 * SECOND}
+    spec["RollbackConfig"] |= {"Parallelism": 2, "Monitor": WATCHED * SECOND}
+    identity = await bench.start(spec)
+    await bench.update(identity, half_bad)
+    await bench.ends(identity, "rollback_started")
+
+    async def are_back() -> list[str]:
+        wanted = [task for task in await bench.tasks(identity) if task["DesiredState"] in MEANT_TO_RUN]
+        running = [task["ID"] for task in wanted if task["Status"]["State"] == "running"]
+        old = all(task["Spec"]["ContainerSpec"]["Image"] == GOOD for task in wanted)
+        return sorted(running) if old and len(running) == len(wanted) == 2 else []
+
+    return identity, await bench.eventually(are_back)
+
+
+async def test_a_write_during_a_roll_back_ends_what_is_said_of_it(bench: Bench) -> None:
+    """The old spec again, or another label: the tasks that came back stay, and the roll-back is never said to be complete."""
+
+    async def one(short: str, change: Callable[[Json], None]) -> None:
+        identity, tasks = await rolling_back(bench, short)
+        before = await bench.update(identity, change)
+        assert before["UpdateStatus"]["State"] == "rollback_started"
+        await bench.pause(WATCHED + 2)
+        live = await bench.live(identity)
+        assert "UpdateStatus" not in live, change
+        assert live["PreviousSpec"] == before["Spec"]
+        assert await bench.runs(identity, 2) == tasks
+
+    await bench.together(one, nothing, label)
+
+
+def works(spec: Json) -> None:
+    """A change that works."""
+    image(WEB)(spec)
+    spec["UpdateConfig"]["Monitor"] = SECOND // 5
+
+
+async def test_a_change_during_a_roll_back_is_rolled_out(bench: Bench) -> None:
+    """A new spec that works replaces the tasks that came back; the previous spec is the one that they were of."""
+    identity, _ = await rolling_back(bench, "a")
+    before = await bench.update(identity, works)
+    assert before["UpdateStatus"]["State"] == "rollback_started"
+    live = await bench.ends(identity, "completed")
+    assert live["PreviousSpec"] == before["Spec"]
+    images = [task["Spec"]["ContainerSpec"]["Image"] for task in await bench.running(identity)]
+    assert images == [WEB] * 2
+
+
+async def test_a_bad_spec_during_a_roll_back_is_rolled_back_again(bench: Bench) -> None:
+    """The spec that failed, or another one that does: tried once more, and rolled back once more."""
+
+    async def one(short: str, change: Callable[[Json], None]) -> None:
+        identity, _ = await rolling_back(bench, short)
+        failed = {task["ID"] for task in await bench.tasks(identity) if task["Status"]["State"] == "failed"}
+        before = await bench.update(identity, change)
+        assert before["UpdateStatus"]["State"] == "rollback_started"
+        live = await bench.ends(identity, "rollback_started", "rollback_completed")
+        assert live["Spec"] == before["Spec"], change
+        assert "PreviousSpec" not in live
+        again = [task["ID"] for task in await bench.tasks(identity) if task["Status"]["State"] == "failed"]
+        assert {*again} - failed
+
+    await bench.together(one, half_bad, other_half_bad)
 
 
 async def test_an_update_can_pause(bench: Bench) -> None:

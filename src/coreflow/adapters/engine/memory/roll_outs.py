@@ -1,5 +1,7 @@
 """The updater: roll-outs and roll-backs of services, as their policies say."""
 
+import copy
+
 from attrs import Factory, define
 
 from coreflow.adapters.engine.protocol import Document
@@ -21,8 +23,10 @@ class RollOut:
 
     service: str
     backwards: bool
-    armed: bool = True
-    """A second write while it runs disarms the roll-back."""
+    spec: Document
+    """What it works towards."""
+    untold: bool = False
+    """The same spec was written again while it runs: it goes on, and its service says nothing of it any more."""
     fresh: set[str] = Factory(set)
     """Ids of tasks it has made."""
     started: bool = False
@@ -54,18 +58,19 @@ class RollOuts:
     def begin(self, service: str, *, backwards: bool) -> None:
         """Start replacing what differs from the spec; a label alone replaces nothing."""
         running = self._roll_outs.get(service)
-        interrupted = running is not None and not running.over
-        if running is not None:
+        spec = self._store.services[service]["Spec"]
+        if running is not None and not running.over and running.spec == spec:
+            running.untold = True
+        elif running is not None:
             running.over = True
+            del self._roll_outs[service]
         for task in list(self._store.tasks_of(service)):
             if task.document["DesiredState"] == "remove":  # forgotten now, be its container gone or not
                 self._tasks.forget(task)
         self._tasks.fill(service)
-        if not self._dirty(service) and not backwards:
-            if interrupted:
-                self._roll_outs.pop(service, None)
+        if service in self._roll_outs or (not self._dirty(service) and not backwards):
             return
-        roll_out = RollOut(service=service, backwards=backwards, armed=not interrupted)
+        roll_out = RollOut(service=service, backwards=backwards, spec=copy.deepcopy(spec))
         self._roll_outs[service] = roll_out
         self._world.later(self._conditions.notice_seconds, lambda: self._start(roll_out))
 
@@ -75,7 +80,7 @@ class RollOuts:
             return
         roll_out.started = True
         document = self._store.services[roll_out.service]
-        if not roll_out.backwards:
+        if not roll_out.backwards and not roll_out.untold:
             document["UpdateStatus"] = {
                 "State": "updating",
                 "StartedAt": self._world.stamp(),
@@ -152,6 +157,8 @@ class RollOuts:
         if roll_out.over or roll_out.service not in self._store.services:
             return
         roll_out.over = True
+        if roll_out.untold:
+            return
         document = self._store.services[roll_out.service]
         state, message = (
             ("rollback_completed", "rollback completed")
@@ -183,13 +190,15 @@ class RollOuts:
             return
         action = self._policy(roll_out).get("FailureAction", "pause")
         document = self._store.services[task.service]
-        status = document["UpdateStatus"]
         cause = f"due to failure or early termination of task {task.document['ID']}"
         if action == "continue":
             self.poke(task.service)
             return
         roll_out.over = True
-        if action == "rollback" and not roll_out.backwards and roll_out.armed and "PreviousSpec" in document:
+        if roll_out.untold:
+            return
+        status = document["UpdateStatus"]
+        if action == "rollback" and not roll_out.backwards and "PreviousSpec" in document:
             document["Spec"] = document.pop("PreviousSpec")
             document["UpdateStatus"] = {
                 **status,
@@ -199,8 +208,6 @@ class RollOuts:
             self._world.touch(document)
             self._world.emit("service", "update", document["ID"], document["Spec"]["Name"])
             self._world.later(0.0, lambda: self.begin(task.service, backwards=True))
-        elif action == "rollback" and not roll_out.armed:
-            document["UpdateStatus"] = {**status, "State": "updating", "Message": "update in progress"}
         else:
             state = "rollback_paused" if roll_out.backwards else "paused"
             document["UpdateStatus"] = {**status, "State": state, "Message": f"update paused {cause}"}
