@@ -27,6 +27,7 @@ import trio
 from attrs import define, field
 from tests.integration.node_harness import Cloudly, _missing, start_cloudly
 
+from benchmarks.sockets import WatchedSocket
 from benchmarks.swarm import IMAGE, OURS, PREFIX, cluster_document, remove, remove_networks
 from benchmarks.table import Row
 from coreflow.adapters import net
@@ -81,6 +82,12 @@ class _Watch:
         if ends is not None:
             self.mark(ends)
 
+    def receive(self, text: str) -> None:
+        """A message has come in."""
+        moment = time.perf_counter()
+        if PUSH in text:
+            self.push(moment)
+
     def push(self, moment: float) -> None:
         """A push has come in."""
         assert not self.under_way, "the daemon was not at rest"
@@ -98,31 +105,6 @@ class _Watch:
         with trio.fail_after(TIMEOUT):
             while self.under_way or time.perf_counter() - self.latest < QUIET_SECONDS:  # noqa: ASYNC110 - a pause is no event
                 await trio.sleep(0.02)
-
-
-class _Socket:
-    """A connection that tells when a push comes in."""
-
-    def __init__(self, socket_: Socket, watch: _Watch) -> None:
-        self._socket, self._watch = socket_, watch
-
-    @property
-    def peer(self) -> str:
-        return self._socket.peer
-
-    @property
-    def arriving(self) -> int:
-        return self._socket.arriving
-
-    async def send(self, text: str) -> None:
-        await self._socket.send(text)
-
-    async def receive(self) -> str:
-        text = await self._socket.receive()
-        moment = time.perf_counter()
-        if PUSH in text:
-            self._watch.push(moment)
-        return text
 
 
 class _Cloudly(NetworkCloudly):
@@ -178,7 +160,7 @@ async def _daemon(host: str, cloudly: Cloudly, watch: _Watch) -> AsyncIterator[t
     @asynccontextmanager
     async def dial() -> AsyncIterator[Socket]:
         async with net.connect_websocket(cloudly.url) as connection:
-            yield _Socket(connection, watch)
+            yield WatchedSocket(connection, received=watch.receive)
 
     port = _Cloudly(dial, settings.jumpcode or "", wall_clock=time.time)  # noqa: TID251 - as the daemon does
     engine = _Engine(Endpoint(host))

@@ -35,6 +35,7 @@ from tests.integration.node_harness import _missing, start_coretraffic
 from tests.unit.domain.examples import CLUSTER, live, spec
 
 from benchmarks.push import settings_at_rest
+from benchmarks.sockets import WatchedSocket
 from benchmarks.swarm import OURS, PREFIX, remove, remove_networks
 from benchmarks.table import Row
 from coreflow.adapters import net
@@ -247,35 +248,13 @@ class _Engine(DockerEngine):
             yield silence if self.is_silent else events
 
 
-class _Socket:
-    """A connection that shows what is handed to it."""
-
-    def __init__(self, socket: Socket, watch: _Watch) -> None:
-        self._socket, self._watch = socket, watch
-
-    @property
-    def peer(self) -> str:
-        return self._socket.peer
-
-    @property
-    def arriving(self) -> int:
-        return self._socket.arriving
-
-    async def send(self, text: str) -> None:
-        self._watch.frame(text)
-        await self._socket.send(text)
-
-    async def receive(self) -> str:
-        return await self._socket.receive()
-
-
 class _Server(InternalServer):
     """The daemon's own, with a watch at every connection."""
 
     watch: _Watch
 
     async def _serve(self, socket: Socket) -> None:
-        await super()._serve(_Socket(socket, self.watch))  # type: ignore[arg-type]  # all that it needs
+        await super()._serve(WatchedSocket(socket, sends=self.watch.frame))  # type: ignore[arg-type]  # all that it needs
 
 
 async def _anybody(_: str) -> Callable[[str], bool]:

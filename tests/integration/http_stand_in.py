@@ -53,3 +53,24 @@ def traceback_of(exc: BaseException | None) -> str:
         )
         exc = exc.__cause__ or exc.__context__
     return told
+
+
+UNUSABLE = (
+    ("nonsense-canary", "token", "address of the form"),
+    ("http://user:canary-pass@127.0.0.1:{port}", "token", "cannot be used"),
+    ("http://127.0.0.1:{port}", "canary\r\ntoken", "cannot be used"),
+)
+"""Addresses and tokens of which one cannot be used, and how that is said. All canaries in them are secret."""
+
+
+def quotes_of(token: str, key: str) -> tuple[str, ...]:
+    """How a peer may quote a token, whole and cut, in the middle of others and at limits."""
+    return (
+        f"token {token} is bad",
+        f"Bearer {token.upper()}",
+        f"cut off: {token[:-3]}",
+        "\x00".join(token),
+        f"{token}{token} {key}",
+        "x" * 495 + token,
+        "x" * 9_990 + token,
+    )

@@ -14,7 +14,7 @@ import trio
 from attrs import evolve
 from structlog.testing import capture_logs
 from tests.integration.corestore_stand_in import SHAPES, Json, StandIn, start_stand_in
-from tests.integration.http_stand_in import answer_once, text_answer, traceback_of
+from tests.integration.http_stand_in import UNUSABLE, answer_once, quotes_of, text_answer, traceback_of
 
 from coreflow.adapters.corestore import Corestore
 from coreflow.adapters.corestore import methods as m
@@ -592,14 +592,7 @@ async def test_a_corestore_that_is_away(nursery: trio.Nursery, hangs_up: bool) -
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(
-    ("url", "token", "text"),
-    [
-        ("nonsense-canary", "token", "address of the form"),
-        ("http://user:canary-pass@127.0.0.1:{port}", "token", "cannot be used"),
-        ("http://127.0.0.1:{port}", "canary\r\ntoken", "cannot be used"),
-    ],
-)
+@pytest.mark.parametrize(("url", "token", "text"), UNUSABLE)
 async def test_addresses_and_tokens_that_cannot_be_used(
     stand_in: StandIn, url: str, token: str, text: str
 ) -> None:
@@ -621,13 +614,7 @@ WORD = "pa/ss wörd\ncanary-of-config"
 GIVEN = "canary-of-answer"
 KEY = "-----BEGIN PRIVATE KEY-----\ncanary-of-the-key\n-----END PRIVATE KEY-----\n"
 QUOTES = (
-    f"token {TOKEN} is bad",
-    f"Bearer {TOKEN.upper()}",
-    f"cut off: {TOKEN[:-3]}",
-    "\x00".join(TOKEN),
-    f"{TOKEN}{TOKEN} {KEY}",
-    "x" * 495 + TOKEN,
-    "x" * 9_990 + TOKEN,
+    *quotes_of(TOKEN, KEY),
     f"config has {WORD}, and {WORD.upper()}",
     'config has "pa/ss wörd\\ncanary-of-config" or pa%2Fss%20w%C3%B6rd%0Acanary-of-config',
     f"made {GIVEN} already",

@@ -34,18 +34,17 @@ def world(tmp_path: Path) -> dict[str, str]:
     return {**kept, "DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"}
 
 
+def ended(command: list[str], world: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, however that is."""
+    return subprocess.run(
+        command, env=world, cwd=cwd, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
 def shell(line: str, world: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a line of bash, in which `$coreflow` is the command."""
     command = {"coreflow": " ".join(COREFLOW)}
-    return subprocess.run(
-        ["bash", "-c", line],
-        env={**world, **command},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return ended(["bash", "-c", line], {**world, **command}, cwd)
 
 
 # streams that cannot be written
@@ -190,15 +189,7 @@ def interrupted(
         f"sys.argv = ['coreflow', *{arguments!r}]\n"
         "runpy.run_module('coreflow', run_name='__main__')\n"
     )
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env=world,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return ended([sys.executable, "-c", program], world, cwd)
 
 
 @pytest.mark.parametrize(
