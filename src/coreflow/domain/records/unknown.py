@@ -12,7 +12,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from .about import About
-from .converter import printable
+from .converter import Unclear, printable
 from .models import ClusterRecord, UnknownField
 from .nearest import Elsewhere, nearest, paths_of
 from .shapes import (
@@ -206,7 +206,7 @@ def _members(
 ) -> Iterator[UnknownField]:
     if not raw.keys() <= level.known:
         for key in raw:
-            if key in level.known or key in beside or (key == envelope and raw[key] is None):
+            if key in level.known or key in beside or (key == envelope and isinstance(raw[key], Unclear | None)):
                 continue
             yield _unknown(path, key, nearest(_word(key), level.names, _elsewhere(root)))
     for older, name in level.instead_of:

@@ -91,6 +91,7 @@ async def test_a_record_that_two_files_have(tmp_path: Path) -> None:
     (reason,) = told["certificate", "h.example.com"]
     assert f"2 files have it: {tmp_path}/c.yaml:2 and {tmp_path}/d.yaml:2" in reason
     assert set(records.certificates) == {"c.yaml", "d.yaml"}
+    assert records.unknown == ()
 
 
 async def test_a_folder_without_files(tmp_path: Path) -> None:
