@@ -206,7 +206,11 @@ def _members(
 ) -> Iterator[UnknownField]:
     if not raw.keys() <= level.known:
         for key in raw:
-            if key in level.known or key in beside or (key == envelope and isinstance(raw[key], Unclear | None)):
+            if (
+                key in level.known
+                or key in beside
+                or (key == envelope and isinstance(raw[key], Unclear | None))
+            ):
                 continue
             yield _unknown(path, key, nearest(_word(key), level.names, _elsewhere(root)))
     for older, name in level.instead_of:
