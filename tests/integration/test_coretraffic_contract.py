@@ -197,7 +197,7 @@ async def test_a_set_that_is_not_taken(nursery: trio.Nursery, manner: dict[str, 
             answer={"status": "ok", "errorText": ""}, error=None, crash=False, silent=False
         )
         await until(lambda: side.port.is_up_to_date)
-    (line,) = (line for line in lines if line["event"] == "routes not taken")
+    (line,) = (line for line in lines if line["event"] == "routes not accepted")
     assert reason in line["reason"]
     assert "PRIVATE" not in str(lines)
     assert [line["hosts"] for line in lines if line["event"] == "routes sent"] == [1]

@@ -164,5 +164,5 @@ class CoretrafficRoutes:
         text = self.clean(str(exc))
         if text != proxy.said and not proxy.peer.ended.is_set():
             hint = {"advice": "is it in another mode, or too old?"} if isinstance(exc, Refused) else {}
-            log.warning("routes not taken", peer=proxy.peer.address, reason=text, **hint)
+            log.warning("routes not accepted", peer=proxy.peer.address, reason=text, **hint)
         proxy.said = text

@@ -117,7 +117,7 @@ class Bindings:
                 try:
                     await self._cloudly.report_binding(status)
                 except Refused as exc:
-                    log.debug("binding status not taken", binding=status.binding.id, reason=str(exc))
+                    log.debug("binding status not accepted", binding=status.binding.id, reason=str(exc))
                 except CoreflowError as exc:
                     log.debug("binding status not delivered", binding=status.binding.id, reason=str(exc))
                     return

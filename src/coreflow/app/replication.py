@@ -87,7 +87,7 @@ class Replicator:
                 except _GaveUp:
                     raise
                 except Refused as exc:  # an index may have been written anew between listing and reading it
-                    log.info("replication begins anew", backup=manifest.backup_id, reason=str(exc))
+                    log.info("replication starts over", backup=manifest.backup_id, reason=str(exc))
                     await self._push(corestores, manifest, stats, meter)
         except CoreflowError as exc:
             return stats.result("partial" if stats.objects else "failed", str(exc))
@@ -142,7 +142,7 @@ class Replicator:
                 async with corestore.read_object(obj) as chunks:
                     await self._send_rest(chunks, copy, sent, backup_id, meter)
             except Unavailable as exc:
-                log.info("archive object broke off", object=obj.path, reason=str(exc))
+                log.info("transfer of an archive object broke off", object=obj.path, reason=str(exc))
                 continue
             if sent.receipt.stored:
                 stats.objects += 1
@@ -282,7 +282,7 @@ class Replicator:
             except Unavailable as exc:
                 if attempt == ATTEMPTS:
                     raise
-                log.info("archive object broke off", object=obj.path, reason=str(exc))
+                log.info("transfer of an archive object broke off", object=obj.path, reason=str(exc))
                 await trio.sleep(FIRST_PAUSE * attempt)
             else:
                 return

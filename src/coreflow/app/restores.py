@@ -59,7 +59,7 @@ async def make_restore(tools: Tools, request: RestoreRequest, owner: str) -> Res
             await carry_out(work)
             if work.restore.phase is not Phase.LOST or work.has_stopped:
                 return work.restore.result()
-            log.info("begun anew", reason="; ".join(work.restore.problems))
+            log.info("restore starts over", reason="; ".join(work.restore.problems))
     except CoreflowError as exc:
         return RestoreResult(
             backup_id=request.backup_id, service_id=request.service_id, status="failed", error=str(exc)

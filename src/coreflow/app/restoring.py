@@ -163,7 +163,7 @@ async def _conclude(work: Work, *, has_ended: bool) -> None:
     if work.restore.phase is Phase.LEFT and work.live is not None:
         text = help_for(work.live.name, work.restore.lease, _replicas(work.live))
         work.restore = evolve(work.restore, problems=(*work.restore.problems, text))
-        log.error("left stopped", service=work.live.name, reason="; ".join(work.restore.problems))
+        log.error("service left stopped", service=work.live.name, reason="; ".join(work.restore.problems))
         work.tools.watcher.step(f"left stopped: {text}")
 
 
@@ -375,7 +375,7 @@ def _tell_way_out(work: Work, hint: _Hint) -> None:
         text = f"{undo} ends it, and puts back what was there before"
     else:
         text = f"{start_command(live.name, _replicas(live))} ends it, with the data as it is"
-    log.warning("a restore takes long", service=live.name, phase=phase.value, help=text)
+    log.warning("restore takes long", service=live.name, phase=phase.value, help=text)
     work.tools.step(f"still {about}; should it hang: {text}")
 
 
@@ -490,7 +490,7 @@ async def _look_after(work: Work, target: Target, snapshot_id: str) -> None:
         sizes = {one.id: one.size_bytes for one in await port.snapshots(service_id)}
         volumes = await port.volumes()
     except PortError as exc:
-        log.info("what was restored cannot be looked at", part=str(target.part), reason=str(exc))
+        log.info("cannot verify what was restored", part=str(target.part), reason=str(exc))
         return
     measure = work.measures.get(target.key)
     if fault := against_restore(target.part.name, sizes.get(snapshot_id), volumes, measure):
@@ -528,4 +528,4 @@ def _ignoring_outages() -> Iterator[None]:
     try:
         yield
     except PortError as exc:
-        log.info("waiting", reason=str(exc))
+        log.info("waiting for the engine", reason=str(exc))

@@ -40,7 +40,7 @@ async def supervise(
         except CoreflowError as exc:
             text = str(exc)
             if text != said:
-                log.error("cannot go on for now", job=name, reason=text)  # noqa: TRY400 - no traceback for a person
+                log.error("cannot continue for now", job=name, reason=text)  # noqa: TRY400 - no traceback for a person
         except Exception as exc:  # noqa: BLE001 - a bug in one job must not stop the others
             kinds, where = described(exc)
             text = f"{kinds}\n{where}"

@@ -182,7 +182,7 @@ def test_unusable_records_leave_everything_as_it_is(settings: Settings) -> None:
                 world.cloudly.set(cluster(service("a"), service("b")))
                 await trio.sleep(120)
                 assert await world.names() == ["a", "b"]
-        assert [line["event"] for line in lines].count("cannot go on for now") == 1
+        assert [line["event"] for line in lines].count("cannot continue for now") == 1
 
     play(scene)
 

@@ -308,7 +308,7 @@ def test_what_can_be_neither_restored_nor_put_back_is_left_with_commands_that_he
         assert again == ["coreflow", "restore", "shop", "--backup", "b1"]
         labels = ["--label-rm", STOPPED, "--label-rm", RESTORE, "--replicas", "2"]
         assert start == ["docker", "service", "update", *labels, "shop"]
-        (line,) = [line for line in lines if line["event"] == "left stopped"]
+        (line,) = [line for line in lines if line["event"] == "service left stopped"]
         assert " ".join(undo) in line["reason"]
         (wait,) = (await bench.reconciler.reconcile()).last.plan.waits
         assert " ".join(undo) in wait.reason

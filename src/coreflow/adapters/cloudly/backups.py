@@ -192,7 +192,7 @@ def _check_texts(
     reference: _VolumeReference | _ResourceReference, path: str, problems: list[Problem]
 ) -> None:
     if any(isinstance(text, str) and len(text) > TEXT_LIMIT for text in astuple(reference)):
-        problems.append(Problem(path, f"has a text of more than {TEXT_LIMIT} characters"))
+        problems.append(Problem(path, f"is a string of more than {TEXT_LIMIT} characters"))
 
 
 def _volume(reference: _VolumeReference, path: str, problems: list[Problem]) -> Part:

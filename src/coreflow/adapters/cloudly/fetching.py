@@ -195,7 +195,7 @@ class Fetcher:
         except _GONE:
             raise
         except Refused as exc:  # not for us: each by itself may be
-            log.info("asking one by one", kind=collection.kind, reason=str(exc))
+            log.info("asking for records one by one", kind=collection.kind, reason=str(exc))
             live.not_offered.add(method.name)
             found.one_by_one.add(member)
         except CoreflowError as exc:

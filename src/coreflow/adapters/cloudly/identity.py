@@ -42,7 +42,7 @@ class Identity:
             raise InvalidRecord(Problem("$.identity", "is missing or not an object"))
         jwt = raw.get("jwt")
         if not isinstance(jwt, str) or not jwt:
-            raise InvalidRecord(Problem("$.identity.jwt", "is missing or not a text"))
+            raise InvalidRecord(Problem("$.identity.jwt", "is missing or not a string"))
         expires = raw.get("expiresAt")
         if isinstance(expires, bool) or not isinstance(expires, int | float) or expires <= 0:
             return cls(raw, jwt, None)

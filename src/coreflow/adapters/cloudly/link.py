@@ -219,7 +219,7 @@ class Link:
             except NotOffered:
                 return
             except CoreflowError as exc:
-                log.debug("sign of life not taken", reason=str(exc))
+                log.debug("heartbeat not accepted", reason=str(exc))
             await trio.sleep(self._options.retry.heartbeat)
 
     # --- requests

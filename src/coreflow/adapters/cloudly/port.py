@@ -149,7 +149,7 @@ class NetworkCloudly:
             self._strike(exc)
             if known is None:
                 raise
-            log.debug("going on with the last records", reason=str(exc))
+            log.debug("continuing with the last records", reason=str(exc))
             return known
         self._strikes = 0
         self._learn(records)

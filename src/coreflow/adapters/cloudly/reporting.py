@@ -71,7 +71,7 @@ class LogShipper:
                 self._lines.clear()
                 return True
             except CoreflowError as exc:
-                log.debug("log lines not taken", reason=str(exc))
+                log.debug("log lines not accepted", reason=str(exc))
                 return False
             await trio.sleep(_PAUSE_SECONDS)
         return True

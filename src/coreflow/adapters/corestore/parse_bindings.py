@@ -115,7 +115,7 @@ def _value(name: str, value: object) -> str:
             return str(value)
         case float():
             return str(int(value)) if value.is_integer() and abs(value) < _SAFE_INTEGER else repr(value)
-    raise Refused(f"the variable {name[:NAME_LIMIT]} is not a text")
+    raise Refused(f"the variable {name[:NAME_LIMIT]} is not a string")
 
 
 # --- endpoints

@@ -125,9 +125,13 @@ def _list_in(answer: object, path: str) -> Sequence[Document]:
 
 
 def _kind(value: object) -> str:
-    return {type(None): "null", dict: "an object", list: "a list", str: "a text", bool: "true or false"}.get(
-        type(value), "a number"
-    )
+    return {
+        type(None): "null",
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true or false",
+    }.get(type(value), "a number")
 
 
 def _plain(exc: BaseException) -> str:

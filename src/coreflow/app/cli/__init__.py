@@ -11,17 +11,20 @@ from rich.text import Text
 from coreflow.app import streams
 
 COMMANDS = {
-    "demo": ("demo:demo", "Show it at work on a Swarm in memory: no Docker, no file, a few seconds."),
+    "demo": (
+        "demo:demo",
+        "Show coreflow at work on a Swarm in memory, in a few seconds: no Docker, no file.",
+    ),
     "plan": ("deploy:plan", "Show what an apply would do, and why. Writes nothing."),
-    "apply": ("deploy:apply", "Do what the plan says, and wait until it runs."),
-    "run": ("daemon:run", "Keep the Swarm as the records say, until SIGTERM."),
+    "apply": ("deploy:apply", "Carry out the plan, and wait until everything runs."),
+    "run": ("daemon:run", "Keep the Swarm in the state that the records describe, until SIGTERM."),
     "routes": (
         "routes:routes",
         "Show which host leads to which tasks, with which certificate, and what is missing.",
     ),
     "images": ("images:images", "List the images from archives that nothing needs any more, or remove them."),
     "backup": ("backups:backup", "Take snapshots of everything that belongs to a service."),
-    "restore": ("backups:restore", "Bring a backup of a service back, or list its backups."),
+    "restore": ("backups:restore", "Restore a service from a backup, or list its backups."),
     "check": ("check:check", "Check the settings, the engine, the records and the images' registries."),
     "down": ("down:down", "Remove everything that coreflow made for a cluster. Data stays."),
     "networks": ("networks:networks", "Make the base networks, where there are none, for a stack to join."),

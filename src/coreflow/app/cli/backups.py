@@ -49,14 +49,14 @@ RUNS_SECONDS = 60.0
 POLL_SECONDS = 0.3
 
 Service = Annotated[str, Parameter(help="The service, by name or id.")]
-Name = Annotated[str | None, Parameter(name="--id", help="Name of the backup. Default: made of the time.")]
+Name = Annotated[str | None, Parameter(name="--id", help="Name of the backup. Default: made from the time.")]
 Replicate = Annotated[bool, Flag, Parameter(help="Send the archive to Cloudly, too.")]
 NoVolumes = Annotated[bool, Flag, Parameter(help="Leave out volumes.")]
 NoResources = Annotated[bool, Flag, Parameter(help="Leave out databases and object storage.")]
 Backup = Annotated[
-    str | None, Parameter(help="The backup to bring back. Without it, lists the available backups.")
+    str | None, Parameter(help="The backup to restore from. Without it, lists the available backups.")
 ]
-NoPull = Annotated[bool, Flag, Parameter(help="Fetch nothing that the archive lacks from Cloudly.")]
+NoPull = Annotated[bool, Flag, Parameter(help="Do not fetch from Cloudly what the archive lacks.")]
 
 
 def backup(

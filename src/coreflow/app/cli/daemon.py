@@ -10,7 +10,7 @@ from coreflow.app.queued import unwaited
 
 
 def run(*, strict: Strict = False) -> int:
-    """Keep the Swarm as the records say, until SIGTERM.
+    """Keep the Swarm in the state that the records describe, until SIGTERM.
 
     Settings come from the environment, .nogit/ and /run/secrets (docs/settings.md). A peer that is away is waited
     for; what runs stays as it is meanwhile. SIGHUP looks up everything again, images and

@@ -73,7 +73,7 @@ CLUSTER: Json = {
 
 
 def demo() -> int:
-    """Show it at work on a Swarm in memory: no Docker, no file, a few seconds.
+    """Show coreflow at work on a Swarm in memory, in a few seconds: no Docker, no file.
 
     The reconciler is the real one; the Swarm is the one that coreflow is tested with.
     """

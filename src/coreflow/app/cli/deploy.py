@@ -38,9 +38,9 @@ Records = Annotated[
 Output = Annotated[Format, Parameter(name="--format", help="Output format: text, or JSON for programs.")]
 Flag = Parameter(negative=(), show_default=False)
 Refresh = Annotated[bool, Flag, Parameter(help="Look up every image again, to notice tags that moved.")]
-Retry = Annotated[bool, Flag, Parameter(help="Try again what Swarm has rolled back.")]
-Detailed = Annotated[bool, Flag, Parameter(help="Exit with 2 where something would change.")]
-Confirm = Annotated[str | None, Parameter(help="The word that a refused removal names: it is meant.")]
+Retry = Annotated[bool, Flag, Parameter(help="Retry what Swarm has rolled back.")]
+Detailed = Annotated[bool, Flag, Parameter(help="Exit with status 2 if something would change.")]
+Confirm = Annotated[str | None, Parameter(help="The token of a refused removal, which confirms it.")]
 Seconds = Annotated[float, Parameter(help="Seconds to wait until everything runs.", validator=_seconds)]
 
 
@@ -81,7 +81,7 @@ def apply(
     retry_failed: Retry = False,
     strict: Strict = False,
 ) -> int:
-    """Do what the plan says, and wait until it runs.
+    """Carry out the plan, and wait until everything runs.
 
     Exit status: 0 only if every service runs as its record says; 1 with the reasons if not; 130 or 143 when stopped by
     Ctrl-C or SIGTERM. Stopping it at any moment is safe: the next apply goes on.

@@ -267,7 +267,7 @@ async def test_monstrous_references(autojump_clock: MockClock, nursery: trio.Nur
     many = await refused(far, RESTORE, {**ASKED, "resources": [{"capability": "database"}] * 1001})
     assert many == f"{RESTORE}: has more than 1000 entries @ $.resources"
     long = await refused(far, RESTORE, {**ASKED, "volumes": [{"snapshotId": "x" * 4097}]})
-    assert long == f"{RESTORE}: has a text of more than 4096 characters @ $.volumes[0]"
+    assert long == f"{RESTORE}: is a string of more than 4096 characters @ $.volumes[0]"
 
 
 # --- whoever carries it out

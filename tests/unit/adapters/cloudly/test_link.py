@@ -315,7 +315,7 @@ async def test_a_token_that_is_refused_later_is_tried_slowly(
         pytest.param(
             CloudlyStandIn({LOGIN.name: {"identity": {"jwt": ["secret"]}}}),
             Unavailable,
-            "is missing or not a text @ $.identity.jwt",
+            "is missing or not a string @ $.identity.jwt",
             id="no identity",
         ),
     ],

@@ -48,7 +48,7 @@ class Tags:
         """Set or remove a tag. Setting one again overwrites its payload; removing one that is not there succeeds."""
         name = request.get("name")
         if not isinstance(name, str) or not 0 < len(name) <= _NAME_LIMIT:
-            return TagAnswer(success=False, event=TagRefused("", "its name is not a short text"))
+            return TagAnswer(success=False, event=TagRefused("", "its name is not a short string"))
         if method == REMOVE_TAG:
             removed = name in self._tags
             self._tags.pop(name, None)
