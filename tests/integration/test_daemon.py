@@ -125,7 +125,7 @@ async def test_a_crash_loop_asks_for_no_records(
     """While a service ends again and again, Cloudly is asked for the records as often as at rest."""
     await tell(cloudly, lab, lab.service("a"))
     daemon = start(lab, cloudly)  # which looks at nothing again without a reason
-    await wait(lab, "the service runs", lambda: lab.running("a") and log_of(lab, "running"))
+    await wait(lab, "the service runs", lambda: lab.running("a") and log_of(lab, "running"), seconds=90)
     at_rest = await fetches(cloudly, 10)
     await push(cloudly, lab, lab.service("a"), lab.service("bad", EXITING_IMAGE))
     await wait(lab, "it is a crash loop", lambda: log_of(lab, "crash-looping", name=lab.name("bad")))
