@@ -232,6 +232,46 @@ def test_containers_that_are_killed_stop_no_roll_out(
     )
 
 
+def test_no_change_is_given_up_because_containers_are_killed(
+    ring: Ring, draw: random.Random, record_property: Callable[[str, object], None]
+) -> None:
+    """Round by round: all images change, containers are killed meanwhile, and every one of the changes is carried out."""
+    shorts = [f"s{number}" for number in range(int(span(3, 10)))]
+    rounds, kills, seconds = int(span(2, 11)), int(span(6, 120)), span(6, 10)
+    side = ring.side()
+    side.lab.write(*(side.lab.service(short) for short in shorts))
+    side.start()
+    ring.lab.wait("all run", lambda: ring.at_rest(*shorts))
+    plan = [draw.randrange(rounds) for _ in range(kills)]
+    killed, right, longest = 0, 0, 0.0
+    for number in range(rounds):
+        image = LOCAL_IMAGE if number % 2 else NEWER_IMAGE
+        side.lab.write(*(side.lab.service(short, image) for short in shorts))
+        began = time.monotonic()
+        for moment in sorted(draw.uniform(0, seconds) for _ in range(plan.count(number))):
+            time.sleep(max(began + moment - time.monotonic(), 0))
+            found = ring.containers(draw.choice(shorts)) or ring.containers()
+            killed += bool(found) and ring.kill_container(draw.choice(sorted(found)))
+
+        def are_right(image: str = image) -> bool:
+            return all(ring.image(short) == image for short in shorts) and ring.at_rest(*shorts)
+
+        ring.lab.wait(f"round {number} is right", are_right, seconds=span(90, 300))
+        right += len(shorts)
+        longest = max(longest, time.monotonic() - began)
+    side.stop()
+    measured(
+        record_property,
+        changes=right,
+        killed=killed,
+        updates=len(side.proxy.updates),
+        longest=round(longest, 1),
+    )
+    assert not [line for line in side.log("failed") if "not tried again" in str(line.get("reason"))], (
+        side.tail()
+    )
+
+
 # --- evidence that the Swarm does not keep
 
 

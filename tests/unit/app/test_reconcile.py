@@ -44,6 +44,29 @@ def test_a_cluster_is_deployed_and_then_left_alone() -> None:
     play(scene)
 
 
+def test_a_task_too_many_is_ended_and_nothing_else_is() -> None:
+    """Where Swarm has put two tasks in one place, one write ends one of them; the other goes on."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a", scaleFactor=2)))
+        assert (await world.reconciler().deploy(timeout=60)).is_stable
+        before = {task["ID"] for task in world.engine.running_tasks("a")}
+        world.engine.double_task(min(before))
+        world.engine.advance(10)
+        assert len(world.engine.running_tasks("a")) == 3
+        world.engine.calls.clear()
+        result = await world.reconciler().deploy(timeout=120)
+        assert result.is_stable
+        assert [verb for verb, _ in _done(result)] == ["update"]
+        assert world.engine.writes == 1
+        left = world.engine.running_tasks("a")
+        assert sorted(task["Slot"] for task in left) == [1, 2]
+        assert len(before & {task["ID"] for task in left}) >= 1
+
+    play(scene)
+
+
 def test_the_base_comes_with_every_cluster() -> None:
     """Base services run, the global one on every node, and go when the operator does not want them."""
 

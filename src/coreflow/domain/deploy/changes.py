@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Update
 from coreflow.domain.swarm.images import unpinned
-from coreflow.domain.swarm.observed import ObservedService
+from coreflow.domain.swarm.observed import ObservedService, seconds_of
 from coreflow.domain.swarm.specs import Aspect, ServiceSpec
 
 from .addresses import AddressRoom
@@ -15,6 +15,10 @@ from .reasons import changes_of, drift_of, intent_of
 from .rollback import MOST_ATTEMPTS, FailedAttempt, failed_attempt
 from .steps import Action, Failure, Step, Wait
 
+SURPLUS_SECONDS = 30.0
+"""How long a task too many may run, and how long after a write that did not help there is another one."""
+_AT_REST = frozenset({"", "completed", "rollback_completed"})
+"""Update states in which every task is meant to stay."""
 _AS_THE_ORIGINAL = (Aspect.IMAGE, Aspect.SECRET, Aspect.VOLUMES)
 """What the original coreflow made a service anew for."""
 
@@ -22,16 +26,28 @@ _AS_THE_ORIGINAL = (Aspect.IMAGE, Aspect.SECRET, Aspect.VOLUMES)
 def plan_services(facts: Facts) -> Part:
     """Compare every desired service with the live one; the common case, no difference, comes first."""
     changed: list[ServiceSpec] = []
+    doubled: list[Part] = []
     owned = facts.owned
     for name, spec in facts.desired.services.items():
         live = owned.get(name)
         if live is None or live.seal != spec.seal:
             changed.append(spec)
-    kept = Part(kept=len(facts.desired.services) - len(changed))
+        elif live.id in facts.doubled and spec.owner not in facts.stopped and live.update_state in _AT_REST:
+            doubled.append(_end_surplus(facts, spec, live))
+    kept = Part(kept=len(facts.desired.services) - len(changed) - len(doubled))
     changed = [spec for spec in changed if spec.owner not in facts.stopped]
     room = AddressRoom(facts.desired, facts.observed, changed)
     changed.sort(key=lambda s: (s.stage, facts.live(s.name) is None, s.owner, s.name))
-    return merged([kept, *(_change(facts, spec, room) for spec in changed)])
+    return merged([kept, *(_change(facts, spec, room) for spec in changed), *doubled])
+
+
+def _end_surplus(facts: Facts, spec: ServiceSpec, live: ObservedService) -> Part:
+    """Plan the end of one of two tasks where one is wanted: any write makes Swarm end one, and the other goes on."""
+    reason = "two tasks run in the place of one, and Swarm ends one of them when the service is written"
+    due = max(seconds_of(live.updated_at), facts.doubled[live.id]) + SURPLUS_SECONDS
+    if facts.observed.time < due:
+        return _waiting(spec, f"{reason}; in case it does so by itself, after a pause", due)
+    return _doing(spec, Update(spec, live, reason))
 
 
 def _change(facts: Facts, spec: ServiceSpec, room: AddressRoom) -> Part:

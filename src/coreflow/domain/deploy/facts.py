@@ -8,7 +8,7 @@ from attrs import define, frozen
 from coreflow.domain.ids import BASE, Owner
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Remove
-from coreflow.domain.swarm.observed import Observed, ObservedSecret, ObservedService, ObservedTask
+from coreflow.domain.swarm.observed import Observed, ObservedSecret, ObservedService, ObservedTask, seconds_of
 from coreflow.domain.swarm.specs import Fingerprint, ServiceSpec
 
 from .contention import ABSENT, WriteLog
@@ -59,6 +59,27 @@ class Facts:
     def running(self, service: ObservedService) -> int:
         """Return how many tasks of a service run and are meant to."""
         return sum(task.is_running for task in self.tasks_of(service))
+
+    @cached_property
+    def doubled(self) -> Mapping[str, float]:
+        """Services, by id, with two running tasks in one place; and since when, in seconds since the epoch.
+
+        A container that ends by itself just when a roll-out with `start-first` replaces it has two successors: that of the
+        roll-out and that of the restart. Swarm counts places, and leaves both alone.
+        """
+        globally = {service.id for service in self.owned.values() if service.body.replicas is None}
+        places: set[tuple[str, object]] = set()
+        found: dict[str, float] = {}
+        for task in self.observed.tasks:
+            if task.is_running:
+                place = task.node_id if task.service_id in globally else task.slot
+                if place is not None and (task.service_id, place) in places:
+                    found[task.service_id] = 0.0
+                places.add((task.service_id, place))
+        for identity in found:
+            tasks = self._tasks_by_service[identity]
+            found[identity] = max(seconds_of(task.updated_at) for task in tasks if task.is_running)
+        return found
 
     @cached_property
     def unclaimed(self) -> tuple[ObservedService, ...]:

@@ -8,6 +8,7 @@ The rules:
   the roll-back of the first.
 * A spec that was rolled back is remembered in a label and not tried again until the record changes, if its image was to
   blame; otherwise it is tried again with growing pauses, a few times.
+* Where two tasks run in the place of one, and Swarm does not end one by itself, the service is written as it is: then it does.
 * What somebody else undoes is put right at once the first time, and with growing pauses when it is undone again.
 * An update goes in place. Only where Swarm refuses that (another mode), or where the operator chose so, the service is
   made anew.

@@ -324,6 +324,25 @@ async def test_a_running_task_can_be_ended(engine: MemoryEngine) -> None:
     assert again["Slot"] == task["Slot"]
 
 
+async def test_a_task_can_be_doubled(engine: MemoryEngine) -> None:
+    """Both stay in one place until the service is written; then Swarm calls that an update, and one of them goes on."""
+    await engine.create_service(spec())
+    engine.advance(5)
+    (task,) = engine.running_tasks("web")
+    engine.double_task(task["ID"])
+    engine.advance(60)
+    both = engine.running_tasks("web")
+    assert [one["Slot"] for one in both] == [1, 1]
+    live = await engine.inspect_service("web")
+    await engine.update_service(live["ID"], live["Version"]["Index"], live["Spec"])
+    engine.advance(1)
+    assert (await engine.inspect_service("web"))["UpdateStatus"]["State"] == "updating"
+    engine.advance(10)
+    assert (await engine.inspect_service("web"))["UpdateStatus"]["State"] == "completed"
+    (left,) = engine.running_tasks("web")
+    assert left["ID"] in {one["ID"] for one in both}
+
+
 # nodes
 
 

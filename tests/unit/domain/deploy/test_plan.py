@@ -29,6 +29,7 @@ from tests.unit.domain.examples import (
     volume,
 )
 
+from coreflow.domain.deploy.changes import SURPLUS_SECONDS
 from coreflow.domain.deploy.contention import WriteLog
 from coreflow.domain.deploy.desired import Desired, Note, Rejection, unit_of
 from coreflow.domain.deploy.plan import make_plan
@@ -45,11 +46,11 @@ from coreflow.domain.deploy.steps import (
     subject_of,
     verb_of,
 )
-from coreflow.domain.ids import BASE
+from coreflow.domain.ids import BASE, NodeId
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Update
 from coreflow.domain.swarm.failures import Cause
-from coreflow.domain.swarm.observed import Observed, ObservedService
+from coreflow.domain.swarm.observed import Observed, ObservedService, seconds_of
 from coreflow.domain.swarm.specs import (
     HealthCheck,
     Limits,
@@ -293,6 +294,70 @@ def test_a_roll_out_in_progress_is_left_alone(state: str, there: ObservedService
 def test_a_kept_service_may_be_rolling() -> None:
     """A service that rolls out what we want is kept."""
     assert make_plan(desired(OLD), observed(live(OLD, update_state="updating"))).kept == 1
+
+
+# two tasks in the place of one
+
+TWICE = "two tasks run in the place of one, and Swarm ends one of them when the service is written"
+ROLLED_OUT, SINCE = "2026-01-01T10:00:00Z", seconds_of("2026-01-01T10:00:05Z")
+"""When the roll-out ended, and the younger task was seen running."""
+
+
+def doubled(there: ObservedService, time: float, *slots: int | None, **changes: Any) -> Plan:
+    """The plan for a service with running tasks in these slots."""
+    tasks = tuple(
+        task(there, number, slot=slot, updated_at=f"2026-01-01T10:00:0{5 - number}Z", **changes)
+        for number, slot in enumerate(slots)
+    )
+    return make_plan(desired(OLD), observed(there, tasks=tasks, time=time))
+
+
+def test_a_task_too_many_is_ended_by_a_write() -> None:
+    """Swarm may do so by itself, so it has a while; the service is as desired all the time, and written all the same."""
+    there = live(OLD, update_state="completed", updated_at=ROLLED_OUT)
+    waiting = doubled(there, SINCE + SURPLUS_SECONDS - 1, 1, 1, 2)
+    assert (waiting.actions, waiting.kept) == ((), 0)
+    assert [(wait.reason, wait.until) for wait in waiting.waits] == [
+        (f"{TWICE}; in case it does so by itself, after a pause", SINCE + SURPLUS_SECONDS)
+    ]
+    plan = doubled(there, SINCE + SURPLUS_SECONDS, 1, 1, 2)
+    assert told(plan) == [f"update service web: {TWICE}"]
+    assert (plan.kept, plan.waits) == (0, ())
+
+
+def test_a_task_too_many_that_stays_is_not_written_at_in_every_pass() -> None:
+    """A write that has not helped yet is followed by another one after the same while."""
+    again = live(OLD, updated_at="2026-01-01T10:10:00Z")
+    assert [wait.until for wait in doubled(again, SINCE + 600, 1, 1).waits] == [
+        SINCE - 5 + 600 + SURPLUS_SECONDS
+    ]
+    assert told(doubled(again, SINCE + 600 + SURPLUS_SECONDS, 1, 1)) == [f"update service web: {TWICE}"]
+
+
+@pytest.mark.parametrize(
+    ("there", "slots", "changes"),
+    [
+        (live(OLD), (1, 2), {}),
+        (live(OLD), (None, None), {}),
+        (live(OLD, update_state="updating"), (1, 1), {}),
+        (live(OLD, update_state="rollback_paused"), (1, 1), {}),
+        (live(OLD, labels={naming.STOPPED: "1"}), (1, 1), {}),
+        (live(OLD), (1, 1), {"desired_state": "shutdown"}),
+        (live(OLD), (1, 1), {"state": "starting"}),
+    ],
+)
+def test_no_task_is_too_many(there: ObservedService, slots: Any, changes: dict[str, Any]) -> None:
+    """Tasks in places of their own, those that are to end or do not run yet, and those that a roll-out sees to."""
+    assert doubled(there, SINCE + 3600, *slots, **changes).actions == ()
+
+
+def test_a_global_service_has_a_task_on_each_node() -> None:
+    """There, the node is the place."""
+    want = spec(replicas=None)
+    there = live(want)
+    for nodes, expected in ((("n1", "n2"), []), (("n1", "n1"), [f"update service web: {TWICE}"])):
+        tasks = tuple(task(there, number, node_id=NodeId(name)) for number, name in enumerate(nodes))
+        assert done(desired(want), observed(there, tasks=tasks, time=SINCE)) == expected
 
 
 def test_a_new_record_overtakes_a_roll_out() -> None:

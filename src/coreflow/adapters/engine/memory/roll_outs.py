@@ -68,7 +68,9 @@ class RollOuts:
             if task.document["DesiredState"] == "remove":  # forgotten now, be its container gone or not
                 self._tasks.forget(task)
         self._tasks.fill(service)
-        if service in self._roll_outs or (not self._dirty(service) and not backwards):
+        if service in self._roll_outs or (
+            not self._dirty(service) and not self._surplus(service) and not backwards
+        ):
             return
         roll_out = RollOut(service=service, backwards=backwards, spec=copy.deepcopy(spec))
         self._roll_outs[service] = roll_out
@@ -88,11 +90,24 @@ class RollOuts:
             }
             self._world.touch(document)
             self._world.emit("service", "update", document["ID"], document["Spec"]["Name"])
+        for task in self._surplus(roll_out.service):
+            self._tasks.shut_down(task)
         self.poke(roll_out.service)
 
     def _dirty(self, service: str) -> list[Task]:
         """Tasks that have to be replaced; one that has ended counts until it is known to have."""
         return [task for task in self._store.tasks_of(service) if task.is_wanted and not self._is_clean(task)]
+
+    def _surplus(self, service: str) -> list[Task]:
+        """Tasks in whose place another one runs already that is as the spec wants it."""
+        kept = {
+            task.slot: task for task in self._store.tasks_of(service) if task.runs and self._is_clean(task)
+        }
+        return [
+            task
+            for task in self._store.tasks_of(service)
+            if task.is_wanted and self._is_clean(task) and kept.get(task.slot, task) is not task
+        ]
 
     def _is_clean(self, task: Task) -> bool:
         """Return whether a task may stay: another placement does not matter where its node meets it."""
