@@ -1,6 +1,6 @@
-"""Archive objects between Corestores and whoever keeps copies of them: in small slices, only what the other side lacks.
+"""Archive objects between Corestores and the keeper of their copies: in small slices, only what the keeper lacks.
 
-Whatever is interrupted goes on where it stopped: the other side says how much it has. A connection that breaks is waited
+Whatever is interrupted goes on where it stopped: the keeper says how much it has. A connection that breaks is waited
 for. What arrives is compared with its digest before it counts.
 """
 
@@ -48,13 +48,13 @@ T = TypeVar("T")
 CONCURRENCY = 3
 """Objects that travel at once."""
 AWAY_SECONDS = 300.0
-"""How long the other side may be away without the transfer being given up."""
+"""How long the keeper may be away without the transfer being given up."""
 LOOK_SECONDS = 20.0
 """The same where only is looked whether it has something."""
 ATTEMPTS = 3
 """How often an object is begun anew because it did not arrive as it was sent."""
 LEAST_SLICE_BYTES = 32 * 1024
-"""Slices get smaller, down to this, while the other side cannot be reached: on a slow line large ones do not get through."""
+"""Slices get smaller, down to this, while the keeper cannot be reached: on a slow line large ones do not get through."""
 SMALL_RECEIPTS = 100
 """How often, of one slice, less may be taken than is sent."""
 MANIFEST_LIMIT = 64 * 1024 * 1024
@@ -134,7 +134,7 @@ class Replicator:
         meter: Meter,
         obj: ArchiveObject,
     ) -> None:
-        """Send one object, from where the other side has it."""
+        """Send one object, from where the keeper has it."""
         copy, sent = copy_of(obj), _Sent()
         for attempt in range(ATTEMPTS):
             await trio.sleep(FIRST_PAUSE * attempt)
@@ -155,7 +155,7 @@ class Replicator:
     async def _send_rest(
         self, chunks: AsyncIterator[bytes], copy: Copy, sent: "_Sent", backup_id: str, meter: Meter
     ) -> None:
-        """Send what the other side has not, until it wants something that has passed already, or has all."""
+        """Send what the keeper has not, until it wants something that has passed already, or has all."""
         async with aclosing(slices_of(chunks, copy.size, sent.receipt.received)) as slices:
             async for offset, data in slices:
                 end = offset + len(data)
@@ -304,7 +304,7 @@ class Replicator:
     # --- waiting
 
     async def _retried(self, call: Callable[[], Awaitable[T]], away_seconds: float | None = None) -> T:
-        """Call, again and again while the other side is away; slices get smaller with each time, and larger again."""
+        """Call, again and again while the keeper is away; slices get smaller with each time, and larger again."""
         away_seconds = self._away_seconds if away_seconds is None else away_seconds
         try:
             result = await with_retries(call, away_seconds, on_failure=self._shrink)
@@ -322,7 +322,7 @@ def _worth(manifest: Manifest) -> tuple[int, int]:
 
 
 class _GaveUp(Refused):
-    """The other side was away for too long."""
+    """The keeper was away for too long."""
 
 
 @define

@@ -126,7 +126,7 @@ def in_order(objects: Iterable[ArchiveObject]) -> tuple[tuple[ArchiveObject, ...
 
 
 def to_push(objects: Iterable[ArchiveObject], there: Iterable[Copy]) -> tuple[ArchiveObject, ...]:
-    """Return what the other side lacks."""
+    """Return what the keeper of copies lacks."""
     names = {copy.name for copy in there}
     return tuple(obj for obj in objects if copy_of(obj).name not in names)
 
