@@ -1,5 +1,6 @@
 """What the README and the docs of the command line show is true."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tests.unit.app.worlds import NO_BASE, World, play
 
 from coreflow.adapters.memory import MemoryCloudly, MemoryEngine
 from coreflow.app.cli import COMMANDS, app
+from coreflow.domain.records.schema import json_schema
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -92,3 +94,11 @@ def test_the_json_members_are_documented() -> None:
 
     for member in play(scene):
         assert f"| `{member}` |" in COMMANDS_PAGE, member
+
+
+def test_the_schema_command_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the README has it: one JSON document, for the file that the editor line names."""
+    assert app("schema", result_action="return_value") == 0
+    assert json.loads(capsys.readouterr().out) == json_schema()
+    assert "coreflow schema > cluster.schema.json" in README
+    assert _block("yaml").startswith("# yaml-language-server: $schema=cluster.schema.json\n")

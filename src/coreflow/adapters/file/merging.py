@@ -13,7 +13,7 @@ from attrs import field, frozen
 from coreflow.adapters.documents import Lines, parse
 from coreflow.domain.errors import InvalidRecord, Problem
 from coreflow.domain.records.converter import Unclear, expected
-from coreflow.domain.records.shapes import FREE_KEYS
+from coreflow.domain.records.shapes import is_own
 
 from .sources import Sources
 
@@ -98,7 +98,7 @@ def merged(parts: tuple[Part, ...]) -> object:
 def _add(whole: dict[str, Any], key: str, value: object) -> bool:
     """Add one member of a file; False where it cannot be added to what is there."""
     known = whole.get(key)
-    if known is None or value is None or key.startswith(FREE_KEYS):
+    if known is None or value is None or is_own(key):
         whole[key] = value if known is None else known
     elif type(known) is list and type(value) is list:
         whole[key] = [*known, *value]

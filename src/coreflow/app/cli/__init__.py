@@ -29,6 +29,7 @@ COMMANDS = {
     "down": ("down:down", "Remove everything that coreflow made for a cluster. Data stays."),
     "networks": ("networks:networks", "Make the base networks, where there are none, for a stack to join."),
     "health": ("health:health", "Ask the daemon on this machine whether it is well."),
+    "schema": ("schema:schema", "Print the JSON Schema of a cluster file, for editors."),
     "version": ("version:version", "Print the versions of coreflow and Python."),
 }
 """Where each command is, and what the list of commands says of it."""

@@ -98,7 +98,7 @@ class VolumeRecord:
 
     mount_path: str = field(metadata=about("Where it is in the container."))
     driver: str | None = field(default=None, metadata=about("The volume driver.", default="corestore"))
-    backup: bool = field(default=False, metadata=about("Whether it belongs to backups of the service"))
+    backup: bool = field(default=False, metadata=about("Whether it belongs to backups of the service."))
     name: str | None = field(default=None, metadata=about("The name of the Docker volume."))
     read_only: bool = field(default=False, metadata=about("Whether the service may not write to it."))
     options: Mapping[str, str] = field(
@@ -126,7 +126,7 @@ class Ports:
     web: int | None = field(
         default=None, metadata=about("Where the service listens for its domains.", least=1, most=LAST_PORT)
     )
-    custom: Mapping[str, str] = field(factory=dict, metadata=about("Further host names, each with its port"))
+    custom: Mapping[str, str] = field(factory=dict, metadata=about("Further host names, each with its port."))
 
 
 @frozen(kw_only=True)
@@ -149,7 +149,7 @@ class HealthCheckRecord:
     """A command that tells whether a container works; durations in seconds. (Proposed: no control plane sends it yet.)"""
 
     command: tuple[str, ...] = field(
-        metadata=about("A text is for the shell; a list is a program with arguments")
+        metadata=about("A string is for the shell; a list is a program with arguments.")
     )
     interval_seconds: float | None = field(
         default=None, metadata=about("From one check to the next.", least=0)
@@ -192,7 +192,9 @@ class ServiceRecord:
     scale_factor: int | None = field(default=None, metadata=about("How many tasks.", default=1))
     ports: Ports | None = field(default=None, metadata=about("Where it listens."))
     resources: Resources | None = field(default=None, metadata=about("Limits and reservations."))
-    domains: tuple[DomainRecord, ...] = field(default=(), metadata=about("Host names"))
+    domains: tuple[DomainRecord, ...] = field(
+        default=(), metadata=about("Host names: a string, or `{name, port, protocol}`.")
+    )
     volumes: tuple[VolumeRecord, ...] = field(default=(), metadata=about("Volumes that the service mounts."))
     health_check: HealthCheckRecord | None = field(
         default=None, metadata=about("How a task is known to work.")

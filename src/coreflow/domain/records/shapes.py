@@ -29,8 +29,8 @@ from .models import (
 )
 
 DATA, DESIRED_STATE = "data", "desiredState"
-FREE_KEYS = ("x-", "$schema")
-"""How keys of a cluster file begin that are its author's: a place for YAML anchors, and for the schema that an editor uses."""
+OWN_PREFIX, SCHEMA_KEY = "x-", "$schema"
+"""Keys of a cluster file that are its author's: a place for YAML anchors, and for the schema that an editor uses."""
 
 Kind = Literal["text", "id", "service id", "port text", "integer", "number", "truth"]
 
@@ -80,6 +80,8 @@ class Fields:
     envelope: str | None = None
     """The member that may hold all members but those of `beside`."""
     beside: tuple[str, ...] = ()
+    named_by: str | None = None
+    """The member that stands for a missing id."""
 
     def __repr__(self) -> str:
         return f"Fields({self.name})"
@@ -101,8 +103,15 @@ class Member:
     about: About
     required: bool = False
     default: object = None
+    is_written: bool = True
+    """False where only what is years old has it."""
     instead_of: str | None = None
     """The field that this one is an older spelling of: it counts only where that one is absent."""
+
+
+def is_own(key: str) -> bool:
+    """Tell whether a key at the top of a cluster file is its author's."""
+    return key == SCHEMA_KEY or key.startswith(OWN_PREFIX)
 
 
 def fields_of(shape: Shape) -> Fields | None:
@@ -158,6 +167,7 @@ def shape_of(kind: type) -> Fields:
         members,
         envelope=DATA if kind in ENVELOPED else DESIRED_STATE if kind is PlatformRecord else None,
         beside=("id",) if kind in ENVELOPED else (),
+        named_by="name" if kind is ClusterRecord else None,
     )
 
 
@@ -215,17 +225,18 @@ def _list_of(kind: type, meaning: str, *, required: bool = False) -> Member:
 @cache
 def cluster_file() -> Fields:
     """The whole document."""
-    cluster, services = shape_of(ClusterRecord), _list_of(ServiceRecord, "The services.", required=True)
     older = attrs.evolve(
-        services, about=About(meaning="Older place of `services`.", older=True), required=False
+        _list_of(ServiceRecord, "Older place of `services`: used when there is no `services`."),
+        is_written=False,
     )
+    cluster = shape_of(ClusterRecord)
     cluster = attrs.evolve(cluster, members={**cluster.members, "containers": older})
     return Fields(
         "ClusterFile",
         "Everything that coreflow is to run on one Swarm.",
         {
             "configData": Member(shape=cluster, about=About(meaning="The cluster."), required=True),
-            "services": services,
+            "services": _list_of(ServiceRecord, "The services.", required=True),
             "images": _list_of(ImageRecord, "Images that services refer to."),
             "externalRegistries": _list_of(ExternalRegistryRecord, "Registries with their logins."),
             "secretBundles": _list_of(SecretBundleRecord, "Choices of secret groups."),

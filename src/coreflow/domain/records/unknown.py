@@ -16,7 +16,6 @@ from .converter import Unclear, printable
 from .models import ClusterRecord, UnknownField
 from .nearest import Elsewhere, nearest, paths_of
 from .shapes import (
-    FREE_KEYS,
     Anything,
     Choice,
     Fields,
@@ -26,6 +25,7 @@ from .shapes import (
     Shape,
     cluster_file,
     fields_of,
+    is_own,
     shape_of,
     walk,
 )
@@ -50,7 +50,7 @@ def below(found: Found, path: str, kind: str, identity: str | None, name: str | 
 def unknown_in_document(document: Mapping[str, Any], path: str = "$") -> Found:
     """The unknown keys of a cluster document, and the unknown fields of its cluster; not those of the other records."""
     level, elsewhere = _level(cluster_file()), _elsewhere(cluster_file())
-    keys = [key for key in document if key not in level.known and not str(key).startswith(FREE_KEYS)]
+    keys = [key for key in document if key not in level.known and not is_own(str(key))]
     top = (_unknown(path, key, nearest(_word(key), level.names, elsewhere)) for key in keys)
     raw = document.get("configData")
     shape = shape_of(ClusterRecord) if document.get("services") is not None else _with_containers()
