@@ -48,9 +48,7 @@ async def test_two_records_whose_names_differ_in_case_only(world: Records) -> No
     assert [(r.name, r.reasons) for r in plan.rejections] == [
         (
             world.bench.name("SHOP"),
-            (
-                f"the name {world.bench.name('shop')} belongs to service id-1; Swarm tells no names apart by case",
-            ),
+            (f"the name {world.bench.name('shop')} belongs to service id-1; Swarm ignores case in names",),
         )
     ]
     assert len(await world.apply()) >= 1
@@ -65,7 +63,7 @@ async def test_a_foreign_service_in_another_case(world: Records) -> None:
     assert rejection.reasons == (
         (
             f"a service named {world.bench.name('shop')} exists already and was not made by coreflow: "
-            "it is left alone; Swarm tells no names apart by case"
+            "it is left alone; Swarm ignores case in names"
         ),
     )
 
@@ -92,9 +90,7 @@ async def test_a_renaming_in_case_only(world: Records) -> None:
     before = await world.secret_names()
     world.write(world.service("SHOP", "id-1", secretBundleId="b"), **secrets("one"))
     name = world.bench.name("shop")
-    assert await world.apply() == [
-        f"recreate {name}: renamed from {name}; Swarm tells no names apart by case"
-    ]
+    assert await world.apply() == [f"recreate {name}: renamed from {name}; Swarm ignores case in names"]
     assert (await world.live("SHOP"))["Spec"]["Name"] == world.bench.name("SHOP")
     await settled(world)
     assert await world.secret_names() == before

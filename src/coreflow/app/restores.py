@@ -108,9 +108,7 @@ async def _until_granted(
 
 def waiting_for(lease: Lease | None, lease_seconds: float, wants: str) -> str:
     """Say what a restore waits for, and what would not have to wait."""
-    text = (
-        f"waiting for another restore of it to end, or for {lease_seconds:g} s without a sign of life of it"
-    )
+    text = f"waiting for another restore of it to end, or for {lease_seconds:g} s without a heartbeat"
     if lease is None or lease.owner == NOBODY or wants == undo_id(lease.id):
         return text
     return (

@@ -317,7 +317,7 @@ def test_a_signal_ends_a_command_in_one_line(
         return 0
 
     assert running.run(command) == 128 + number
-    assert capsys.readouterr().err == f"stopped by {number.name}; run it again to go on\n"
+    assert capsys.readouterr().err == f"stopped by {number.name}; run it again to continue\n"
     assert closed == [True]
 
 
@@ -332,7 +332,7 @@ def test_an_interrupt_outside_of_trio_is_one_line_too(capsys: pytest.CaptureFixt
 
     for command in (alone, interrupted):
         assert running.guarded(command) == 130
-    assert capsys.readouterr().err == "stopped by SIGINT; run it again to go on\n" * 2
+    assert capsys.readouterr().err == "stopped by SIGINT; run it again to continue\n" * 2
 
 
 def test_a_bug_is_told_by_its_place_and_never_by_its_text(capsys: pytest.CaptureFixture[str]) -> None:

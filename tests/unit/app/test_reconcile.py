@@ -305,7 +305,7 @@ def test_a_network_of_our_name_in_another_case_is_in_the_way() -> None:
         world.cloudly.set(cluster(service("a")))
         rejections = (await world.reconciler().look()).plan.rejections
         assert [reason for rejection in rejections for reason in rejection.reasons] == [
-            "network SznWebGateway exists, and Swarm knows no case in names: it stands for sznwebgateway; rename or remove it"
+            "network SznWebGateway exists, and Swarm ignores case in names: it stands for sznwebgateway; rename or remove it"
         ]
 
     play(scene)

@@ -139,7 +139,7 @@ def _checked(backup_id: str) -> str:
     """The name of a backup. Raises PreconditionFailed for one that Cloudly could not ask for."""
     if not is_id(backup_id):
         raise PreconditionFailed(
-            f"no name of a backup: it has at most {ID_LIMIT} characters, and all of them are printable"
+            f"not a valid backup name: at most {ID_LIMIT} characters, all of them printable"
         )
     return backup_id
 

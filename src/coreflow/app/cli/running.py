@@ -130,10 +130,10 @@ def _alone(exc: BaseException) -> BaseException:
 def _ended_by(exc: BaseException, output: Format) -> int:
     match exc:
         case _Stopped(number=number):
-            say(f"stopped by {signal.Signals(number).name}; run it again to go on")
+            say(f"stopped by {signal.Signals(number).name}; run it again to continue")
             return 128 + number
         case KeyboardInterrupt():
-            say("stopped by SIGINT; run it again to go on")
+            say("stopped by SIGINT; run it again to continue")
             return 128 + signal.SIGINT
         case _:
             return _fail(exc, output)

@@ -95,7 +95,7 @@ def _creation(facts: Facts, spec: ServiceSpec) -> Action:
 def _difference(facts: Facts, spec: ServiceSpec, live: ObservedService) -> Part:
     """Return what to do about a live service that differs from its spec, if anything: at most one step."""
     if spec.name != live.name:
-        reason = f"renamed from {live.name}; Swarm tells no names apart by case"
+        reason = f"renamed from {live.name}; Swarm ignores case in names"
         return _doing(spec, Recreate(spec, live, reason))
     wanted = spec.fingerprints.whole
     if live.intent == wanted:

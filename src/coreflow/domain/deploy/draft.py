@@ -115,7 +115,7 @@ class Draft:
         if found is None:
             return True
         other, reason = found
-        text = reason if other == name else f"{reason}; Swarm tells no names apart by case"
+        text = reason if other == name else f"{reason}; Swarm ignores case in names"
         self.reject(unit, name, (text,))
         return False
 

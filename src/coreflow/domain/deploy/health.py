@@ -87,11 +87,11 @@ def _word_problems(words: tuple[str, ...]) -> Iterator[str]:
 
 def _shell_problems(words: tuple[str, ...]) -> Iterator[str]:
     if len(words) != 1:
-        yield "healthCheck.command: CMD-SHELL takes one text; write the program and its arguments as a list without it"
+        yield "healthCheck.command: CMD-SHELL takes one string; write the program and its arguments as a list without it"
     elif _says_nothing(words[0]):
         yield "healthCheck.command says nothing to the shell, which then counts as healthy"
     elif words[0].split(maxsplit=1)[0] in KINDS:
-        yield "healthCheck.command: CMD, CMD-SHELL and NONE are words of a list, as text they are run as a program"
+        yield "healthCheck.command: CMD, CMD-SHELL and NONE are words of a list; in a string they are run as a program"
 
 
 def _says_nothing(text: str) -> bool:

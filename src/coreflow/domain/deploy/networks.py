@@ -51,7 +51,7 @@ def _in_another_case(observed: Observed) -> Iterator[str]:
         name = wanted.get(naming.folded(network.name), network.name)
         if network.scope == "swarm" and network.name != name and not network.is_remnant:
             yield (
-                f"network {network.name} exists, and Swarm knows no case in names:"
+                f"network {network.name} exists, and Swarm ignores case in names:"
                 f" it stands for {name}; rename or remove it"
             )
 

@@ -79,7 +79,7 @@ def whose(labels: Mapping[str, str]) -> str:
 
 
 def folded(name: str) -> str:
-    """Return what Swarm compares of the name of a service, secret or network: it knows no case (measured on 20.10 and 26.1)."""
+    """Return what Swarm compares of the name of a service, secret or network: it ignores case (measured on 20.10 and 26.1)."""
     return name.lower()
 
 

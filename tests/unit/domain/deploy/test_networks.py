@@ -10,7 +10,7 @@ from coreflow.domain.swarm.naming import WEB_GATEWAY
 from coreflow.domain.swarm.observed import Observed
 
 OTHER = (
-    "network SznWebGateway exists, and Swarm knows no case in names:"
+    "network SznWebGateway exists, and Swarm ignores case in names:"
     " it stands for sznwebgateway; rename or remove it"
 )
 

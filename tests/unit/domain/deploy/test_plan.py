@@ -108,7 +108,7 @@ def test_a_new_case_of_a_name_is_a_new_service_in_place_of_the_old() -> None:
     """Swarm lets no service be renamed, nor two exist whose names differ by case only."""
     old = live(spec("Web", "id-web"))
     assert done(desired(spec("web", "id-web")), observed(old)) == [
-        "recreate service web: renamed from Web; Swarm tells no names apart by case"
+        "recreate service web: renamed from Web; Swarm ignores case in names"
     ]
 
 
