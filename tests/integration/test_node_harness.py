@@ -71,7 +71,7 @@ class Client:
 
     async def silence(self, seconds: float = 0.1) -> None:
         with trio.move_on_after(seconds) as scope:
-            pytest.fail(f"unexpected: {await self.connection.receive()}")
+            pytest.fail(f"unexpected: {await self.connection.receive()!r}")
         assert scope.cancelled_caught
 
     async def log_in(self) -> Json:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import structlog
 import trio
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from coreflow.adapters.net.typedsocket import ConnectionClosed, TimedOut
 from coreflow.adapters.tasks import nursery_of_one_error
@@ -50,6 +50,8 @@ LOOP_BYTES = 64 * 1024
 """The largest document that is decoded in the loop (some 25 ms); a larger one is in a thread, while pings, health and
 routes go on."""
 _UNKNOWN_SHOWN = 20
+LOOP_RECORDS = 200
+"""The same, in records, for finding out whether they changed."""
 PLATFORM_MEMBER = "platform"
 CONFIG_MEMBER = "configData"
 _CONFIG = (CONFIG_MEMBER, GATEWAY_MEMBER)
@@ -147,7 +149,7 @@ class Fetcher:
             return None
         frame = {CONFIG_MEMBER: pushed.get(CONFIG_MEMBER), SERVICES_MEMBER: pushed.get(SERVICES_MEMBER)}
         try:
-            await _decoded(self._discovery, frame, _written(frame))
+            await _decoded(self._discovery, frame, (await _form(frame)).size)
         except InvalidRecord as exc:
             if str(exc) != self._rejected_push:
                 log.warning("push rejected, asking instead", reason=str(exc))
@@ -267,7 +269,7 @@ class Fetcher:
         """Fetch what is referred to, kind after kind: a reference may stand in a record of the kind before."""
         for collection, ids in _REFERENCES:
             if collection.member in found.one_by_one:
-                so_far = await _decoded(self._discovery, found.parts, _written(found.parts))
+                so_far = await _decoded(self._discovery, found.parts, (await _form(found.parts)).size)
                 if collection is GROUPS:
                     self._leave_out_tagged(so_far, found)
                 await self._these(collection, sorted({i for i in ids(so_far) if i}), found)
@@ -327,11 +329,10 @@ class Fetcher:
         parts = dict(found.parts)
         if _ASKED_GATEWAY in parts:
             parts[GATEWAY_MEMBER] = parts.pop(_ASKED_GATEWAY)
-        form = _written(parts)
-        digest, rejected = hashlib.sha256(form).digest(), tuple(found.rejected)
-        if not form or self._known is None or self._known[:2] != (digest, rejected):
-            records = _without_unknown(await _decoded(self._decoder, parts, form))
-            self._known = digest, rejected, evolve(records, rejected=records.rejected + rejected)
+        form, rejected = await _form(parts), tuple(found.rejected)
+        if not form.size or self._known is None or self._known[:2] != (form.digest, rejected):
+            records = _without_unknown(await _decoded(self._decoder, parts, form.size))
+            self._known = form.digest, rejected, evolve(records, rejected=records.rejected + rejected)
         self._good = {member: part for member, part in found.parts.items() if member != SERVICES_MEMBER}
         self._config = {member: parts[member] for member in _CONFIG if member in parts}
         self._config_of = live
@@ -368,25 +369,49 @@ _REFERENCES: tuple[tuple[Collection, Callable[[Records], Iterable[str | None]]],
 )
 
 
-def _written(document: Document) -> bytes:
-    """The document as it can be compared and measured; empty when it nests deeper than can be written."""
+@frozen
+class _Form:
+    """A document as it can be compared and measured; without a size when it nests deeper than can be written."""
+
+    digest: bytes
+    size: int
+
+
+async def _form(document: Document) -> _Form:
+    """The form of a document; that of a large one is found in a thread, record by record."""
+    records = sum(len(part) for part in document.values() if isinstance(part, list))
+    if records <= LOOP_RECORDS:
+        return _form_of(document)
+    return await trio.to_thread.run_sync(_form_of, document)
+
+
+def _form_of(document: Document) -> _Form:
+    digest, size = hashlib.sha256(), 0
     try:
-        return orjson.dumps(document, default=lambda _: None, option=orjson.OPT_SORT_KEYS)
+        for member, part in sorted(document.items()):
+            pieces = part if isinstance(part, list) else [part]
+            digest.update(orjson.dumps([member, isinstance(part, list), len(pieces)]))
+            for piece in pieces:
+                text = orjson.dumps(piece, default=lambda _: None, option=orjson.OPT_SORT_KEYS)
+                digest.update(b"%d:" % len(text))
+                digest.update(text)
+                size += len(text)
     except TypeError:
-        return b""
+        return _Form(b"", 0)
+    return _Form(digest.digest(), size)
 
 
-async def _decoded(decoder: RecordDecoder, document: Document, form: bytes) -> Records:
-    """Decode a document, which is `form` when written; a large one in a thread. Raises InvalidRecord.
+async def _decoded(decoder: RecordDecoder, document: Document, size: int) -> Records:
+    """Decode a document of so many bytes when written; a large one in a thread. Raises InvalidRecord.
 
     A decoder remembers what it decoded, so it has one document at a time: whoever is cancelled waits for the thread.
     """
 
     def decode_without_gc() -> Records:
-        with gc_paused(enabled=len(form) >= LARGE_DOCUMENT):
+        with gc_paused(enabled=size >= LARGE_DOCUMENT):
             return decoder.decode(document)
 
-    if 0 < len(form) <= LOOP_BYTES:  # one that cannot be written may have any size
+    if 0 < size <= LOOP_BYTES:  # one that cannot be written may have any size
         return decode_without_gc()
     return await trio.to_thread.run_sync(decode_without_gc)
 

@@ -7,9 +7,9 @@ there is no room for that, nothing more is read from it, and TCP slows its peer 
 message, so those who hold one never wait for each other.
 
 The bound: at most `MessageBudget.total` bytes are arriving, and `SMALL` and one read of asyncio (256 KiB) for each
-connection besides. For the moment in which a message is joined, unmasked and decoded to text it takes up to four times
-its bytes, and its values up to 200 MB (`Limits.message_values`); both happen to one message at a time, since there is
-one loop. What handlers keep of requests is bounded by `Limits.request_bytes` for each connection.
+connection besides. For the moment in which a message is joined and unmasked it takes two to three times its bytes, which
+happens to one message at a time, since there is one loop; its values take up to 200 MB (`Limits.message_values`), and
+are read one message at a time, too. What handlers keep of requests is bounded by `Limits.request_bytes` for each connection.
 """
 
 import asyncio

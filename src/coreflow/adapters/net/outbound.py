@@ -151,7 +151,7 @@ def new_session(
     tls: ssl.SSLContext | Literal[True],
     connector: aiohttp.BaseConnector | None = None,
     *,
-    socket_class: type[aiohttp.ClientWebSocketResponse[Literal[True]]] = aiohttp.ClientWebSocketResponse,
+    socket_class: type[aiohttp.ClientWebSocketResponse[Any]] = aiohttp.ClientWebSocketResponse,
 ) -> aiohttp.ClientSession:
     """A session for one use: nothing is shared, so nothing can be left over."""
     redirects = aiohttp.TraceConfig()

@@ -25,6 +25,7 @@ from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
 
 from .typedsocket import (
     ID_ENTROPY,
+    LONG_BYTES,
     Answered,
     Asked,
     Chunk,
@@ -49,6 +50,7 @@ from .typedsocket import (
     Timing,
     Value,
     make_id,
+    parse_in_pieces,
 )
 
 log = structlog.get_logger()
@@ -56,6 +58,8 @@ log = structlog.get_logger()
 HIGH_WATER = 4 * 1024 * 1024
 """Characters that may wait to be sent before nothing more is read."""
 
+_ONE_AT_A_TIME = trio.CapacityLimiter(1)
+"""For long messages of all connections: reading one takes several times its size."""
 Response = Mapping[str, object]
 Handler = Callable[[Mapping[str, Any]], Response | Awaitable[Response]]
 """Answers a request. Handlers are called in the order of the requests; what they return may be awaited meanwhile.
@@ -81,8 +85,8 @@ class Socket(Protocol):
         """Send a message and wait until there is room for more."""
         ...
 
-    async def receive(self) -> str:
-        """The next message."""
+    async def receive(self) -> str | bytes:
+        """The next message, as bytes where it is long."""
         ...
 
 
@@ -180,6 +184,7 @@ class Peer:
         self._outbox = _Outbox()
         self._pending: dict[str, _Pending] = {}
         self._streams: dict[StreamRef, _Incoming] = {}
+        self._arrived, self._is_reading = 0, False
         self._armed = float("inf")
         self._rearmed = trio.Event()
         self._scope = trio.CancelScope()
@@ -228,11 +233,37 @@ class Peer:
     async def _receive(self, nursery: trio.Nursery) -> None:
         while True:
             # nothing here may go on holding a message, which may be large, while the next one is awaited
-            self._dispatch(
-                self._connection.receive(await self._socket.receive(), trio.current_time()), nursery
-            )
+            self._dispatch(await self._next_events(), nursery)
             self._rearm()
             await self._outbox.wait_for_room()
+
+    async def _next_events(self) -> list[Event]:
+        """What the next message means. A long one is read in a thread, while everything else goes on."""
+        data = await self._socket.receive()
+        if not isinstance(data, bytes) or len(data) <= LONG_BYTES:
+            return self._connection.receive(data, trio.current_time())
+        limits = self._connection.limits
+        self._is_reading = True
+        try:
+            read = await trio.to_thread.run_sync(
+                parse_in_pieces,
+                data,
+                limits.message_bytes,
+                limits.message_values,
+                abandon_on_cancel=True,
+                limiter=_ONE_AT_A_TIME,
+            )
+        finally:
+            self._is_reading = False
+        return self._connection.receive(data, trio.current_time(), read)
+
+    def _arriving(self) -> int:
+        """A number that grows while a message arrives or is read; 0 when there is none."""
+        arriving = self._socket.arriving
+        if self._is_reading:
+            arriving = self._arrived + 1
+        self._arrived = max(self._arrived, arriving)
+        return arriving
 
     async def _send(self) -> None:
         while True:
@@ -247,7 +278,7 @@ class Peer:
             self._rearmed = trio.Event()
             with trio.move_on_at(self._armed):
                 await self._rearmed.wait()
-            self._dispatch(self._connection.tick(trio.current_time(), arriving=self._socket.arriving), None)
+            self._dispatch(self._connection.tick(trio.current_time(), arriving=self._arriving()), None)
 
     def _rearm(self) -> None:
         """Look at the clock anew if something is due earlier than it was."""

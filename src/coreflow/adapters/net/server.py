@@ -291,6 +291,7 @@ class _Site:
             heartbeat=self.options.heartbeat,
             max_msg_size=limit + 1,  # aiohttp's limit is the first size that is too long
             compress=self.options.compress,
+            decode_text=False,
             timeout=CLOSE_SECONDS,
             protocols=(offered.split(",")[0].strip(),) if offered else (),  # some clients insist on one
         )

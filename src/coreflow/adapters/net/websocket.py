@@ -19,6 +19,7 @@ from .budget import Intake, MessageBudget
 from .errors import Closed, translated
 from .outbound import DIRECT, Outbound, new_session, target_of, trust
 from .transport import abort, acknowledged_bytes, received_bytes, seen, waiting_bytes
+from .typedsocket import LONG_BYTES
 
 MAX_MESSAGE = 100 * 1024 * 1024
 """Bytes of the longest message that is accepted, as in the original."""
@@ -37,6 +38,7 @@ LINGER_SECONDS = 10.0
 
 GOING_AWAY, ABNORMAL, INTERNAL_ERROR = 1001, 1006, 1011
 _NO_CODE_GIVEN = 1005
+_NOT_TEXT = 1007
 _PROTOCOL_FAULTS = frozenset({1002, 1003, 1007, 1009})
 
 
@@ -64,7 +66,7 @@ class SocketOptions:
 _DEFAULTS = SocketOptions()
 
 
-class ClientSocket(aiohttp.ClientWebSocketResponse[Literal[True]]):
+class ClientSocket(aiohttp.ClientWebSocketResponse[Literal[False]]):
     """aiohttp's own, which also knows its transport."""
 
     def __init__(
@@ -82,7 +84,7 @@ class ClientSocket(aiohttp.ClientWebSocketResponse[Literal[True]]):
         self.transport: asyncio.Transport = connection.transport
 
 
-class ServerSocket(web.WebSocketResponse[Literal[True]]):
+class ServerSocket(web.WebSocketResponse[Literal[False]]):
     """aiohttp's own, which also knows its transport, and lets a peer that broke the rules hear why."""
 
     transport: asyncio.Transport
@@ -174,8 +176,11 @@ class WebSocket:
         waited = 0 if self._intake is None else self._intake.waited
         return received + waited if received - self._received >= _PART_BYTES else 0
 
-    async def receive(self) -> str:
-        """The next message; one that is not UTF-8 text comes with replacement characters. Raises Closed."""
+    async def receive(self) -> str | bytes:
+        """The next message, as bytes where it is long. Binary that is not UTF-8 comes with replacement characters.
+
+        Raises Closed, also where text is not UTF-8.
+        """
         if self._end is not None:
             raise self._closed()
         if self._intake is not None:  # who receives the next message no longer holds the last one
@@ -185,9 +190,10 @@ class WebSocket:
         self._delivered = _length(message.data)
         self._received = received_bytes(self._transport)
         match message.type:
+            case WSMsgType.TEXT | WSMsgType.BINARY if len(message.data) > LONG_BYTES:
+                return bytes(message.data)
             case WSMsgType.TEXT:
-                text: str = message.data
-                return text
+                return await self._text(message.data)
             case WSMsgType.BINARY:
                 return bytes(message.data).decode(errors="replace")
             case WSMsgType.CLOSE:
@@ -197,6 +203,13 @@ class WebSocket:
             case _:
                 pass
         raise self._closed()
+
+    async def _text(self, data: bytes) -> str:
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            await self.close(_NOT_TEXT, "a text is not UTF-8")
+            raise self._closed() from None
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye, and wait a moment for the answer. What is still to be sent after that is lost."""
@@ -270,6 +283,7 @@ async def connect_websocket(
                     max_msg_size=options.max_message
                     + 1,  # aiohttp's limit is the first size that is too long
                     compress=15 if options.compress else 0,
+                    decode_text=False,  # which takes its time for a long one
                     timeout=ClientWSTimeout(ws_close=CLOSE_SECONDS),
                     **via.proxies.options(target.url),
                 )

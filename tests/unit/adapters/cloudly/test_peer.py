@@ -1,6 +1,7 @@
 """A connection that lives: what a `Peer` promises to both of its ends."""
 
 import json
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -31,6 +32,7 @@ from coreflow.adapters.net.typedsocket import (
     StreamRef,
     TimedOut,
 )
+from coreflow.adapters.net.typedsocket.envelope import Envelope, Unusable, parse_in_pieces
 from coreflow.domain.errors import LostRace, PortError, PreconditionFailed, Refused, Unavailable
 
 
@@ -108,6 +110,57 @@ async def test_handlers_are_called_in_order(autojump_clock: MockClock, nursery: 
     nursery.start_soon(Peer(far, handlers={"note": note}).run)
     await trio.sleep(2)
     assert called == list(range(50))
+
+
+class LongSocket:
+    """A socket all of whose messages are long."""
+
+    def __init__(self, socket: TextSocket) -> None:
+        self.socket, self.peer, self.arriving = socket, socket.peer, 0
+
+    async def send(self, text: str) -> None:
+        """Send it as it is."""
+        await self.socket.send(text)
+
+    async def receive(self) -> bytes:
+        """As a WebSocket hands out what is long."""
+        return (await self.socket.receive()).encode()
+
+
+async def test_a_long_message_is_read_beside_everything_else(
+    autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a thread; the time limit of what it may answer does not run meanwhile."""
+    monkeypatch.setattr(peer_module, "LONG_BYTES", 0)
+    may_go_on = threading.Event()
+    threads: set[int] = set()
+
+    def slowly(data: bytes, *limits: int) -> Envelope | Unusable:
+        threads.add(threading.get_ident())
+        assert may_go_on.wait(20)
+        return parse_in_pieces(data, *limits)
+
+    monkeypatch.setattr(peer_module, "parse_in_pieces", slowly)
+    near, far = socket_pair()
+    asking = Peer(LongSocket(near))
+    nursery.start_soon(asking.run)
+    nursery.start_soon(Peer(far, handlers={"ask": lambda _: {"n": 1}}).run)
+    answers: list[object] = []
+
+    async def ask() -> None:
+        answers.append((await asking.request("ask", {}, timeout=5)).response)
+        answered.set()
+
+    answered = trio.Event()
+    nursery.start_soon(ask)
+    await trio.sleep(300)
+    assert answers == []
+    autojump_clock.autojump_threshold = 1  # for the thread's own time
+    may_go_on.set()
+    await answered.wait()
+    autojump_clock.autojump_threshold = 0
+    assert answers == [{"n": 1}]
+    assert threading.get_ident() not in threads
 
 
 async def test_what_a_handler_raises(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

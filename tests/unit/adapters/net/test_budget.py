@@ -129,7 +129,7 @@ async def test_a_client_has_a_budget_too(serve: Serve, nursery: trio.Nursery) ->
 
     assert budget.resize(other, LONGEST)
     listening = await serve(say)
-    received: list[str] = []
+    received: list[str | bytes] = []
     options = SocketOptions(max_message=LONGEST, budget=budget)
     async with connect_websocket(f"ws://127.0.0.1:{listening.port}/", options) as socket_:
 
@@ -143,7 +143,7 @@ async def test_a_client_has_a_budget_too(serve: Serve, nursery: trio.Nursery) ->
         await until(lambda: socket_.arriving > received_bytes(transport) + 1)
         assert budget.resize(other, 0)
         await until(lambda: len(received) == 2)
-        assert received == [text, "done"]
+        assert received == [text.encode(), "done"]
 
 
 async def test_who_waits_for_room_is_not_taken_for_dead(serve: Serve, nursery: trio.Nursery) -> None:
@@ -192,7 +192,7 @@ async def test_many_small_messages_at_once_need_no_room(serve: Serve) -> None:
         """Nobody waits."""
 
     assert budget.resize(other, budget.total - MODEST + 1)
-    received: list[str] = []
+    received: list[str | bytes] = []
 
     async def keep(connection: WebSocket) -> None:
         while True:

@@ -191,10 +191,10 @@ async def test_a_connection_that_asks_for_nothing_is_dropped(serve: Serve) -> No
 
 async def test_a_handler_learns_that_its_peer_has_gone(serve: Serve) -> None:
     """A goodbye is told with its code, a lost connection is 1006; what was said before is still received."""
-    told: list[tuple[int, list[str]]] = []
+    told: list[tuple[int, list[str | bytes]]] = []
 
     async def listen(connection: WebSocket) -> None:
-        received: list[str] = []
+        received: list[str | bytes] = []
         try:
             while True:
                 received.append(await connection.receive())
@@ -238,8 +238,8 @@ async def test_a_bug_in_a_handler_costs_one_connection(serve: Serve) -> None:
             nursery.start_soon(trio.sleep_forever)
             while True:
                 text = await connection.receive()
-                if text.startswith("bug"):
-                    raise ValueError(text)
+                if str(text).startswith("bug"):
+                    raise ValueError(str(text))
                 await connection.send(text)
 
     server = await serve(fragile)

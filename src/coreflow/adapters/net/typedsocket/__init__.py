@@ -5,7 +5,7 @@ Start at `Connection`. What a reader needs to know of the wire is in `docs/wire.
 
 from .asks import INTERNAL_ERROR, NO_SUCH_METHOD, Retry
 from .connection import ID_ENTROPY, Connection, Requested, Taken, make_id
-from .envelope import StreamRef
+from .envelope import LONG_BYTES, StreamRef, parse_in_pieces
 from .errors import (
     CannotDeliver,
     ComeBackLater,
@@ -41,6 +41,7 @@ from .tags import REMOVE_TAG, SET_TAG, TagPolicy
 __all__ = [
     "ID_ENTROPY",
     "INTERNAL_ERROR",
+    "LONG_BYTES",
     "NO_SUCH_METHOD",
     "REMOVE_TAG",
     "SET_TAG",
@@ -82,4 +83,5 @@ __all__ = [
     "Unreadable",
     "Value",
     "make_id",
+    "parse_in_pieces",
 ]

@@ -117,11 +117,16 @@ class Connection:
 
     # --- messages and time
 
-    def receive(self, data: str | bytes | bytearray | memoryview, now: float) -> list[Event]:
-        """Take a message, text or binary."""
+    def receive(
+        self,
+        data: str | bytes | bytearray | memoryview,
+        now: float,
+        read: Envelope | Unusable | None = None,
+    ) -> list[Event]:
+        """Take a message, text or binary. `read` is what `parse_in_pieces` made of a long one."""
         out: list[Event] = []
         if self._closed is None:
-            match parse(data, self.limits.message_bytes, self.limits.message_values):
+            match read or parse(data, self.limits.message_bytes, self.limits.message_values):
                 case Unusable(reason):
                     is_answer = self._calls.unreadable(data, reason, out)
                     out.append(Ignored(reason, is_loss=not is_answer, method=method_seen_in(data)))

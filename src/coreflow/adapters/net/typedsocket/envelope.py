@@ -16,6 +16,7 @@ from coreflow.gc_pause import LARGE_DOCUMENT, gc_paused
 
 from .errors import NotJson, TooLarge
 from .packets import chunk_to_json
+from .pieces import CannotRead, loads_in_pieces, steps
 
 NAME_LIMIT = 1000
 """Characters of a method or a correlation id; far above anything seen, far below what could hurt."""
@@ -28,6 +29,8 @@ _OMITTED = {
 _STREAM_ID_LIMIT = 256
 _ECHO_LIMIT = 1024 * 1024
 """Bytes of the longest question that is echoed: writing one of 100 MB costs four times that."""
+LONG_BYTES = 1024 * 1024
+"""A longer message is read in pieces, by a thread."""
 _DEPTH_LIMIT = 100
 """Levels below which no stream is looked for."""
 
@@ -115,6 +118,26 @@ def parse(
     if not isinstance(raw, dict):
         return Unusable("a message is not a JSON object")
     may_hold = _STREAM_MARK in data if isinstance(data, str) else _STREAM_MARK.encode() in bytes(data)
+    return Envelope(raw=raw, size=size, may_hold_streams=may_hold)
+
+
+def parse_in_pieces(data: bytes, limit: int, most_values: int = 2_000_000) -> Envelope | Unusable:
+    """Read a long message as `parse` does, for a thread, which lets others have their turn all the time."""
+    size = len(data)
+    if size > limit:
+        return Unusable(f"a message of {size} bytes is over the limit of {limit}")
+    count = sum(data.count(mark, *step) for step in steps(size) for mark in (b",", b"[", b"{"))
+    if count > most_values:
+        return Unusable(f"a message of {count} values is over the limit of {most_values}")
+    try:
+        with gc_paused(enabled=size >= LARGE_DOCUMENT):
+            raw = loads_in_pieces(data)
+    except CannotRead as exc:
+        return Unusable(f"a message {exc}")
+    if not isinstance(raw, dict):
+        return Unusable("a message is not a JSON object")
+    mark = _STREAM_MARK.encode()
+    may_hold = any(data.find(mark, start, end + len(mark)) >= 0 for start, end in steps(size))
     return Envelope(raw=raw, size=size, may_hold_streams=may_hold)
 
 

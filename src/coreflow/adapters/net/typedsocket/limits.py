@@ -16,7 +16,7 @@ class Limits:
     message_bytes: int = field(default=100 * MIB, validator=ge(64 * 1024))
     """One message, in and out. 100 MiB is what SmartServe accepts (captured: 90 MiB passes, 101 MiB closes)."""
     message_values: int = field(default=2_000_000, validator=_positive)
-    """Values in one message, about: each costs up to 100 bytes and 0.5 microseconds, in which nothing else goes on."""
+    """Values in one message, about: each costs up to 100 bytes."""
     requests: int = field(default=1024, validator=_positive)
     """Requests under way, each direction for itself."""
     request_bytes: int = field(default=128 * MIB, validator=_positive)
