@@ -32,8 +32,8 @@ class WatchedSocket:
         self._sends(text)
         await self._socket.send(text)
 
-    async def receive(self) -> str:
+    async def receive(self) -> str | bytes:
         """See `Socket`."""
         text = await self._socket.receive()
-        self._received(text)
+        self._received(str(text))
         return text
