@@ -32,6 +32,7 @@ from .typedsocket import (
     Connection,
     ConnectionClosed,
     End,
+    Envelope,
     Event,
     Failed,
     Ignored,
@@ -48,6 +49,7 @@ from .typedsocket import (
     TagRemoved,
     TagSet,
     Timing,
+    Unusable,
     Value,
     make_id,
     parse_in_pieces,
@@ -157,6 +159,40 @@ class _Outbox:
             await self.room.wait()
 
 
+class _Reader:
+    """Receives messages. A long one is read in a thread, while everything else goes on."""
+
+    def __init__(self, socket: Socket, limits: Limits) -> None:
+        self._socket, self._limits = socket, limits
+        self._arrived, self._is_reading = 0, False
+
+    @property
+    def arriving(self) -> int:
+        """A number that grows while a message arrives or is read; 0 when there is none."""
+        arriving = self._arrived + 1 if self._is_reading else self._socket.arriving
+        self._arrived = max(self._arrived, arriving)
+        return arriving
+
+    async def next(self) -> tuple[str | bytes, Envelope | Unusable | None]:
+        """The next message, and what was read of it if it is long."""
+        data = await self._socket.receive()
+        if not isinstance(data, bytes) or len(data) <= LONG_BYTES:
+            return data, None
+        self._is_reading = True
+        try:
+            read = await trio.to_thread.run_sync(
+                parse_in_pieces,
+                data,
+                self._limits.message_bytes,
+                self._limits.message_values,
+                abandon_on_cancel=True,
+                limiter=_ONE_AT_A_TIME,
+            )
+        finally:
+            self._is_reading = False
+        return data, read
+
+
 class Peer:
     """The far end of one connection. `clean` makes what it says of errors, and in parting, fit to be told."""
 
@@ -184,7 +220,7 @@ class Peer:
         self._outbox = _Outbox()
         self._pending: dict[str, _Pending] = {}
         self._streams: dict[StreamRef, _Incoming] = {}
-        self._arrived, self._is_reading = 0, False
+        self._reader = _Reader(socket, self._connection.limits)
         self._armed = float("inf")
         self._rearmed = trio.Event()
         self._scope = trio.CancelScope()
@@ -238,32 +274,9 @@ class Peer:
             await self._outbox.wait_for_room()
 
     async def _next_events(self) -> list[Event]:
-        """What the next message means. A long one is read in a thread, while everything else goes on."""
-        data = await self._socket.receive()
-        if not isinstance(data, bytes) or len(data) <= LONG_BYTES:
-            return self._connection.receive(data, trio.current_time())
-        limits = self._connection.limits
-        self._is_reading = True
-        try:
-            read = await trio.to_thread.run_sync(
-                parse_in_pieces,
-                data,
-                limits.message_bytes,
-                limits.message_values,
-                abandon_on_cancel=True,
-                limiter=_ONE_AT_A_TIME,
-            )
-        finally:
-            self._is_reading = False
+        """What the next message means."""
+        data, read = await self._reader.next()
         return self._connection.receive(data, trio.current_time(), read)
-
-    def _arriving(self) -> int:
-        """A number that grows while a message arrives or is read; 0 when there is none."""
-        arriving = self._socket.arriving
-        if self._is_reading:
-            arriving = self._arrived + 1
-        self._arrived = max(self._arrived, arriving)
-        return arriving
 
     async def _send(self) -> None:
         while True:
@@ -278,7 +291,7 @@ class Peer:
             self._rearmed = trio.Event()
             with trio.move_on_at(self._armed):
                 await self._rearmed.wait()
-            self._dispatch(self._connection.tick(trio.current_time(), arriving=self._arriving()), None)
+            self._dispatch(self._connection.tick(trio.current_time(), arriving=self._reader.arriving), None)
 
     def _rearm(self) -> None:
         """Look at the clock anew if something is due earlier than it was."""

@@ -5,7 +5,7 @@ Start at `Connection`. What a reader needs to know of the wire is in `docs/wire.
 
 from .asks import INTERNAL_ERROR, NO_SUCH_METHOD, Retry
 from .connection import ID_ENTROPY, Connection, Requested, Taken, make_id
-from .envelope import LONG_BYTES, StreamRef, parse_in_pieces
+from .envelope import LONG_BYTES, Envelope, StreamRef, Unusable, parse_in_pieces
 from .errors import (
     CannotDeliver,
     ComeBackLater,
@@ -53,6 +53,7 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "End",
+    "Envelope",
     "Event",
     "Failed",
     "Ignored",
@@ -81,6 +82,7 @@ __all__ = [
     "TooLarge",
     "TooMany",
     "Unreadable",
+    "Unusable",
     "Value",
     "make_id",
     "parse_in_pieces",
