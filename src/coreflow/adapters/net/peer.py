@@ -274,7 +274,7 @@ class Peer:
             await self._outbox.wait_for_room()
 
     async def _next_events(self) -> list[Event]:
-        """What the next message means."""
+        """Receive a message; the events that follow from it."""
         data, read = await self._reader.next()
         return self._connection.receive(data, trio.current_time(), read)
 

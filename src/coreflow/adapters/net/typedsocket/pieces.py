@@ -113,7 +113,7 @@ class _Document:
                 begin = position
 
     def _end(self, start: int) -> int | None:
-        """Where the value that begins here ends; None when it is a list or object that has to be cut."""
+        """Find where the value that begins here ends; None when it is a list or object that has to be cut."""
         first = self._data[start]
         if first in _OPENING:
             return self._end_of_short(start)
