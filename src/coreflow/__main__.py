@@ -34,7 +34,7 @@ def _open_closed_streams() -> None:
 
 def _stop(number: int, _: FrameType | None) -> None:
     """End at once: nothing has been begun, or this is the second signal. A daemon is asked to stop this way."""
-    is_daemon = sys.argv[1:2] == ["run"]
+    is_daemon = next((word for word in sys.argv[1:] if not word.startswith("-")), "") == "run"
     with suppress(OSError):
         if os.isatty(1):
             os.write(1, _SHOW_CURSOR)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -448,10 +449,19 @@ async def test_the_commands(bench: Bench) -> None:
     await in_thread(partial(lab.deploy, **bench.settings))
     env = json.loads(await bench.shell("cat /run/secrets/secret.json"))
     await bench.write(GOOD)
-    results = [await bench.command("backup", "--id", "b1"), await bench.command("restore")]
-    assert [(result.code, "b1" in result.out) for result in results] == [(0, True), (2, True)], results
+    results = [
+        await bench.command("backup", "--id", "b1"),
+        await bench.command("restore"),
+        await bench.command("backups"),
+    ]
+    assert [(result.code, "b1" in result.out) for result in results] == [(0, True), (2, True), (0, True)], (
+        results
+    )
+    unasked = await bench.command("restore", "--backup", "b1")
+    assert (unasked.code, "no --yes" in unasked.err) == (1, True), unasked
+    assert await bench.read() == GOOD
 
-    arguments = ("restore", lab.name("shop"), "--backup", "b1", "--records", str(lab.records))
+    arguments = ("restore", lab.name("shop"), "--backup", "b1", "--yes", "--records", str(lab.records))
     for is_short in (True, False):
         await bench.write(LATER)
         await corestore.fault(kind="hang", **OVERWRITE)
@@ -468,12 +478,19 @@ async def test_the_commands(bench: Bench) -> None:
     assert STOPPED in bench.labels()
     assert not lab.running("shop")
     await corestore.restart()
-    next_one = await bench.command("restore", "--backup", "b1")
+    next_one = await bench.command("restore", "--backup", "b1", "--yes")
     results.append(next_one)
     assert next_one.code == 0, next_one
     assert "waiting for another restore of it to end" in next_one.out
     await bench.runs()
     assert await bench.read() == GOOD
+    back = next_one.out.splitlines()[-1].partition("To take it back: coreflow ")[2]
+    assert f"restore {lab.name('shop')} --backup before-" in back, next_one
+    results.append(
+        await in_thread(partial(lab.run, *shlex.split(back), "--yes", timeout=120, **bench.settings))
+    )
+    assert results[-1].code == 0, results[-1]
+    assert await bench.read() == LATER
     told = (lab.folder / "daemon.log").read_text() + "".join(map(str, results))
     for secret in (corestore.token, env["AWS_SECRET_ACCESS_KEY"], env["MONGODB_URI"], GOOD, LATER):
         assert secret not in told

@@ -146,9 +146,9 @@ def test_from_nothing_to_a_running_workload(stack: Stack) -> None:
     before = stack.own()
     assert not any(label.startswith(PREFIX) for label in before["Spec"]["Labels"])
 
-    lab.write()  # nothing is wanted any more
+    lab.write(lab.service("b"))  # the first one is not wanted any more
     stack.deploy("coreflow-file.yml")
-    lab.wait("the workload is removed", lambda: not lab.services(), 120)
+    lab.wait("the workload is removed", lambda: lab.services() == [lab.name("b")], 120)
     after = stack.own()
     assert after["ID"] == before["ID"]
     lab.wait("coreflow is healthy", stack.is_healthy, 120)

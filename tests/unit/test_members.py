@@ -18,8 +18,9 @@ import coreflow
 from coreflow.adapters.cloudly import methods
 from coreflow.adapters.cloudly.backups import backup_document, restore_document
 from coreflow.adapters.names import Member
-from coreflow.app.cli import images, present, routes, running
+from coreflow.app.cli import check, images, present, routes, running
 from coreflow.app.cli.running import Format
+from coreflow.app.settings import load_settings
 from coreflow.domain.backup.lease import Lease
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.replication import Manifest
@@ -142,6 +143,10 @@ def documents() -> dict[str, object]:
         "plan": present.plan_json(done.last),
         "apply": present.result_json(done),
         "routes": view().json(),
+        "check": check.check_json(
+            load_settings({}, require_cloudly=False),
+            [check.Finding(ok=True, what="engine", name="local", text="version 1")],
+        ),
         "images": images._document((image,), {image: None}),
         "backup": backup_document(backup),
         "restore": restore_document(

@@ -1,14 +1,17 @@
 """The command line. Commands are named by strings, so that `--help` and `version` import none of what the others need."""
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from rich.text import Text
 
 from coreflow.app import streams
+from coreflow.app.cli import verbosity
 
 COMMANDS = {
     "demo": (
@@ -24,6 +27,7 @@ COMMANDS = {
     ),
     "images": ("images:images", "List the images from archives that nothing needs any more, or remove them."),
     "backup": ("backups:backup", "Take snapshots of everything that belongs to a service."),
+    "backups": ("backups:backups", "List the backups of a service, here and at Cloudly."),
     "restore": ("backups:restore", "Restore a service from a backup, or list its backups."),
     "check": ("check:check", "Check the settings, the engine, the records and the images' registries."),
     "down": ("down:down", "Remove everything that coreflow made for a cluster. Data stays."),
@@ -31,25 +35,74 @@ COMMANDS = {
     "health": ("health:health", "Ask the daemon on this machine whether it is well."),
     "schema": ("schema:schema", "Print the JSON Schema of a cluster file, for editors."),
     "version": ("version:version", "Print the versions of coreflow and Python."),
+    "help": ("help:help", "Describe a command."),
+    "completion": (
+        "help:completion",
+        "Print the script that lets bash, zsh or fish complete a command line.",
+    ),
 }
 """Where each command is, and what the list of commands says of it."""
 
 
 def _in_one_line(exc: CycloptsError) -> Text:
-    return Text(f"error: {streams.clean(str(exc))}").append(
-        "\nhint: coreflow --help, or --help behind a command"
-    )
+    text = Text(f"error: {streams.clean(str(exc))}")
+    if isinstance(exc, UnusedCliTokensError) and (meant := _meant_by(exc)):
+        text.append(f"\nhint: did you mean {meant}?")
+    return text.append("\nhint: coreflow --help, or --help behind a command")
+
+
+def _meant_by(exc: UnusedCliTokensError) -> str:
+    """The option that somebody has forgotten to write, if a word shows which."""
+    word = next(iter(exc.unused_tokens or ()), "")
+    if word.endswith((".yaml", ".yml", ".json")):
+        return f"--records {shlex.quote(streams.clean(word))}"
+    is_restore = (exc.command_chain or ())[:1] == ("restore",)
+    return f"--backup {shlex.quote(streams.clean(word))}" if is_restore and word[:1] not in {"", "-"} else ""
+
+
+def _version() -> str:
+    from coreflow.app.cli.version import short
+
+    return short()
 
 
 app = App(
     name="coreflow",
     help="Keep a Docker Swarm in the state that a file of records describes.",
     help_epilogue="A first look, without Docker: coreflow demo. Everything else: README.md and docs/.",
-    version_flags=[],
+    version=_version,
+    version_flags=["--version", "-V"],
     error_formatter=_in_one_line,
 )
 for _name, (_where, _help) in COMMANDS.items():
     app.command(f"coreflow.app.cli.{_where}", name=_name, help=_help, sort_key=list(COMMANDS).index(_name))
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    verbose: Annotated[
+        bool,
+        Parameter(
+            name=["--verbose", "-v"],
+            negative=(),
+            show_default=False,
+            help="Say everything: a debug log on standard error, and where a bug was raised.",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        Parameter(
+            name=["--quiet", "-q"],
+            negative=(),
+            show_default=False,
+            help="Say no more than problems and the last line.",
+        ),
+    ] = False,
+) -> Any:
+    """Run a command; what it returns is its exit status."""
+    verbosity.choose(verbose=verbose, quiet=quiet)
+    return app(tokens, result_action="return_value")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with streams.owned() as results:
         app.help_formatter = "default" if sys.stdout.isatty() else "plain"
         app.console = streams.console_for()
+        if not sys.stdout.isatty():  # lines stay whole, and end without blanks
+            app.console.soft_wrap, app.console.width = True, streams.MOST_COLUMNS
         app.error_console = streams.console_for(sys.stderr)
         app.error_console.soft_wrap = True
         status = streams.status_after(results, _run(arguments))
@@ -66,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        return app(arguments, result_action="return_value") or 0
+        return app.meta(arguments, result_action="return_value") or 0
     except SystemExit as exc:  # a wrong command line
         return exc.code if isinstance(exc.code, int) else 1
     except KeyboardInterrupt:  # before the command could take care of it

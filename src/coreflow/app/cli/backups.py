@@ -1,5 +1,6 @@
-"""`coreflow backup` and `coreflow restore`."""
+"""`coreflow backup`, `coreflow backups` and `coreflow restore`."""
 
+import shlex
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -27,8 +28,10 @@ from coreflow.adapters.cloudly.backups import backup_document, restore_document
 from coreflow.app.backups import Tools, facts_of
 from coreflow.app.bindings import Bindings
 from coreflow.app.cli import present
-from coreflow.app.cli.deploy import Flag, Output, Records, write_json
-from coreflow.app.cli.running import Format, read_settings, run
+from coreflow.app.cli.asking import is_anybody_there, is_meant
+from coreflow.app.cli.deploy import Flag, Output, write_json
+from coreflow.app.cli.running import Format, Records, read_settings, run
+from coreflow.app.cli.verbosity import is_quiet
 from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
 from coreflow.app.progress import Unwatched, Watcher
@@ -59,11 +62,14 @@ Backup = Annotated[
 NoPull = Annotated[bool, Flag, Parameter(help="Do not fetch from Cloudly what the archive lacks.")]
 
 
+Yes = Annotated[bool, Flag, Parameter(help="Do not ask before anything is overwritten.")]
+
+
 def backup(
     service: Service,
     /,
-    *,
     records: Records = None,
+    *,
     id: Name = None,  # noqa: A002 - the option's name
     replicate: Replicate = False,
     no_volumes: NoVolumes = False,
@@ -78,7 +84,8 @@ def backup(
 
     async def command() -> int:
         async with _at_work(records, format) as work:
-            name = _checked(id or f"{datetime.fromtimestamp(time.time(), UTC):%Y%m%d-%H%M%S}")  # noqa: TID251 - the edge
+            made = f"{datetime.fromtimestamp(time.time(), UTC):%Y%m%d-%H%M%S}"  # noqa: TID251 - the edge
+            name = _checked(made if id is None else id)
             record = await work.find(service)
             request = BackupRequest(
                 backup_id=name,
@@ -96,6 +103,26 @@ def backup(
     return run(command, format, hosted=True)
 
 
+def backups(
+    service: Service,
+    /,
+    records: Records = None,
+    *,
+    format: Output = Format.TEXT,  # noqa: A002 - the option's name
+) -> int:
+    """List the backups of a service, the last one first: those that its Corestores have, and those that only Cloudly has.
+
+    Exit status: 0, also where there is none.
+    """
+
+    async def command() -> int:
+        async with _at_work(records, format) as work:
+            await _list(work, await work.find(service))
+        return 0
+
+    return run(command, format, hosted=True)
+
+
 def restore(
     service: Service,
     /,
@@ -103,33 +130,61 @@ def restore(
     backup: Backup = None,
     records: Records = None,
     no_pull: NoPull = False,
+    yes: Yes = False,
     format: Output = Format.TEXT,  # noqa: A002 - the option's name
 ) -> int:
     """Bring a backup of a service back. The service is stopped meanwhile, and started again in every case.
 
-    What is overwritten is saved in snapshots first. Stopped in the middle, the next restore or the daemon finishes it.
-    Exit status: 0 only if everything was restored; 2 when backups were only listed.
+    Asks first; where there is no terminal, --yes has to say that it is meant. What is overwritten is saved in snapshots
+    first, and the last line is the command that takes the restore back. Stopped in the middle, the next restore or the
+    daemon finishes it. Exit status: 0 only if everything was restored; 2 when backups were only listed.
     """
 
     async def command() -> int:
         async with _at_work(records, format) as work:
             record = await work.find(service)
             if backup is None:
-                facts = await facts_of(work.tools, record.id)
-                found = await facts.snapshots()
-                snapshots = [snapshot for of_site in found.values() for snapshot in of_site]
-                return work.list_backups(record, snapshots, await work.copied(record), facts.live)
+                await _list(work, record)
+                return 2
             request = RestoreRequest(
                 backup_id=_checked(backup), service_id=record.id, pull_missing=not no_pull
             )
+            if not yes:
+                await _confirm(record, backup, may_ask=format is Format.TEXT)
             result = await work.operations.restore(request)
             runs = await work.runs_again(record) if result.status != "failed" else ""
         parts = (*result.volumes_restored, *result.resources_restored)
         line = f"Restore of {backup}: {result.status}; restored: {', '.join(parts) or 'nothing'}."
-        work.show(record, restore_document(result), f"{line} {runs}".rstrip(), result.error)
+        document = {**restore_document(result), "undoBackupId": result.undo_id or None}
+        work.show(record, document, f"{line} {runs}".rstrip(), result.error)
+        if result.undo_id and format is Format.TEXT:
+            undo = _restore_command(record, result.undo_id, records)
+            present.print_line(work.console, Text(f"To take it back: {undo}"))
         return 0 if result.status == "completed" else 1
 
     return run(command, format, hosted=True)
+
+
+async def _list(work: "_Work", record: ServiceRecord) -> None:
+    facts = await facts_of(work.tools, record.id)
+    found = await facts.snapshots()
+    snapshots = [snapshot for of_instance in found.values() for snapshot in of_instance]
+    work.list_backups(record, snapshots, await work.copied(record), facts.live)
+
+
+async def _confirm(record: ServiceRecord, backup: str, *, may_ask: bool) -> None:
+    """Return if it is meant. Raises PreconditionFailed."""
+    if not (may_ask and is_anybody_there()):
+        raise PreconditionFailed("nothing was restored: there is nobody to ask, and no --yes")
+    question = f"Stop {record.name}, and overwrite its data with that of backup {backup}?"
+    if not await is_meant(clean(question)):
+        raise PreconditionFailed("nothing was restored")
+
+
+def _restore_command(record: ServiceRecord, backup_id: str, records: Path | None) -> str:
+    """Return what to type to restore another backup of the same service."""
+    source = "" if records is None else f" --records {shlex.quote(str(records))}"
+    return f"coreflow restore {shlex.quote(record.name)} --backup {shlex.quote(backup_id)}{source}"
 
 
 # --- what both share
@@ -139,7 +194,7 @@ def _checked(backup_id: str) -> str:
     """The name of a backup. Raises PreconditionFailed for one that Cloudly could not ask for."""
     if not is_id(backup_id):
         raise PreconditionFailed(
-            f"not a valid backup name: at most {ID_LIMIT} characters, all of them printable"
+            f"not a valid backup name: 1 to {ID_LIMIT} characters are allowed, all of them printable"
         )
     return backup_id
 
@@ -222,23 +277,16 @@ class _Work:
         found: list[Snapshot],
         copied: tuple[str, ...] = (),
         live: ObservedService | None = None,
-    ) -> int:
+    ) -> None:
         """Print which backups there are, here and at Cloudly."""
         backups: dict[str, list[Snapshot]] = {}
         for snapshot in sorted(found, key=lambda s: s.created_ms, reverse=True):
             if BACKUP_TAG in snapshot.tags:
                 backups.setdefault(snapshot.tags[BACKUP_TAG], []).append(snapshot)
         if self.output is Format.JSON:
-            listed: list[Json] = [
-                {
-                    "backupId": backup_id,
-                    "createdAt": max(s.created_ms for s in snapshots),
-                    "snapshots": [{"id": s.id, "kind": s.kind, "name": s.name} for s in snapshots],
-                }
-                for backup_id, snapshots in backups.items()
-            ]
+            listed = [_backup_json(backup_id, snapshots) for backup_id, snapshots in backups.items()]
             write_json({"serviceId": record.id, "backups": listed, "atCloudly": list(copied)})
-            return 2
+            return
         rows = tuple(
             present.Row(mark=present.NOTE, kind=_when(snapshots), name=backup_id, reason=_summary(snapshots))
             for backup_id, snapshots in backups.items()
@@ -253,9 +301,9 @@ class _Work:
             text = f"stopped by an unfinished restore; {help_for(record.name, lease, replicas_noted(live.labels[STOPPED]))}"
             row = present.Row(mark=present.PROBLEM, kind="stopped", name=record.name, reason=text)
             present.print_blocks(self.console, [present.Block("problems", (row,))])
-        hint = "Choose one with --backup." if rows else f"There is no backup of {record.name} here."
-        present.print_line(self.console, Text(hint))
-        return 2
+        example = _restore_command(record, rows[0].name, None) if rows else ""
+        hint = f"To bring one back: {example}" if rows else f"There is no backup of {record.name} here."
+        present.print_line(self.console, Text(clean(hint)))
 
 
 @asynccontextmanager
@@ -275,8 +323,8 @@ async def _at_work(records: Path | None, output: Format) -> AsyncIterator[_Work]
 
 @contextmanager
 def _watching(console: Console, output: Format) -> Iterator[Watcher]:
-    """Steps as lines, and on a terminal a bar while something travels. Nothing beside JSON."""
-    if output is Format.JSON:
+    """Steps as lines, and on a terminal a bar while something travels. Nothing beside JSON, or where quiet is wanted."""
+    if output is not Format.TEXT or is_quiet():
         yield Unwatched()
         return
     columns = (
@@ -342,8 +390,27 @@ def _copies(replication: Replication) -> present.Row:
 
 def _when(snapshots: list[Snapshot]) -> str:
     created = max(s.created_ms for s in snapshots) / 1000
-    return f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M}"
+    return f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _backup_json(backup_id: str, snapshots: list[Snapshot]) -> Json:
+    return {
+        "backupId": backup_id,
+        "createdAt": max(s.created_ms for s in snapshots),
+        "sizeBytes": _size(snapshots),
+        "snapshots": [
+            {"id": s.id, "kind": s.kind, "name": s.name, "sizeBytes": s.size_bytes} for s in snapshots
+        ],
+    }
+
+
+def _size(snapshots: list[Snapshot]) -> int | None:
+    """Return the bytes of all of them; None where a Corestore does not say."""
+    sizes = [snapshot.size_bytes for snapshot in snapshots]
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def _summary(snapshots: list[Snapshot]) -> str:
-    return ", ".join(sorted(f"{s.kind} {s.name}" if s.kind == VOLUME else s.kind for s in snapshots))
+    parts = ", ".join(sorted(f"{s.kind} {s.name}" if s.kind == VOLUME else s.kind for s in snapshots))
+    size = _size(snapshots)
+    return f"{parts}; size unknown" if size is None else f"{parts}; {size:,} bytes"

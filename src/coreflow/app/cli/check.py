@@ -4,25 +4,37 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import trio
 from attrs import frozen
-from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
-from coreflow.app.cli.running import ENGINE_AWAY, NO_RECORDS, Strict, problems_of, run, strictly, warn
+from coreflow.app.cli.deploy import Output, write_json
+from coreflow.app.cli.running import (
+    ENGINE_AWAY,
+    NO_RECORDS,
+    Format,
+    Records,
+    Strict,
+    problems_of,
+    run,
+    strictly,
+    warn,
+)
+from coreflow.app.cli.verbosity import is_quiet, is_verbose
 from coreflow.app.confidential import Confidential
 from coreflow.app.main import new_confidential, open_cloudly, open_docker
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.app.streams import console_for
+from coreflow.app.telling import told
 from coreflow.domain.deploy.desired import RenderOptions, unknown_notes
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ports import ControlPlane, DockerPort
-from coreflow.domain.records.models import Records
+from coreflow.domain.records.models import Records as Recorded
 from coreflow.domain.swarm.images import ImageRequest
 from coreflow.domain.swarm.observed import Observed
 
@@ -30,6 +42,9 @@ OLDEST_API = (1, 41)
 """Docker Engine 20.10: the oldest that coreflow is tested with."""
 ASK_AT_ONCE = 8
 DIGEST_SHOWN = 19
+NOBODYS = frozenset({"default", "not set"})
+"""Sources of settings that nobody made."""
+Json = dict[str, Any]
 _SETTINGS_HINT = "docs/settings.md describes every setting"
 
 
@@ -50,15 +65,14 @@ Tell = Callable[[Finding], None]
 
 
 def check(
+    records: Records = None,
     *,
-    records: Annotated[
-        Path | None, Parameter(help="Cluster file, YAML or JSON. Default: what CLOUDLY_URL names.")
-    ] = None,
     strict: Strict = False,
+    format: Output = Format.TEXT,  # noqa: A002 - the option's name
 ) -> int:
     """Check the settings, the engine, the records and the images' registries. Writes nothing.
 
-    Exit status: 0 if all is well, else 1.
+    Shows the settings that somebody made, with --verbose all of them. Exit status: 0 if all is well, else 1.
     """
     console = console_for()
     found: list[Finding] = []
@@ -67,17 +81,21 @@ def check(
         settings = _settings(os.environ, records, found.append)
         if settings is not None:
             settings = strictly(settings) if strict else settings
-            print_settings(console, settings)
+            if format is Format.TEXT and not is_quiet():
+                print_settings(console, settings, every=is_verbose())
             known = new_confidential(settings)
             async with (
                 open_docker(settings, known) as docker,
                 _cloudly(settings, known, records, found.append) as cloudly,
             ):
                 await examine(cloudly, docker, settings.engine_name, settings.render_options, found.append)
-        print_findings(console, found)
+        if format is Format.JSON:
+            write_json(check_json(settings, found))
+        else:
+            print_findings(console, found, failures_only=is_quiet())
         return 0 if all(finding.ok for finding in found) else 1
 
-    return run(command)
+    return run(command, format)
 
 
 def _settings(environ: Mapping[str, str], records: Path | None, tell: Tell) -> Settings | None:
@@ -125,7 +143,7 @@ async def examine(
         await _images(Renderer(render).image_requests(records, Observed(), refresh=True), docker, tell)
 
 
-async def _records(cloudly: ControlPlane, tell: Tell) -> Records | None:
+async def _records(cloudly: ControlPlane, tell: Tell) -> Recorded | None:
     try:
         records = await cloudly.records()
     except CoreflowError as exc:
@@ -189,32 +207,67 @@ async def _images(requests: tuple[ImageRequest, ...], docker: DockerPort, tell: 
         tell(answers[request])
 
 
-def print_settings(console: Console, settings: Settings) -> None:
-    """Every setting, its value unless that is secret, and where it came from; what nobody set is dimmed."""
+def check_json(settings: Settings | None, findings: list[Finding]) -> Json:
+    """Return the findings and every setting as documented in docs/commands.md; of a secret only whether it is set."""
+    rows = settings.describe() if settings is not None else ()
+    return {
+        "settings": [
+            {
+                "name": row.name,
+                "value": None if row.source == "not set" else row.value,
+                "source": row.source,
+            }
+            for row in rows
+        ],
+        "checks": [
+            {
+                "ok": finding.ok,
+                "note": finding.is_note,
+                "what": finding.what,
+                "name": finding.name,
+                "text": told(finding.text),
+                "hint": finding.hint or None,
+            }
+            for finding in findings
+        ],
+        "ok": all(finding.ok for finding in findings),
+    }
+
+
+def print_settings(console: Console, settings: Settings, *, every: bool = True) -> None:
+    """Every setting, its value unless that is secret, and where it came from; what nobody set is dimmed, or left out."""
+    described = settings.describe()
     rows = tuple(
         present.Row(
             mark=("", ""),
             kind=row.name,
             name="",
             reason=row.source if row.source == "not set" else f"{row.value}  {row.source}",
-            dimmed=row.source in {"default", "not set"},
+            dimmed=row.source in NOBODYS,
         )
-        for row in settings.describe()
+        for row in described
+        if every or row.source not in NOBODYS
     )
+    if len(rows) < len(described):
+        rest = len(described) - len(rows)
+        text = f"{rest} as they are by default: -v shows them"
+        rows = (*rows, present.Row(mark=("", ""), kind="", name="", reason=text, dimmed=True))
     present.print_blocks(console, [present.Block("settings", rows)], indent=0)
 
 
-def print_findings(console: Console, findings: list[Finding]) -> None:
+def print_findings(console: Console, findings: list[Finding], *, failures_only: bool = False) -> None:
     """Print what was looked at, and how many of it failed."""
     rows: list[present.Row] = []
     for finding in findings:
+        if failures_only and finding.ok:
+            continue
         mark = ("ok", "green") if finding.ok else ("failed", "bold red")
         mark = ("note", "yellow") if finding.is_note else mark
         rows.append(present.Row(mark=mark, kind=finding.what, name=finding.name, reason=finding.text))
         if finding.hint:
             hint = f"hint: {finding.hint}"
             rows.append(present.Row(mark=("", ""), kind="", name="", reason=hint, dimmed=True))
-    present.print_blocks(console, [present.Block("checks", tuple(rows))], indent=0)
+    present.print_blocks(console, [present.Block("checks", tuple(rows))] if rows else [], indent=0)
     failed = sum(not finding.ok for finding in findings)
     text = Text(f"{failed} of {len(findings)} failed", style="bold red")
     present.print_line(console, (text if failed else Text("All is well", style="bold green")).append("."))

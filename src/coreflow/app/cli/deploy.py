@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import attrs
 from cyclopts import Parameter
@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
+from coreflow.app.cli.events import write_event
 from coreflow.app.cli.progress import listening
-from coreflow.app.cli.running import Format, Strict, read_settings, run
+from coreflow.app.cli.running import Format, Records, Strict, read_settings, run
+from coreflow.app.cli.verbosity import is_quiet
 from coreflow.app.main import Ports, open_ports
 from coreflow.app.reconcile import Listener, Reconciler, ReconcilerOptions
 from coreflow.app.settings import Settings
@@ -32,10 +34,13 @@ def _seconds(_: object, value: float) -> None:
         raise ValueError("must be a number of seconds, 0 or more.")
 
 
-Records = Annotated[
-    Path | None, Parameter(help="Cluster file, YAML or JSON. Default: what CLOUDLY_URL names.")
+Output = Annotated[
+    Literal[Format.TEXT, Format.JSON],
+    Parameter(name="--format", help="Output format: text, or JSON for programs."),
 ]
-Output = Annotated[Format, Parameter(name="--format", help="Output format: text, or JSON for programs.")]
+Events = Annotated[
+    Format, Parameter(name="--format", help="Output format: text, JSON, or JSON lines while it happens.")
+]
 Flag = Parameter(negative=(), show_default=False)
 Refresh = Annotated[bool, Flag, Parameter(help="Look up every image again, to notice tags that moved.")]
 Retry = Annotated[bool, Flag, Parameter(help="Retry what Swarm has rolled back.")]
@@ -45,8 +50,8 @@ Seconds = Annotated[float, Parameter(help="Seconds to wait until everything runs
 
 
 def plan(
-    *,
     records: Records = None,
+    *,
     format: Output = Format.TEXT,  # noqa: A002 - the option's name
     detailed_exitcode: Detailed = False,
     refresh: Refresh = False,
@@ -72,10 +77,10 @@ def plan(
 
 
 def apply(
-    *,
     records: Records = None,
+    *,
     timeout: Seconds = 300.0,
-    format: Output = Format.TEXT,  # noqa: A002 - the option's name
+    format: Events = Format.TEXT,  # noqa: A002 - the option's name
     confirm_removal: Confirm = None,
     refresh: Refresh = False,
     retry_failed: Retry = False,
@@ -96,8 +101,10 @@ def apply(
             with listening(console, format) as listener:
                 reconciler = _reconciler(ports, settings, options, listener)
                 reconcile_result = await reconciler.deploy(timeout=timeout, refresh=refresh)
-            show_result(reconcile_result, format, console, confirm=_apply_command(records))
-        return 0 if reconcile_result.is_stable else 1
+            wrong = present.wrong_token(reconcile_result, confirm_removal)
+            confirm = _apply_command(records)
+            show_result(reconcile_result, format, console, confirm=confirm, wrong_token=wrong)
+        return 0 if reconcile_result.is_stable and not wrong else 1
 
     return run(command, format, hosted=True)
 
@@ -137,25 +144,39 @@ def show_plan(
     confirm: str = "coreflow apply",
 ) -> None:
     """Print a plan. `confirm` is the command that takes the token of a refusal."""
-    if output is Format.JSON:
+    if output is not Format.TEXT:
         write_json(present.plan_json(reconcile_state))
         return
     console = console or console_for()
     loops = reconcile_state.crash_loops
-    present.print_blocks(console, present.plan_blocks(reconcile_state.plan, loops, confirm=confirm))
+    blocks = present.plan_blocks(reconcile_state.plan, loops, confirm=confirm)
+    present.print_blocks(console, (b for b in blocks if b.heading == present.PROBLEMS or not is_quiet()))
     present.print_line(console, present.plan_summary(reconcile_state.plan, loops))
 
 
 def show_result(
-    reconcile_result: ReconcileResult, output: Format, console: Console, *, confirm: str = "coreflow apply"
+    reconcile_result: ReconcileResult,
+    output: Format,
+    console: Console,
+    *,
+    confirm: str = "coreflow apply",
+    wrong_token: str = "",
 ) -> None:
-    """Print how an apply ended. `confirm` is the command that takes the token of a refusal."""
-    if output is Format.JSON:
-        write_json(present.result_json(reconcile_result))
+    """Print how an apply ended. `confirm` is the command that takes the token of a refusal; `wrong_token`, what is wrong with one."""
+    if output is not Format.TEXT:
+        document = present.result_json(reconcile_result)
+        if wrong_token:
+            document |= {"settled": False, "wrong_token": wrong_token}
+        if output is Format.JSONL:
+            write_event("result", document)
+        else:
+            write_json(document)
         return
-    problems = tuple(present.result_problems(reconcile_result, confirm))
-    notes = tuple(present.unknown_rows(reconcile_result.last.records))
-    blocks = [present.Block("notes", notes), present.Block("problems", problems)]
+    problems = list(present.result_problems(reconcile_result, confirm))
+    if wrong_token:
+        problems.append(present.problem_row("refused", "removal", wrong_token))
+    notes = () if is_quiet() else tuple(present.unknown_rows(reconcile_result.last.records))
+    blocks = [present.Block("notes", notes), present.Block(present.PROBLEMS, tuple(problems))]
     if reconcile_result.applied or problems or notes:
         console.print()
     present.print_blocks(console, [block for block in blocks if block.rows])

@@ -1,14 +1,13 @@
 """`coreflow down`."""
 
-import sys
 from typing import Annotated
 
-import trio
 from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
+from coreflow.app.cli.asking import is_anybody_there, is_meant
 from coreflow.app.cli.deploy import Flag, Output, Seconds, write_json
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.main import open_docker
@@ -100,18 +99,12 @@ async def _confirm(plan: Teardown, *, yes: bool, word: str | None, may_ask: bool
         return
     if yes:
         return
-    if not (may_ask and sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (may_ask and is_anybody_there()):
         raise Refused(
             f"nothing was removed: there is nobody to ask. --yes, or --confirm-removal {plan.token}, is an answer"
         )
-    if not await trio.to_thread.run_sync(_asked, abandon_on_cancel=True):
+    if not await is_meant("Remove all this?"):
         raise Refused("nothing was removed")
-
-
-def _asked() -> bool:
-    sys.stdout.write("Remove all this? Only `yes` is an answer: ")
-    sys.stdout.flush()
-    return sys.stdin.readline().strip() == "yes"
 
 
 def show_teardown(plan: Teardown, console: Console) -> None:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
-from coreflow.app.cli.deploy import Flag, Output, Records, write_json
-from coreflow.app.cli.running import Format, read_settings, run
+from coreflow.app.cli.deploy import Flag, Output, write_json
+from coreflow.app.cli.running import Format, Records, read_settings, run
 from coreflow.app.main import open_ports
 from coreflow.app.settings import Settings
 from coreflow.app.streams import console_for
@@ -22,7 +22,7 @@ Outcomes = dict[LoadedImage, str | None]
 """Why an image could not be removed, or nothing."""
 
 
-def images(*, prune: Prune = False, records: Records = None, format: Output = Format.TEXT) -> int:  # noqa: A002 - the option's name
+def images(records: Records = None, *, prune: Prune = False, format: Output = Format.TEXT) -> int:  # noqa: A002 - the option's name
     """List the images on this engine that were loaded from archives and that nothing needs any more.
 
     Needed is what a record asks for, what a service runs or ran before its last change, and what a container is made

@@ -55,6 +55,8 @@ PAST: Mapping[Verb, str] = {
     "provision": "provisioned",
     "deprovision": "deprovisioned",
 }
+PROBLEMS = "problems"
+"""The heading of what is wrong."""
 PROBLEM = ("!", "bold red")
 WAITING = ("·", "cyan")
 NOTE = ("i", "dim")
@@ -106,7 +108,7 @@ def plan_blocks(
         yield Block("notes", tuple(map(note_row, plan.notes)))
     problems = (*plan_problems(plan, confirm), *map(crash_loop_row, crash_loops))
     if problems:
-        yield Block("problems", problems)
+        yield Block(PROBLEMS, problems)
 
 
 def note_row(note: Note) -> Row:
@@ -170,6 +172,21 @@ def refusal_texts(refusal: Refusal, confirm: str) -> tuple[str, ...]:
         f"they are: {', '.join(refusal.names)}",
         f"if that is meant: {confirm} --confirm-removal {refusal.token}",
     )
+
+
+def wrong_token(reconcile_result: ReconcileResult, given: str | None) -> str:
+    """Return what is wrong with the token that was given on the command line; nothing where it confirmed something."""
+    plans = (reconcile_result.last.plan, *(report.plan for report in reconcile_result.reports))
+    if given is None or any(plan.is_confirmed for plan in plans):
+        return ""
+    if reconcile_result.last.plan.refusal is not None:
+        return "--confirm-removal: another word than that of these services"
+    return "--confirm-removal: no removal waits for a confirmation"
+
+
+def problem_row(kind: str, name: str, reason: str) -> Row:
+    """Return the row of something that is wrong."""
+    return _problem(kind, name, reason)
 
 
 def _problem(kind: str, name: str, reason: str) -> Row:
@@ -478,7 +495,7 @@ def plan_json(reconcile_state: ReconcileState) -> Json:
     refusal = plan.refusal
     return {
         "cluster": reconcile_state.records.cluster.id,
-        "actions": [_action_json(step) for step in plan.steps],
+        "actions": [action_json(step) for step in plan.steps],
         "kept": plan.kept,
         "waits": [
             {"name": wait.name, "unit": wait.unit, "reason": told(wait.reason), "until": _moment(wait.until)}
@@ -527,7 +544,8 @@ def _moment(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _action_json(step: Step) -> Json:
+def action_json(step: Step) -> Json:
+    """One action."""
     action = step.action
     return {
         "action": verb_of(action),
@@ -544,19 +562,24 @@ def result_json(reconcile_result: ReconcileResult) -> Json:
     return {
         **plan_json(reconcile_result.last),
         "outcomes": [
-            {**_action_json(outcome.step), "status": outcome.status, "detail": told(outcome.detail)}
-            for report in reconcile_result.reports
-            for outcome in report.outcomes
+            outcome_json(outcome) for report in reconcile_result.reports for outcome in report.outcomes
         ],
-        "services": [
-            {
-                "name": verdict.service,
-                "running": verdict.running,
-                "wanted": verdict.wanted,
-                "state": state_of(verdict),
-                "detail": told(verdict.detail),
-            }
-            for verdict in reconcile_result.verdicts.values()
-        ],
+        "services": [service_json(verdict) for verdict in reconcile_result.verdicts.values()],
         "settled": reconcile_result.is_stable,
+    }
+
+
+def outcome_json(outcome: Outcome) -> Json:
+    """One action, and how it ended."""
+    return {**action_json(outcome.step), "status": outcome.status, "detail": told(outcome.detail)}
+
+
+def service_json(verdict: Verdict) -> Json:
+    """Return how much of a service runs."""
+    return {
+        "name": verdict.service,
+        "running": verdict.running,
+        "wanted": verdict.wanted,
+        "state": state_of(verdict),
+        "detail": told(verdict.detail),
     }

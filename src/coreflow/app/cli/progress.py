@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from coreflow.app.cli import present
+from coreflow.app.cli.events import Events
 from coreflow.app.cli.running import Format
+from coreflow.app.cli.verbosity import is_quiet
 from coreflow.app.reconcile import Listener, NullListener
 from coreflow.app.streams import clean
 from coreflow.app.telling import told
@@ -28,8 +30,10 @@ _LEAST_ROOM, _MOST_ROOM = 3, 12
 
 @contextmanager
 def listening(console: Console, output: Format) -> Iterator[Listener]:
-    """The listener for this console: a board on a terminal, lines elsewhere, nothing for JSON."""
-    if output is Format.JSON:
+    """The listener for this console: a board on a terminal, lines elsewhere, nothing for JSON or where quiet is wanted."""
+    if output is Format.JSONL:
+        yield Events()
+    elif output is Format.JSON or is_quiet():
         yield NullListener()
     elif console.is_terminal and not console.is_dumb_terminal:
         board = Board(console)

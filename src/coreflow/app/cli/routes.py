@@ -13,8 +13,8 @@ from rich.text import Text
 
 from coreflow.app.certificates import LOOKUPS, find_certificate
 from coreflow.app.cli import present
-from coreflow.app.cli.deploy import Output, Records, write_json
-from coreflow.app.cli.running import Format, read_settings, run
+from coreflow.app.cli.deploy import Output, write_json
+from coreflow.app.cli.running import Format, Records, read_settings, run
 from coreflow.app.gateways import gateway_routes
 from coreflow.app.main import make_dcrouter, open_ports
 from coreflow.app.reconcile import Reconciler
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 _now = time.time  # noqa: TID251 - the edge
 
 
-def routes(*, records: Records = None, format: Output = Format.TEXT) -> int:  # noqa: A002 - the option's name
+def routes(records: Records = None, *, format: Output = Format.TEXT) -> int:  # noqa: A002 - the option's name
     """Show which host leads where: service, tasks and nodes, certificate, the external gateway, and what is missing.
 
     Certificates are looked up as the daemon does. Writes nothing. Exit status: 0 only if every host is routed.

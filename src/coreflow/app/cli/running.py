@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from attrs import evolve
 from cyclopts import Parameter
 
 from coreflow.app import logs
+from coreflow.app.cli.verbosity import is_quiet, is_verbose
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.app.streams import clean, json_text
 from coreflow.app.telling import told
@@ -28,6 +29,8 @@ class Format(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+    JSONL = "jsonl"
+    """One line per event, as it happens."""
 
 
 class _Stopped(Exception):
@@ -37,6 +40,9 @@ class _Stopped(Exception):
         self.number = number
 
 
+Records = Annotated[
+    Path | None, Parameter(help="Cluster file, YAML or JSON. Default: what CLOUDLY_URL names.")
+]
 STRICT = "COREFLOW_STRICT"
 Strict = Annotated[
     bool,
@@ -82,6 +88,8 @@ def run(command: Callable[[], Awaitable[int]], output: Format = Format.TEXT, *, 
 
 def _runner(*, hosted: bool) -> Callable[..., int]:
     """Return how to run: with an asyncio loop around trio only where something has to be reached by it, for it takes a while."""
+    if is_verbose():
+        configure_log()
     try:
         settings = load_settings(os.environ, require_cloudly=False)
     except InvalidSetting:
@@ -90,8 +98,13 @@ def _runner(*, hosted: bool) -> Callable[..., int]:
         return trio.run
     from coreflow.adapters import net
 
-    logs.configure("console", "critical")  # a command says itself what there is to say
+    configure_log()
     return net.run
+
+
+def configure_log() -> None:
+    """Log nothing, for a command says itself what there is to say; with --verbose, log everything."""
+    logs.configure("console", "debug" if is_verbose() else "critical")
 
 
 def guarded(command: Callable[[], int], output: Format = Format.TEXT) -> int:
@@ -141,13 +154,18 @@ def _ended_by(exc: BaseException, output: Format) -> int:
 
 def _fail(exc: BaseException, output: Format) -> int:
     problems = problems_of(exc)
-    if output is Format.JSON:
-        document = {"error": "; ".join(problems), "problems": problems}
+    if output is not Format.TEXT:
+        kind = {"event": "error"} if output is Format.JSONL else {}
+        document = {**kind, "error": "; ".join(problems), "problems": problems}
         sys.stdout.write(json_text(document) + "\n")
     if isinstance(exc, InvalidSetting):
         warn(exc.warnings)
     for problem in problems:
         say(f"error: {problem}")
+    if is_verbose() and not isinstance(exc, CoreflowError):
+        sys.stderr.writelines(frames_of(exc))
+    if is_quiet():
+        return 1
     if any(problem.startswith("CLOUDLY_URL is missing") for problem in problems):
         say(f"hint: {NO_RECORDS}")
     if any("the engine does not answer" in problem for problem in problems):
@@ -160,6 +178,18 @@ ENGINE_AWAY = (
     "(root, or the group docker)?"
 )
 NO_RECORDS = "CLOUDLY_URL=file:///path/to/cluster.yaml needs no JUMPCODE; plan, apply and check take --records FILE, too"
+
+
+def frames_of(exc: BaseException) -> Iterator[str]:
+    """Return where a bug and its causes were raised, line by line of the code. Never their texts, which could quote a value."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = exc
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for error in reversed(seen):
+        yield f"{type(error).__name__}, raised at (the last call below):\n"
+        yield from traceback.format_tb(error.__traceback__)
 
 
 def problems_of(exc: BaseException) -> list[str]:

@@ -118,6 +118,8 @@ class RestoreResult:
     volumes_restored: tuple[str, ...] = ()
     resources_restored: tuple[str, ...] = ()
     """Ids of their bindings."""
+    undo_id: str = ""
+    """The backup of what was overwritten: restoring that takes this restore back."""
     error: str = ""
 
 

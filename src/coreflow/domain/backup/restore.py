@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 from attrs import evolve, frozen
 
 from coreflow.domain.ids import ServiceId
-from coreflow.domain.swarm.stopped import NOBODY
+from coreflow.domain.swarm.stopped import NOBODY, undo_id
 
 from .lease import Lease
 from .requests import RestoreResult, Target
@@ -184,6 +184,7 @@ class Restore:
             volumes_created=self.created,
             volumes_restored=tuple(p.name for p in restored if p.kind == VOLUME),
             resources_restored=tuple(p.binding_id for p in restored if p.kind != VOLUME),
+            undo_id=undo_id(self.lease.id) if any(part.saved for part in self.restored) else "",
             error="; ".join(self.problems),
         )
 

@@ -151,6 +151,8 @@ class Part:
     kept: int = 0
     """Services that are as desired."""
     refusal: Refusal | None = None
+    is_confirmed: bool = False
+    """Whether it removes what would be refused without the token."""
 
     @property
     def rejected(self) -> frozenset[Unit]:
@@ -183,4 +185,5 @@ def merged(parts: Iterable[Part]) -> Part:
         notes=tuple(note for part in parts for note in part.notes),
         kept=sum(part.kept for part in parts),
         refusal=next((part.refusal for part in parts if part.refusal is not None), None),
+        is_confirmed=any(part.is_confirmed for part in parts),
     )

@@ -83,6 +83,7 @@ def make_plan(
         rejections=(*desired.rejections, *everything.rejections),
         notes=(*desired.notes, *everything.notes),
         refusal=everything.refusal,
+        is_confirmed=everything.is_confirmed,
     )
 
 

@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Collection, Iterable
 
+from attrs import evolve
+
 from coreflow.domain.ids import BASE
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Remove
@@ -45,9 +47,10 @@ def _remove_unwanted(facts: Facts, gone: list[ObservedService]) -> Part:
             reason = "no longer wanted, unless it belongs to the record whose id is missing"
         return Part(notes=tuple(Note(unit=_unit(s), name=s.name, text=reason) for s in gone))
     refusal = _refusal(facts, gone)
-    if refusal is not None:
+    if refusal is not None and facts.options.confirmed != refusal.token:
         return Part(refusal=refusal)
-    return merged(_remove(facts, service, "no longer wanted") for service in gone)
+    removals = merged(_remove(facts, service, "no longer wanted") for service in gone)
+    return evolve(removals, is_confirmed=refusal is not None)
 
 
 def _remove_predecessor(facts: Facts, service: ObservedService, successor: ServiceSpec) -> Part:
@@ -65,17 +68,21 @@ def _remove(facts: Facts, service: ObservedService, reason: str) -> Part:
 
 
 def _refusal(facts: Facts, gone: list[ObservedService]) -> Refusal | None:
-    """Most of what we run, or every workload at once: that is more likely a mistake than a wish."""
+    """Most of what we run, or every workload at once: that is more likely a mistake than a wish.
+
+    The only workload may go where records want another one, as a first service is called otherwise; an empty document
+    asks, however few there are.
+    """
     owned = len(facts.owned)
     workloads = [service for service in facts.owned.values() if service.owner != BASE]
     is_most = len(gone) > REMOVAL_ALLOWANCE and 2 * len(gone) > owned
-    is_every = len(workloads) > 1 and all(service in gone for service in workloads)
+    is_replaced = len(workloads) == 1 and any(spec.owner != BASE for spec in facts.desired.services.values())
+    is_every = bool(workloads) and all(service in gone for service in workloads) and not is_replaced
     if not is_most and not is_every:
         return None
-    token = removal_token(service.id for service in gone)
-    if facts.options.confirmed == token:
-        return None
-    return Refusal(tuple(service.name for service in gone), owned, token)
+    return Refusal(
+        tuple(service.name for service in gone), owned, removal_token(service.id for service in gone)
+    )
 
 
 def removal_token(ids: Iterable[str]) -> str:

@@ -156,6 +156,8 @@ class Plan:
     rejections: tuple[Rejection, ...] = ()
     notes: tuple[Note, ...] = ()
     refusal: Refusal | None = None
+    is_confirmed: bool = False
+    """Whether it removes what would be refused without the token that was given."""
 
     @property
     def actions(self) -> tuple[Action, ...]:

@@ -8,7 +8,8 @@ from tests.unit.domain.examples import CLUSTER, desired, live, observed, spec
 
 from coreflow.domain.deploy.contention import CALM_SECONDS, PAUSES, WriteLog
 from coreflow.domain.deploy.plan import make_plan
-from coreflow.domain.deploy.steps import verb_of
+from coreflow.domain.deploy.removals import removal_token
+from coreflow.domain.deploy.steps import PlanOptions, verb_of
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.observed import ObservedService
 
@@ -133,6 +134,7 @@ def test_a_removal_that_is_undone_waits_too() -> None:
     log, there = WriteLog(), live(OURS)
     for _ in range(2):
         log = after(log.removed(live(OURS), 100.0), there, wanted={}, at=100.0)
-    assert make_plan(desired(), observed(there, time=105.0), log=log).actions == ()
-    late = make_plan(desired(), observed(there, time=110.0), log=log)
+    meant = PlanOptions(confirmed=removal_token([there.id]))
+    assert make_plan(desired(), observed(there, time=105.0), meant, log=log).actions == ()
+    late = make_plan(desired(), observed(there, time=110.0), meant, log=log)
     assert [verb_of(action) for action in late.actions] == ["remove"]

@@ -759,8 +759,9 @@ def test_nothing_is_removed_while_pruning_is_off(
 @pytest.mark.parametrize(
     ("gone", "kept", "base", "refused"),
     [
-        (1, 0, 0, False),  # one workload alone may go
-        (1, 0, 3, False),
+        (1, 0, 0, True),  # the only workload
+        (1, 0, 3, True),
+        (1, 1, 0, False),
         (2, 0, 0, True),  # every workload
         (2, 0, 3, True),
         (3, 0, 0, True),
@@ -791,6 +792,18 @@ def test_removing_most_of_it_needs_a_word(gone: int, kept: int, base: int, refus
     assert told(plan) == ([] if refused else everything)
     assert done(goal, seen, confirmed="another") == told(plan)
     assert done(goal, seen, confirmed=token) == everything
+    assert make_plan(goal, seen, PlanOptions(confirmed=token)).is_confirmed is refused
+    assert not make_plan(goal, seen, PlanOptions(confirmed="another")).is_confirmed
+
+
+def test_the_only_workload_may_make_room_for_another() -> None:
+    """A first service under another id needs no word; with a document of base services alone in its place, it does."""
+    old, new, base = live(spec("old")), spec("new"), spec("corelog", BASE)
+    assert make_plan(desired(new), observed(old)).refusal is None
+    for goal in (desired(), desired(base)):
+        refusal = make_plan(goal, observed(old, live(base))).refusal
+        assert refusal is not None
+        assert refusal.names == ("old",) if goal.services else ("corelog", "old")
 
 
 def test_a_token_names_a_set() -> None:
