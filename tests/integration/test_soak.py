@@ -14,9 +14,9 @@ from typing import Literal
 
 import pytest
 import requests
+from tests.integration.competing import IS_LONG, Ring, Side, open_ring, span, watching
 from tests.integration.engine_proxy import Trap
 from tests.integration.lab import EXITING_IMAGE, LOCAL_IMAGE, NEWER_IMAGE, Json, Lab
-from tests.integration.rivals import IS_LONG, Ring, Side, open_ring, span, watching
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800 if IS_LONG else 300)]
 _numbers = itertools.count()
