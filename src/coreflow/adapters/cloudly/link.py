@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 import trio
 
+from coreflow.adapters.net.errors import NobodyBehind
 from coreflow.adapters.net.peer import Handler, Peer, Socket
 from coreflow.adapters.net.typedsocket import (
     INTERNAL_ERROR,
@@ -118,13 +119,23 @@ class Link:
                     first=self._options.retry.first,
                     longest=self._options.retry.longest,
                 )
-                pause = min(delay, self._options.retry.unreached) if isinstance(exc, Unreached) else delay
+                pause = min(delay, self._longest_after(exc))
             except BaseException as exc:
                 self._live = None
                 self._failure = Unavailable(f"connecting failed: {type(exc).__name__}")
                 self._known.set()
                 raise
             await trio.sleep(pause * random.uniform(0.75, 1.0))  # noqa: S311 - only spreads reconnects
+
+    def _longest_after(self, exc: CoreflowError) -> float:
+        """The longest pause: nothing but another attempt tells that a peer is back that was not there."""
+        match exc:
+            case Unreached():
+                return self._options.retry.unreached
+            case NobodyBehind():
+                return self._options.retry.nobody_behind
+            case _:
+                return self._options.retry.longest
 
     async def _connect(self) -> None:
         """One connection, from dialling to its end, which is always an exception."""

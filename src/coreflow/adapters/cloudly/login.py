@@ -52,6 +52,8 @@ class RetryPolicy:
     """Back-off of connecting: from `first`, doubling up to `longest`, each time shortened by up to a quarter."""
     unreached: float = 0.8
     """The longest where nobody listens: a connect costs nobody anything, and the first that succeeds is the return."""
+    nobody_behind: float = 5.0
+    """The longest where a proxy or the name service says that nobody is there: each attempt costs them something."""
     refused_first: float = 15.0
     refused_longest: float = 300.0
     """The same after a refused token."""

@@ -39,6 +39,10 @@ class Closed(Unavailable):
         )
 
 
+class NobodyBehind(Unavailable):
+    """A proxy, or the name service, says that the peer is not there. It will be, and nothing but asking tells when."""
+
+
 class Denied(Refused):
     """An HTTP request was answered with a status that will not change by asking again."""
 
@@ -64,6 +68,7 @@ class NotHosted(CoreflowError, RuntimeError):
     """The process runs trio alone, and aiohttp needs asyncio around it."""
 
 
+_BEHIND_A_PROXY = frozenset({502, 503, 504})
 _ASK_AGAIN = frozenset({408, 425, 429})
 
 
@@ -115,6 +120,8 @@ def translated(where: str, seconds: float) -> Iterator[None]:
 def _of_answer(where: str, exc: ClientResponseError) -> PortError:
     """Return what it means that the peer, or a proxy, answered with something else than was wanted."""
     match exc:
+        case WSServerHandshakeError() if exc.status in _BEHIND_A_PROXY:
+            return NobodyBehind(f"{where} answered with HTTP status {exc.status}")
         case WSServerHandshakeError() if is_passing(exc.status):
             return Unavailable(f"{where} answered with HTTP status {exc.status}")
         case WSServerHandshakeError() if exc.status < 300:
@@ -140,7 +147,7 @@ def _of_connecting(where: str, exc: ClientConnectorError | ssl.SSLError) -> Port
             proxy = f"the proxy {exc.host}:{exc.port} on the way to {where}"
             return Unavailable(f"{proxy} cannot be reached: {_system_reason(exc)}")
         case ClientConnectorDNSError():
-            return Unavailable(f"{where}: no address is known for this name")
+            return NobodyBehind(f"{where}: no address is known for this name")
     return Unreached(f"{where} cannot be reached: {_system_reason(exc)}")
 
 
