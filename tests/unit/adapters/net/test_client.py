@@ -32,6 +32,7 @@ from coreflow.adapters.net import (
     connect_websocket,
     http_get,
 )
+from coreflow.adapters.net.errors import NobodyBehind
 from coreflow.domain.errors import PortError, Refused, Unavailable
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
@@ -116,7 +117,7 @@ async def test_an_address_that_leads_nowhere(address: str, error: type[PortError
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", Refused, "HTTP status 401"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", Refused, "HTTP status 404"),
         (b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", Unavailable, "HTTP status 429"),
-        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", Unavailable, "HTTP status 502"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", NobodyBehind, "HTTP status 502"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Refused, "does not speak WebSocket"),
         (
             b"HTTP/1.1 301 Moved\r\nLocation: http://u:secret@127.0.0.1:9/x?secret\r\nContent-Length: 0\r\n\r\n",
