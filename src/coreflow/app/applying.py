@@ -11,7 +11,8 @@ from functools import partial
 import trio
 from attrs import Factory, define, evolve
 
-from coreflow.domain.deploy.batches import batches, blocked, due_now, postponed
+from coreflow.domain.deploy.blocking import blocked, due_now, postponed
+from coreflow.domain.deploy.order import batches
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.setbacks import NO_SETBACKS, Setbacks
 from coreflow.domain.deploy.steps import Action, Plan, Step, kind_of, name_of, subject_of, verb_of

@@ -10,6 +10,7 @@ import structlog
 from attrs import evolve, field, frozen
 
 from coreflow._moved import renamed
+from coreflow.domain.backup.lease import LEASE_SECONDS
 from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.proof import against_snapshot
 from coreflow.domain.backup.replication import Manifest
@@ -49,8 +50,8 @@ class Timeouts:
     """How often it looks whether somebody else has taken over."""
     yielding: float = 5.0
     """How long who takes over waits for the other one to see that."""
-    lease: float = 60.0
-    """After so long without one, it may be finished by others."""
+    lease: float = LEASE_SECONDS
+    """How long a lease lasts without a heartbeat."""
     stop: float = 45.0
     """How long a workload may take to stop: Swarm kills a container after ten. Shorter than the lease, for there is no sign
     of life meanwhile."""

@@ -245,8 +245,9 @@ class Link:
     ) -> Mapping[str, Any]:
         """Ask Cloudly, with our identity. A rejected identity is replaced once, and the request repeated.
 
-        An answer may take `timeout` seconds, by default the timing's. Raises Unavailable, Refused (`NotOffered`: there is no such method), or InvalidRecord for an answer that is
-        not an object. An answer of null is an empty one, unless `needs_result`.
+        An answer may take `timeout` seconds, by default `ANSWER_SECONDS` (or what the options' timing says). An answer of
+        null is an empty one, unless `needs_result`. Raises Unavailable, Refused (`NotOffered`: there is no such method), or
+        InvalidRecord for an answer that is not an object.
         """
         live = self._require()
         response, streams = await self._call(

@@ -66,13 +66,21 @@ class RetryPolicy:
     between two that did not help."""
 
 
+ANSWER_SECONDS = 30.0
+"""How long an answer of Cloudly is waited for; while it arrives, ten minutes (`Timing.whole`)."""
+
+
+def _timing() -> Timing:
+    return Timing(request=ANSWER_SECONDS)
+
+
 @frozen(kw_only=True)
 class LinkOptions:
     """Options of a connection: how it is kept up, and what it may cost."""
 
     retry: RetryPolicy = field(factory=RetryPolicy)
     limits: Limits | None = None
-    timing: Timing | None = None
+    timing: Timing | None = field(factory=_timing)
     redact: Redact = NOTHING_KNOWN.redact
     """Takes out of Cloudly's texts what must not be told, besides token and identity."""
 

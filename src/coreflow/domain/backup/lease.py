@@ -1,7 +1,7 @@
 """The lease of a restore: a text on the stopped service that says who is at it, and how anybody else goes on.
 
 There is one for each restore. Whoever writes it owns it, and renews it as long as it is at work. `claim` is the one place
-where it is decided who may have it.
+where it is decided who may have it; `LEASE_SECONDS` is how long one lasts.
 """
 
 from collections.abc import Collection
@@ -16,6 +16,8 @@ from .parts import Part, part_document, parts_of
 
 DAEMON = "daemon"
 """What the owners of leases begin with that are daemons."""
+LEASE_SECONDS = 60.0
+"""How long a lease lasts without a heartbeat: then others may finish the restore."""
 _LAST_HEARTBEAT = 2**53
 
 

@@ -26,7 +26,7 @@ from .requests import RestoreResult, Target
 from .requests import Status as ResultStatus
 from .snapshots import VOLUME
 
-PAUSES = (1.0, 4.0, 10.0)
+ATTEMPT_PAUSES = (1.0, 4.0, 10.0)
 """Seconds before a step is tried once more. After as many pauses it is given up."""
 SLOW_SECONDS = 10.0
 """What took longer to fail than this is not tried once more: a workload is waiting."""
@@ -360,7 +360,7 @@ def _overwrite(restore: Restore, *, undoes: bool) -> Step:
 
 
 def _pause(part: PartState) -> float:
-    return PAUSES[part.tries - 1] if part.tries else 0.0
+    return ATTEMPT_PAUSES[part.tries - 1] if part.tries else 0.0
 
 
 # --- what a step leads to
@@ -514,7 +514,7 @@ def _after_look(restore: Restore, index: int, outcome: Outcome) -> tuple[Restore
 def _again(restore: Restore, index: int, outcome: Outcome, event: Event) -> tuple[Restore, Event] | None:
     """The same step once more, where it had no answer and was not tried too often; else None."""
     part = restore.parts[index]
-    limit = 0 if restore.gave_up and event is Event.MORE else len(PAUSES)
+    limit = 0 if restore.gave_up and event is Event.MORE else len(ATTEMPT_PAUSES)
     may_help = outcome.answer in (Answer.AWAY, Answer.SILENT) and not outcome.is_slow
     if not may_help or part.tries >= limit:
         return None

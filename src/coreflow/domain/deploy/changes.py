@@ -11,6 +11,7 @@ from coreflow.domain.swarm.specs import Aspect, ServiceSpec
 from .addresses import AddressRoom
 from .desired import Rejection, unit_of
 from .facts import Facts, Part, merged
+from .order import rank
 from .reasons import changes_of, drift_of, intent_of
 from .rollback import MOST_ATTEMPTS, FailedAttempt, failed_attempt
 from .steps import Action, Failure, Step, Wait
@@ -37,7 +38,7 @@ def plan_services(facts: Facts) -> Part:
     kept = Part(kept=len(facts.desired.services) - len(changed) - len(doubled))
     changed = [spec for spec in changed if spec.owner not in facts.stopped]
     room = AddressRoom(facts.desired, facts.observed, changed)
-    changed.sort(key=lambda s: (s.stage, facts.live(s.name) is None, s.owner, s.name))
+    changed.sort(key=lambda spec: rank(spec, is_new=facts.live(spec.name) is None))
     return merged([kept, *(_change(facts, spec, room) for spec in changed), *doubled])
 
 

@@ -39,7 +39,6 @@ class Stage(StrEnum):
 
     BASE = "base"
     WORKLOADS = "workloads"
-    ROUTING = "routing"
 
 
 class Aspect(StrEnum):

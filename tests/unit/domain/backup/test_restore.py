@@ -113,7 +113,13 @@ def test_a_part_after_one_that_was_given_up_is_asked_for_once() -> None:
     restore, steps = play(begin(SHOP, LEASE, TARGETS), OK, OK, OK, OK, *[SILENT] * 4, OK, SILENT, OK)
     assert restore.result().status == "failed"
     assert restore.phase is Phase.DONE
-    assert [s.pause for s in steps if isinstance(s, machine.Overwrite)] == [0, *machine.PAUSES, 0, 0, 0]
+    assert [s.pause for s in steps if isinstance(s, machine.Overwrite)] == [
+        0,
+        *machine.ATTEMPT_PAUSES,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_a_note_that_was_found_is_checked_first() -> None:

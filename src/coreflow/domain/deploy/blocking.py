@@ -1,15 +1,15 @@
-"""The order in which the steps of a plan are carried out, and what becomes of one that others stand in the way of."""
+"""Steps that others stand in the way of: one before them failed, a network is missing, or their next try is not due."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from attrs import evolve
 
 from coreflow.domain.swarm.actions import Remove
-from coreflow.domain.swarm.specs import NetworkSpec, ServiceSpec, Stage
+from coreflow.domain.swarm.specs import NetworkSpec, ServiceSpec
 
 from .result import Outcome
 from .setbacks import Setbacks
-from .steps import Plan, Step, name_of, stage_of, subject_of
+from .steps import Plan, Step, name_of, subject_of
 
 
 def blocked(step: Step, last: Outcome | None, broken: Mapping[str, bool]) -> Outcome | None:
@@ -33,18 +33,6 @@ def _networks_of(step: Step) -> frozenset[str]:
     if not isinstance(subject, ServiceSpec) or isinstance(step.action, Remove):
         return frozenset()
     return frozenset(attachment.network for attachment in subject.body.networks)
-
-
-def batches(steps: Iterable[Step]) -> list[dict[str, list[Step]]]:
-    """Steps by stage and unit; networks come before everything, since everything joins them."""
-    networks: dict[str, list[Step]] = {}
-    stages: dict[Stage, dict[str, list[Step]]] = {stage: {} for stage in Stage}
-    for step in steps:
-        if isinstance(subject_of(step.action), NetworkSpec):
-            networks.setdefault(step.unit, []).append(step)
-        else:
-            stages[stage_of(step.action)].setdefault(step.unit, []).append(step)
-    return [batch for batch in (networks, *stages.values()) if batch]
 
 
 def due_now(plan: Plan, setbacks: Setbacks, now: float) -> Plan:

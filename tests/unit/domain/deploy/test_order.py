@@ -3,7 +3,8 @@
 import pytest
 from tests.unit.domain.examples import live, network_spec, secret_spec, spec
 
-from coreflow.domain.deploy.batches import batches, blocked, due_now, postponed
+from coreflow.domain.deploy.blocking import blocked, due_now, postponed
+from coreflow.domain.deploy.order import batches
 from coreflow.domain.deploy.result import Outcome, Status
 from coreflow.domain.deploy.setbacks import NO_SETBACKS
 from coreflow.domain.deploy.steps import Plan, Step
