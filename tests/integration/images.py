@@ -8,11 +8,16 @@ IMAGE = "coreflow/coreflow:ci"
 SCRIPT = Path(__file__).parents[2] / "scripts/image"
 
 
-def built(host: str, command: str = "build") -> str:
+def built(host: str, *command: str) -> str:
     """Run `scripts/image` on an engine; returns what it printed. What is there already takes no time."""
     environment = {**os.environ, "DOCKER_HOST": host}
     done = subprocess.run(
-        [str(SCRIPT), command], env=environment, capture_output=True, text=True, timeout=900, check=False
+        [str(SCRIPT), *(command or ("build",))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900), pytest.mark.xdist_gr
 
 def test_it_holds_what_it_needs_to_run(engine_host: str) -> None:
     """No compiler, no pip, no tools of tests; it is nobody's in particular, and says what it is."""
-    built(engine_host, "build")
+    built(engine_host)
     (about,) = json.loads(docker(engine_host, "image", "inspect", IMAGE))
     config = about["Config"]
     assert config["User"] == "65532:65532"
@@ -44,7 +44,7 @@ def test_it_holds_what_it_needs_to_run(engine_host: str) -> None:
 
 def test_a_container_without_a_daemon_is_not_well(engine_host: str) -> None:
     """The health check says so in one line."""
-    built(engine_host, "build")
+    built(engine_host)
     done = attempted(engine_host, "run", "--rm", "--read-only", IMAGE, "health")
     assert done.returncode == 1
     assert "no healthy daemon at 127.0.0.1:3001: Connection refused" in done.stderr

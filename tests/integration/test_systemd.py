@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.images import SCRIPT
+from tests.integration.images import built
 from tests.integration.lab import Lab, open_lab
+from tests.integration.systemd_machine import UNIT, Machine, booted
 
-UNIT = SCRIPT.parents[1] / "deploy" / "coreflow.service"
 EXPOSURE = 20
 """In tenths: 100 is a service without any sandbox, 0 one that can do nothing."""
 _numbers = itertools.count()
@@ -89,3 +89,53 @@ def test_the_daemon_says_how_it_is(lab: Lab) -> None:
         daemon.send_signal(signal.SIGTERM)
         until("STOPPING=1")
     assert daemon.wait(timeout=30) == 0
+
+
+def main_pid(machine: Machine) -> int:
+    """The daemon, or nobody."""
+    return int(machine.shows("MainPID"))
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(900)
+@pytest.mark.xdist_group("image")
+def test_under_systemd(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """On a machine with systemd, inside the sandbox: ready, reloaded, started anew by the watchdog, stopped."""
+    root = tmp_path_factory.mktemp("machine")
+    root.chmod(0o755)
+    built(lab.host, "machine", str(root))
+    lab.write(lab.service("a"))
+    settings = {
+        "COREFLOW_BASE_SERVICES": "",
+        "COREFLOW_LISTEN": "127.0.0.1:3000",
+        "COREFLOW_INITIAL_DELAY": "0",
+    }
+    with booted(root, lab.host, lab.records.read_text(), **settings) as machine:
+        machine.does("systemctl", "enable", "--now", "coreflow")
+        assert lab.services() == [lab.name("a")]  # it says that it is started after the first pass
+        lab.wait("the workload runs", lambda: lab.running("a"))
+        assert machine.shows("ActiveState") == "active"
+        assert "as desired" in machine.shows("StatusText")
+        before = main_pid(machine)
+        user = int(machine.does("stat", "-c", "%u", f"/proc/{before}"))
+        assert 61184 <= user <= 65519  # a user that exists only while it runs
+        machine.does("systemctl", "reload", "coreflow")
+        lab.wait("it looks everything up again", lambda: "looking everything up again" in machine.log())
+
+        drop_in = (
+            "mkdir -p /run/systemd/system/coreflow.service.d && printf '[Service]\\nWatchdogSec=%s\\n' 5"
+        )
+        machine.does("sh", "-c", f"{drop_in} >/run/systemd/system/coreflow.service.d/watchdog.conf")
+        machine.does("systemctl", "daemon-reload")
+        machine.does("systemctl", "restart", "coreflow")
+        stuck = main_pid(machine)
+        assert stuck != before
+        machine.does("sh", "-c", f"kill -STOP {stuck}")
+        lab.wait("the watchdog bites", lambda: machine.shows("NRestarts") == "1", 90)
+        lab.wait("it is started anew", lambda: machine.shows("ActiveState") == "active", 90)
+        assert main_pid(machine) not in {0, stuck}
+        assert "Watchdog timeout" in machine.log()
+
+        machine.does("systemctl", "stop", "coreflow")
+        assert (machine.shows("ExecMainStatus"), machine.shows("Result")) == ("0", "success")
+        assert len(lab.running("a")) == 1
