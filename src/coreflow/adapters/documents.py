@@ -29,12 +29,8 @@ ALIAS_LIMIT = 10_000_000
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def _no_lines() -> dict[str, int]:
-    return {}
-
-
 Lines = Callable[[], Mapping[str, int]]
-"""Gives the lines of a document's values, by path; empty where that is not known."""
+"""Gives the lines of a document's values, by path."""
 
 
 def parse(path: Path, data: bytes) -> tuple[object, Lines]:
@@ -47,12 +43,12 @@ def parse(path: Path, data: bytes) -> tuple[object, Lines]:
         _refuse(path, 0, "the file is empty: perhaps it is being written")
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return parse_json(path, data), _no_lines
+        return parse_json(path, data), partial(json_lines, data)
     lines = partial(yaml_lines, data)
     if suffix in {".yaml", ".yml"} or not data.lstrip().startswith(b"{"):
         return parse_yaml(path, data), lines
     try:
-        return parse_json(path, data), _no_lines
+        return parse_json(path, data), partial(json_lines, data)
     except InvalidRecord as exc:
         problem = exc
     try:
@@ -346,6 +342,29 @@ def yaml_lines(data: bytes) -> dict[str, int]:
     return lines
 
 
+_JSON_WORD = re.compile(r'\n|[{}\[\]]|"(?:[^"\\]|\\.)*"|[^\s{}\[\],:"]+', re.DOTALL)
+
+
+def json_lines(data: bytes) -> dict[str, int]:
+    """The same of valid JSON."""
+    lines: dict[str, int] = {}
+    open_: list[_Collection] = [_Collection("", is_mapping=False)]
+    line = 0
+    for match in _JSON_WORD.finditer(data.decode()):
+        word = match[0]
+        if word == "\n":
+            line += 1
+        elif word in {"}", "]"}:
+            open_.pop()
+        else:
+            path = open_[-1].step(json.loads(word) if word[0] == '"' else word, line)
+            if path is not None:
+                lines.setdefault(path, open_[-1].line)
+            if word in {"{", "["}:
+                open_.append(_Collection(path or "", is_mapping=word == "{"))
+    return lines
+
+
 class _Collection:
     """A mapping or a list whose values are being counted; the outermost one holds the document alone."""
 
@@ -358,12 +377,16 @@ class _Collection:
 
     def path_of(self, event: Any) -> str | None:
         """The path of the next value, or None for a key."""
+        return self.step(getattr(event, "value", ""), event.start_mark.line)
+
+    def step(self, text: object, line: int) -> str | None:
+        """The same for a key or value that begins in a line, counted from 0."""
         if not self._is_mapping:
-            self.line = event.start_mark.line + 1
+            self.line = line + 1
             self._index += 1
             return f"{self._path}[{self._index - 1}]" if self._path else "$"
         if self._key is None:
-            self._key, self.line = str(getattr(event, "value", "")), event.start_mark.line + 1
+            self._key, self.line = str(text), line + 1
             return None
         key, self._key = self._key, None
         return f"{self._path}.{key}"

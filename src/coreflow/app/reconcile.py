@@ -14,7 +14,8 @@ from attrs import evolve, frozen
 
 from coreflow._moved import renamed, warn_of
 from coreflow.domain.deploy.contention import NOTHING_WRITTEN
-from coreflow.domain.deploy.desired import Desired, RenderOptions
+from coreflow.domain.deploy.desired import Desired, Rejection, RenderOptions
+from coreflow.domain.deploy.located import located
 from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.deploy.result import Outcome, ReconcileResult, Report
@@ -212,6 +213,7 @@ class Reconciler:
             self._remember(desired, observed)
             options = evolve(self._options, retry_failed=retry_failed or self._options.retry_failed)
             plan = make_plan(desired, observed, options, restoring=self.restoring, log=self._log)
+        plan = evolve(plan, rejections=await _located(plan.rejections, records))
         return ReconcileState(
             records=records,
             observed=observed,
@@ -403,6 +405,13 @@ class Reconciler:
                 self._log = self._log.removed(target, now)
             case _:
                 pass
+
+
+async def _located(rejections: tuple[Rejection, ...], records: Records) -> tuple[Rejection, ...]:
+    """Rejections with their places; these are looked for beside the loop where there is much to go through."""
+    if len(records.services) < LARGE_CLUSTER or records.origin.places is None:
+        return located(rejections, records)
+    return await trio.to_thread.run_sync(located, rejections, records)
 
 
 def _behind_images(records: Records) -> tuple[object, ...]:

@@ -4,7 +4,7 @@ What two files have both, a record of one id or a certificate of one host, is re
 copy that somebody forgot must not win by its file's name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,49 @@ def parse_all(sources: Sources) -> tuple[Part, ...]:
 
 def places_of(parts: tuple[Part, ...]) -> Places:
     """Find file and line of every value: the parser runs once more over each file."""
-    found: dict[str, str] = {}
-    counts: dict[str, int] = {}
-    for part in parts:
-        offsets = {key: counts.get(key, 0) for key in _lists(part.document)}
-        for path, line in part.lines().items():
-            if path != "$":
-                found.setdefault(_shifted(path, offsets), f"{part.path}:{line}")
-        for key, value in _lists(part.document).items():
-            counts[key] = counts.get(key, 0) + len(value)
-    return found
+    return dict(Locator(parts).every())
+
+
+class Locator:
+    """Finds file and line of values, whenever somebody asks; what was asked for once is kept."""
+
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        """Keep of the parts what it takes: not their documents, which are large."""
+        self._files: list[tuple[Path, Lines, dict[str, int]]] = []
+        counts: dict[str, int] = {}
+        for part in parts:
+            lists = _lists(part.document)
+            self._files.append((part.path, part.lines, {key: counts.get(key, 0) for key in lists}))
+            for key, value in lists.items():
+                counts[key] = counts.get(key, 0) + len(value)
+        self._asked: frozenset[str] = frozenset()
+        self._known: dict[str, str] = {}
+
+    def every(self) -> Iterator[tuple[str, str]]:
+        """All paths with their places; of one path, the first is right."""
+        seen: set[str] = set()
+        for file, lines, offsets in self._files:
+            for path, line in lines().items():
+                whole = _shifted(path, offsets)
+                if path != "$" and whole not in seen:
+                    seen.add(whole)
+                    yield whole, f"{file}:{line}"
+
+    def below(self, paths: Iterable[str]) -> Places:
+        """Return the places of everything at these paths or below; the files are gone through for new paths only."""
+        new = frozenset(paths) - self._asked
+        if new:
+            found = {path: place for path, place in self.every() if _is_below(path, new)}
+            self._asked, self._known = self._asked | new, self._known | found
+        return self._known
+
+
+def _is_below(path: str, tops: frozenset[str]) -> bool:
+    """Tell whether a path is one of those, or leads on from one."""
+    if path in tops:
+        return True
+    ends = (index for index, letter in enumerate(path) if letter in ".[")
+    return any(path[:end] in tops for end in ends)
 
 
 def _lists(document: object) -> dict[str, list[object]]:

@@ -4,7 +4,6 @@ The file may be on a file system that hangs: it is looked at in threads that nob
 """
 
 import os
-import re
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -21,12 +20,13 @@ from coreflow.domain.errors import InvalidRecord, PreconditionFailed, Problem, R
 from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
+from coreflow.domain.records.places import place_of
 from coreflow.domain.swarm.specs import ImageSpec
 from coreflow.gc_pause import LARGE_DOCUMENT, gc_paused
 from coreflow.reading import PIPE_SECONDS
 
 from .age import AgeIdentity
-from .merging import Part, Places, merged, parse_all, places_of
+from .merging import Locator, Part, Places, merged, parse_all
 from .references import Key, mentions, referenced, replace
 from .sources import References, Sources, Watched, differs, look, read_references, read_sources
 
@@ -184,17 +184,21 @@ class FileCloudly:
         with gc_paused(enabled=sources.size >= LARGE_DOCUMENT):
             parts = parts or parse_all(sources)
             document = merged(parts)
+            locator = Locator(parts)
             if references.values:
                 replace(document, references.values.__getitem__)
             try:
                 records = self._decoder.decode(document, consume=True)
             except InvalidRecord as exc:
-                places = places_of(parts)
+                places = dict(locator.every())
                 problems = [
                     Problem(_with_place(problem.path, places), problem.text) for problem in exc.problems
                 ]
                 raise InvalidRecord(*problems) from None
-            return _with_places(records, places_of(parts)) if records.rejected or records.unknown else records
+            records = evolve(records, origin=evolve(records.origin, places=locator))
+            if records.rejected or records.unknown:
+                return _with_places(records, dict(locator.every()))
+            return records
 
     @asynccontextmanager
     async def archive(self, spec: ImageSpec) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -300,9 +304,6 @@ async def _differences(
 # places of problems
 
 
-_LAST_STEP = re.compile(r"(?:\.[^.\[]*|\[[0-9]*\]| \(key\))$")
-
-
 def _with_places(records: Records, places: Places) -> Records:
     rejected = (
         evolve(one, reasons=tuple(_with_place(reason, places) for reason in one.reasons))
@@ -311,21 +312,12 @@ def _with_places(records: Records, places: Places) -> Records:
     unknown = (
         one if place is None else evolve(one, place=place)
         for one in records.unknown
-        for place in (_place_of(f"{one.above}.{one.key}", places),)
+        for place in (place_of(f"{one.above}.{one.key}", places),)
     )
     return evolve(records, rejected=tuple(rejected), unknown=tuple(unknown))
 
 
 def _with_place(reason: str, places: Places) -> str:
     """A problem's text with file and line of its path, or of what is nearest above it."""
-    place = _place_of(reason.rpartition(" @ ")[2], places)
+    place = place_of(reason.rpartition(" @ ")[2], places)
     return reason if place is None else f"{reason} ({place})"
-
-
-def _place_of(path: str, places: Places) -> str | None:
-    """File and line of a path, or of what is nearest above it; None where that is the whole document."""
-    while path not in places:
-        path, before = _LAST_STEP.sub("", path), path
-        if path == before:
-            return None
-    return None if path == "$" else places[path]

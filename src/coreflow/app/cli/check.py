@@ -31,6 +31,7 @@ from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.app.streams import console_for
 from coreflow.app.telling import told
 from coreflow.domain.deploy.desired import RenderOptions, unknown_notes
+from coreflow.domain.deploy.located import located
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ports import ControlPlane, DockerPort
@@ -138,12 +139,13 @@ async def examine(
     cloudly: ControlPlane | None, docker: DockerPort, host: str, render: RenderOptions, tell: Tell
 ) -> None:
     """Look at the records, the engine at `host`, and every image that the records name."""
-    records = await _records(cloudly, tell) if cloudly is not None else None
+    renderer = Renderer(render)
+    records = await _records(cloudly, renderer, tell) if cloudly is not None else None
     if await _engine(docker, host, tell) and records is not None:
-        await _images(Renderer(render).image_requests(records, Observed(), refresh=True), docker, tell)
+        await _images(renderer.image_requests(records, Observed(), refresh=True), docker, tell)
 
 
-async def _records(cloudly: ControlPlane, tell: Tell) -> Recorded | None:
+async def _records(cloudly: ControlPlane, renderer: Renderer, tell: Tell) -> Recorded | None:
     try:
         records = await cloudly.records()
     except CoreflowError as exc:
@@ -154,9 +156,15 @@ async def _records(cloudly: ControlPlane, tell: Tell) -> Recorded | None:
     text = f"{count} service record{'' if count == 1 else 's'}"
     tell(Finding(ok=True, what="records", name=f"cluster {records.cluster.id}", text=text))
     for rejected in records.rejected:
+        if rejected.kind == "service":
+            continue  # rendering says more of it
         name = f"{rejected.kind} {rejected.name or rejected.id or '(without a name)'}"
         for reason in rejected.reasons:
             tell(Finding(ok=False, what="record", name=name, text=reason))
+    rejections = renderer.render(records, Observed(), {}).rejections
+    for rejection in located(rejections, records):
+        for reason in () if rejection.held else rejection.reasons:
+            tell(Finding(ok=False, what="record", name=f"service {rejection.name}", text=reason))
     for note in unknown_notes(records):
         tell(Finding(ok=True, is_note=True, what="record", name=note.name, text=note.text))
     return records

@@ -42,6 +42,7 @@ from .models import (
     ServiceRecord,
     UnknownField,
 )
+from .places import Origin
 from .salvage import Salvaged, salvage
 from .shapes import DESIRED_STATE
 from .unknown import Found, below, unknown_in
@@ -105,6 +106,8 @@ class _Findings:
         self.strict = strict
         self.rejected: list[RejectedRecord] = []
         self.unknown: list[UnknownField] = []
+        self.positions: list[int] = []
+        """Where each service was that could be decoded."""
 
     def take(self, unknown: Found) -> tuple[Problem, ...]:
         """Keep unknown fields; where they are errors, give these instead."""
@@ -167,6 +170,7 @@ class RecordDecoder:
             certificates=_certificates(document.get("certificates"), frame.path("certificates"), found),
             rejected=tuple(found.rejected),
             unknown=tuple(found.unknown),
+            origin=Origin(frame.path("services"), tuple(found.positions)),
         )
 
     def _list(
@@ -187,8 +191,11 @@ class RecordDecoder:
                 problems += found.take(below(unknown, path, memo.label, *_named(raw, memo.label)))
             if record is not None and not problems:
                 decoded.append(record)
+                if memo is self._services:
+                    found.positions.append(index)
                 continue
-            found.rejected.append(_rejected(memo.label, raw, InvalidRecord(*problems[:PROBLEMS_SHOWN])))
+            wrong = InvalidRecord(*problems[:PROBLEMS_SHOWN])
+            found.rejected.append(_rejected(memo.label, raw, wrong, path))
             if len(found.rejected) > REJECTED_LIMIT:
                 raise InvalidRecord(Problem(where, f"more than {REJECTED_LIMIT} records cannot be read"))
         memo.forget_all_but(decoded)
@@ -352,7 +359,7 @@ def _named(raw: object, label: str) -> tuple[str | None, str | None]:
     return identity if is_id else None, name if is_text(name) else None
 
 
-def _rejected(label: str, raw: object, exc: InvalidRecord) -> RejectedRecord:
+def _rejected(label: str, raw: object, exc: InvalidRecord, path: str = "") -> RejectedRecord:
     """Return what can still be said of a record that cannot be decoded."""
     identity, name = _named(raw, label)
     return RejectedRecord(
@@ -361,6 +368,7 @@ def _rejected(label: str, raw: object, exc: InvalidRecord) -> RejectedRecord:
         name=name,
         reasons=tuple(map(str, exc.problems)),
         salvaged=_salvaged(raw) if label == "service" else None,
+        path=path,
     )
 
 

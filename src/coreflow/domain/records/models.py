@@ -15,6 +15,7 @@ from coreflow.domain.ids import BundleId, ClusterId, GroupId, ImageId, NodeId, R
 
 from .about import about
 from .hosts import LAST_PORT, canonical_host
+from .places import NOWHERE, Origin
 from .salvage import Salvaged
 
 SHOWN = 60
@@ -421,6 +422,8 @@ class RejectedRecord:
     reasons: tuple[str, ...]
     salvaged: Salvaged[ServiceRecord] | None = field(default=None, repr=False)
     """What of a service could be read, so that it can be checked as well."""
+    path: str = ""
+    """Where it is in the document, of a service."""
 
 
 @frozen(kw_only=True)
@@ -440,6 +443,7 @@ class Records:
     certificates: Mapping[str, CertificateRecord] = field(factory=dict)
     """By host name in its canonical spelling."""
     rejected: tuple[RejectedRecord, ...] = ()
+    origin: Origin = field(default=NOWHERE, repr=False, eq=False)
     unknown: tuple[UnknownField, ...] = ()
     """Fields that nobody reads; where that is an error, they are reasons of `rejected` instead."""
 
