@@ -1,4 +1,4 @@
-"""`python -m benchmarks [core] [swarm] [push] [routes] [archive] [files] [rest]`: all by default. Exit status 1 where a limit is missed."""
+"""`python -m benchmarks [core] [swarm] [push] [routes] [archive] [files] [rest] [start]`: all by default. Exit status 1 where a limit is missed."""
 
 import sys
 
@@ -59,6 +59,12 @@ def main(chosen: list[str]) -> int:
         missed |= any(row.is_missed for row in rows)
         title = f"A daemon at rest with {rest.SERVICES} services"
         print("\n".join(table.lines(title, rows)), flush=True)
+    if not chosen or "start" in chosen:
+        from benchmarks import start
+
+        rows = start.run()
+        missed |= any(row.is_missed for row in rows)
+        print("\n".join(table.lines("Start-up, in units of python -c pass", rows)), flush=True)
     return 1 if missed else 0
 
 

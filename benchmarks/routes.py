@@ -51,7 +51,8 @@ from coreflow.app.main import Ports, running
 from coreflow.app.routing import POLL_SECONDS
 from coreflow.domain.ids import NodeId
 from coreflow.domain.records.models import CertificateRecord
-from coreflow.domain.routing.certificates import Certificate, read_certificate
+from coreflow.domain.routing.certificate import Certificate
+from coreflow.domain.routing.certificates import read_certificate
 from coreflow.domain.routing.routes import RUNNING, HostClaim, locate, make_table, reverse_configs
 from coreflow.domain.swarm.naming import WEB_GATEWAY
 from coreflow.domain.swarm.observed import Observed, ObservedTask

@@ -33,7 +33,7 @@ from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import Contest, Failure, Refusal, Wait
 from coreflow.domain.errors import Unavailable
 from coreflow.domain.ids import NodeId, ServiceId
-from coreflow.domain.routing.certificates import Certificate
+from coreflow.domain.routing.certificate import Certificate
 from coreflow.domain.routing.routes import Destination, Missing, Route, RouteTable
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.convergence import Verdict

@@ -6,7 +6,6 @@ Whatever a backup did stays: made again under the same id, it takes only the sna
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from attrs import evolve, field, frozen
 
 from coreflow._moved import renamed
@@ -34,10 +33,11 @@ from coreflow.domain.swarm.specs import Mount
 
 from .bindings import Bindings
 from .corestores import Corestores
+from .lazy_log import LazyLog
 from .progress import Watcher
 from .replication import Replicator
 
-log = structlog.get_logger()
+log = LazyLog()
 
 
 @frozen(kw_only=True)

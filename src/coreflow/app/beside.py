@@ -4,15 +4,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-import structlog
 import trio
 from attrs import define, field
 
 from coreflow.domain.errors import CoreflowError, Unavailable
 
+from .lazy_log import LazyLog
 from .supervise import described
 
-log = structlog.get_logger()
+log = LazyLog()
 T = TypeVar("T")
 
 WAIT_SECONDS = 0.5

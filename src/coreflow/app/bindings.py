@@ -3,7 +3,6 @@
 Values are asked for once per process and at every refresh; asking again gives the same ones, so nothing is redeployed.
 """
 
-import structlog
 import trio
 
 from coreflow.domain.deploy.state import ReconcileState
@@ -19,8 +18,9 @@ from coreflow.domain.swarm.observed import Observed
 
 from .confidential import Confidential
 from .corestores import Corestores
+from .lazy_log import LazyLog
 
-log = structlog.get_logger()
+log = LazyLog()
 
 REPORT_SECONDS = 10.0
 

@@ -19,7 +19,8 @@ from attrs import define
 from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.pacing import next_delay
 from coreflow.domain.ports import ControlPlane, GatewayPort
-from coreflow.domain.routing.certificates import Certificate, NotYetValid, read_certificate
+from coreflow.domain.routing.certificate import Certificate
+from coreflow.domain.routing.certificates import NotYetValid, read_certificate
 from coreflow.domain.routing.routes import NoCertificate
 
 log = structlog.get_logger()

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import structlog
 import trio
-from croniter import croniter
 
 from coreflow.domain.deploy.problems import NOTHING_TOLD
 from coreflow.domain.deploy.result import Outcome, ReconcileResult
@@ -215,6 +214,8 @@ async def kick_on_schedule(
     """Kick at the times of a six-field cron expression (seconds first), looking up every image again."""
     while True:
         moment = now()
+        from croniter import croniter
+
         due: datetime = croniter(schedule, moment, second_at_beginning=True).get_next(datetime)
         await sleep(max((due - moment).total_seconds(), 0.0))
         kicks.kick(refresh=True)

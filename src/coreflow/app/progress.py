@@ -2,10 +2,11 @@
 
 from typing import Protocol
 
-import structlog
 import trio
 
-log = structlog.get_logger()
+from .lazy_log import LazyLog
+
+log = LazyLog()
 
 FIRST_SECONDS, LONGEST_SECONDS = 10.0, 300.0
 """After how long a step is named again; each time after twice as long."""

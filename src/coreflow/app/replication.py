@@ -10,7 +10,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import TypeVar
 
-import structlog
 import trio
 from attrs import Factory, define, evolve
 
@@ -39,10 +38,11 @@ from coreflow.domain.errors import CoreflowError, PortError, Refused, Unavailabl
 from coreflow.domain.ids import NodeId, ServiceId
 from coreflow.domain.ports import CorestorePort, ReplicaPort
 
+from .lazy_log import LazyLog
 from .progress import Meter, NoMeter
 from .retries import FIRST_PAUSE, with_retries
 
-log = structlog.get_logger()
+log = LazyLog()
 T = TypeVar("T")
 
 CONCURRENCY = 3

@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import structlog
 import trio
 
 from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.pacing import next_delay
 
-log = structlog.get_logger()
+from .lazy_log import LazyLog
+
+log = LazyLog()
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0

@@ -3,13 +3,14 @@
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
 
-import structlog
 import trio
 
 from coreflow.domain.errors import CoreflowError, PortError, leaves
 from coreflow.domain.pacing import LONGEST_DELAY, next_delay
 
-log = structlog.get_logger()
+from .lazy_log import LazyLog
+
+log = LazyLog()
 
 SHORTEST_SECONDS = 0.3
 """No job is started again sooner than this, whatever happens."""

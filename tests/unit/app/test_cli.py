@@ -93,6 +93,23 @@ def test_help_and_version_import_no_client(arguments: list[str], tmp_path: Path)
     assert done.stdout
 
 
+def test_a_plan_imports_what_it_needs(tmp_path: Path) -> None:
+    """Neither the network, nor certificates, nor schedules, nor a log that nobody writes: they take as long as all the rest."""
+    unwanted = ["aiohttp", "asyncio", "cryptography", "croniter", "structlog", "rich.live", "rich.table"]
+    (tmp_path / "c.yaml").write_text("configData: {id: c, data: {name: c}}\nservices: []\n")
+    program = (
+        "import sys\nfrom coreflow.app.cli import main\n"
+        "try:\n    main(['plan', 'c.yaml'])\nexcept SystemExit as exc:\n    assert exc.code == 1, exc.code\n"
+        f"print([m for m in {unwanted!r} if m in sys.modules])\nassert 'docker' in sys.modules"
+    )
+    environ = {**os.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path, env=environ
+    )
+    assert "the engine does not answer" in done.stderr
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_command_is_listed_with_what_it_does(call: Called) -> None:
     """`coreflow` alone shows the commands."""
     done = call()

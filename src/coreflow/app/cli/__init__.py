@@ -5,13 +5,17 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from rich.text import Text
 
 from coreflow.app import streams
 from coreflow.app.cli import verbosity
+
+if TYPE_CHECKING:
+    from cyclopts.help import DefaultFormatter, HelpPanel, PlainFormatter
+    from rich.console import Console, ConsoleOptions
 
 COMMANDS = {
     "demo": (
@@ -60,6 +64,27 @@ def _meant_by(exc: UnusedCliTokensError) -> str:
     return f"--backup {shlex.quote(streams.clean(word))}" if is_restore and word[:1] not in {"", "-"} else ""
 
 
+class _Pages:
+    """Layout of help pages: boxes on a terminal, plain lines elsewhere. What it takes is imported once it is asked for."""
+
+    def __call__(self, console: "Console", options: "ConsoleOptions", panel: "HelpPanel") -> None:
+        self._formatter(console, options, panel)
+
+    def render_usage(self, console: "Console", options: "ConsoleOptions", usage: Any) -> None:
+        """Print the line that says how a command is used."""
+        self._formatter.render_usage(console, options, usage)
+
+    def render_description(self, console: "Console", options: "ConsoleOptions", description: Any) -> None:
+        """Print what a command does."""
+        self._formatter.render_description(console, options, description)
+
+    @property
+    def _formatter(self) -> "DefaultFormatter | PlainFormatter":
+        from cyclopts.help import DefaultFormatter, PlainFormatter
+
+        return DefaultFormatter() if sys.stdout.isatty() else PlainFormatter()
+
+
 def _version() -> str:
     from coreflow.app.cli.version import short
 
@@ -70,6 +95,7 @@ app = App(
     name="coreflow",
     help="Keep a Docker Swarm in the state that a file of records describes.",
     help_epilogue="A first look, without Docker: coreflow demo. Everything else: README.md and docs/.",
+    help_formatter=_Pages(),
     version=_version,
     version_flags=["--version", "-V"],
     error_formatter=_in_one_line,
@@ -109,7 +135,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit status."""
     streams.tame(os.environ)
     with streams.owned() as results:
-        app.help_formatter = "default" if sys.stdout.isatty() else "plain"
         app.console = streams.console_for()
         if not sys.stdout.isatty():  # lines stay whole, and end without blanks
             app.console.soft_wrap, app.console.width = True, streams.MOST_COLUMNS

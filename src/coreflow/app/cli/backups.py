@@ -32,8 +32,8 @@ from coreflow.app.cli.asking import is_anybody_there, is_meant
 from coreflow.app.cli.deploy import Flag, Output, write_json
 from coreflow.app.cli.running import Format, Records, read_settings, run
 from coreflow.app.cli.verbosity import is_quiet
-from coreflow.app.main import open_ports
 from coreflow.app.operations import Operations
+from coreflow.app.peers import open_ports
 from coreflow.app.progress import Unwatched, Watcher
 from coreflow.app.streams import clean, console_for
 from coreflow.domain.backup.lease import help_for, read_lease

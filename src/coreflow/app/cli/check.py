@@ -26,7 +26,7 @@ from coreflow.app.cli.running import (
 )
 from coreflow.app.cli.verbosity import is_quiet, is_verbose
 from coreflow.app.confidential import Confidential
-from coreflow.app.main import new_confidential, open_cloudly, open_docker
+from coreflow.app.peers import new_confidential, open_cloudly, open_docker
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.app.streams import console_for
 from coreflow.app.telling import told

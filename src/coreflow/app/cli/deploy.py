@@ -13,11 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
-from coreflow.app.cli.events import write_event
-from coreflow.app.cli.progress import listening
 from coreflow.app.cli.running import Format, Records, Strict, read_settings, run
 from coreflow.app.cli.verbosity import is_quiet
-from coreflow.app.main import Ports, open_ports
+from coreflow.app.peers import Ports, open_ports
 from coreflow.app.reconcile import Listener, Reconciler, ReconcilerOptions
 from coreflow.app.settings import Settings
 from coreflow.app.streams import console_for, json_text
@@ -91,6 +89,8 @@ def apply(
     Exit status: 0 only if every service runs as its record says; 1 with the reasons if not; 130 or 143 when stopped by
     Ctrl-C or SIGTERM. Stopping it at any moment is safe: the next apply goes on.
     """
+
+    from coreflow.app.cli.progress import listening
 
     async def command() -> int:
         settings = read_settings(need_records=records is None, strict=strict)
@@ -168,6 +168,8 @@ def show_result(
         if wrong_token:
             document |= {"settled": False, "wrong_token": wrong_token}
         if output is Format.JSONL:
+            from coreflow.app.cli.events import write_event
+
             write_event("result", document)
         else:
             write_json(document)

@@ -10,7 +10,7 @@ from coreflow.app.cli import present
 from coreflow.app.cli.asking import is_anybody_there, is_meant
 from coreflow.app.cli.deploy import Flag, Output, Seconds, write_json
 from coreflow.app.cli.running import Format, read_settings, run
-from coreflow.app.main import open_docker
+from coreflow.app.peers import open_docker
 from coreflow.app.streams import console_for
 from coreflow.app.teardown import Removed, TearDown, tear_down
 from coreflow.domain.deploy.steps import kind_of, name_of

@@ -10,7 +10,7 @@ from rich.text import Text
 from coreflow.app.cli import present
 from coreflow.app.cli.deploy import Flag, Output, write_json
 from coreflow.app.cli.running import Format, Records, read_settings, run
-from coreflow.app.main import open_ports
+from coreflow.app.peers import open_ports
 from coreflow.app.settings import Settings
 from coreflow.app.streams import console_for
 from coreflow.domain.deploy.leftovers import LoadedImage, leftovers

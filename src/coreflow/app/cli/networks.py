@@ -7,7 +7,7 @@ from rich.text import Text
 
 from coreflow.app.cli import present
 from coreflow.app.cli.running import read_settings, run
-from coreflow.app.main import open_docker
+from coreflow.app.peers import open_docker
 from coreflow.app.streams import console_for
 from coreflow.domain.deploy.networks import base_networks, missing_networks
 from coreflow.domain.errors import LostRace

@@ -16,7 +16,7 @@ from coreflow.app.cli import present
 from coreflow.app.cli.deploy import Output, write_json
 from coreflow.app.cli.running import Format, Records, read_settings, run
 from coreflow.app.gateways import gateway_routes
-from coreflow.app.main import make_dcrouter, open_ports
+from coreflow.app.peers import make_dcrouter, open_ports
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.routing import claims_of
 from coreflow.app.settings import Settings
@@ -25,7 +25,7 @@ from coreflow.domain.deploy.services import host_ports
 from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.ports import ControlPlane, GatewayPort
-from coreflow.domain.routing.certificates import Certificate
+from coreflow.domain.routing.certificate import Certificate
 from coreflow.domain.routing.gateway import CreateRoute, UpdateRoute, plan_gateway
 from coreflow.domain.routing.routes import Missing, NoCertificate, Route, RouteTable, locate, make_table
 from coreflow.gc_pause import LARGE_CLUSTER, gc_paused

@@ -14,7 +14,6 @@ import trio
 from attrs import evolve
 from cyclopts import Parameter
 
-from coreflow.app import logs
 from coreflow.app.cli.verbosity import is_quiet, is_verbose
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.app.streams import clean, json_text
@@ -104,6 +103,8 @@ def _runner(*, hosted: bool) -> Callable[..., int]:
 
 def configure_log() -> None:
     """Log nothing, for a command says itself what there is to say; with --verbose, log everything."""
+    from coreflow.app import logs
+
     logs.configure("console", "debug" if is_verbose() else "critical")
 
 

@@ -45,7 +45,7 @@ def _write_json(engine: dict[str, str] | None) -> None:
 
 def _engine(*, is_json: bool) -> int:
     from coreflow.app.cli.running import Format, read_settings, run
-    from coreflow.app.main import open_docker
+    from coreflow.app.peers import open_docker
 
     async def command() -> int:
         async with open_docker(read_settings(need_records=False)) as docker:

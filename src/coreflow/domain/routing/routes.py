@@ -13,7 +13,7 @@ from coreflow.domain.ids import ClusterId, NodeId
 from coreflow.domain.swarm.naming import WEB_GATEWAY
 from coreflow.domain.swarm.observed import ObservedService, ObservedTask
 
-from .certificates import Certificate
+from .certificate import Certificate
 
 RUNNING = "running"
 RouteTasks = Literal["all", "first"]

@@ -17,7 +17,8 @@ from tests.unit.certificates import BEGIN, DAY, START
 
 from coreflow.domain.errors import InvalidRecord
 from coreflow.domain.records.models import CertificateRecord
-from coreflow.domain.routing.certificates import Certificate, NotYetValid, read_certificate
+from coreflow.domain.routing.certificate import Certificate
+from coreflow.domain.routing.certificates import NotYetValid, read_certificate
 from coreflow.domain.routing.pem import Block, blocks
 
 HOST = "a.example.com"
