@@ -131,6 +131,7 @@ def test_local_driver() -> None:
             service({"mountPath": "/" + "a" * 256}),
             "volumes[0].mountPath is longer than 3800 bytes, or a part of it than 255",
         ),
+        (service({"mountPath": "/a" * 256}), "volumes[0].mountPath has more than 255 parts"),
         (
             service(binds=(("/a" * 2000, "/a"),)),
             "resources.volumeMounts[0].hostFsPath is longer than 3800 bytes, or a part of it than 255",

@@ -212,6 +212,8 @@ def _mount_obstacles(mounts: Sequence[Document]) -> Iterator[str]:
         seen.add(target)
         if mount["Type"] == "volume":
             yield from _volume_obstacles(mount)
+            if target.count("/") > 255:
+                yield f"evalSymlinksInScope: too many links in {target}"
         if "\0" in target:
             yield f"lstat {target}: invalid argument"
         if len(target.encode()) > 4000 or any(len(part.encode()) > 255 for part in target.split("/")):
