@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from cyclopts import App
+from tests.unit.app.test_cli import run
 from tests.unit.app.worlds import NO_BASE, World, play
 
 from coreflow.adapters.memory import MemoryCloudly, MemoryEngine
@@ -61,10 +63,29 @@ def test_the_embedding_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_set_up_commands_are_the_ones_that_work() -> None:
-    """Both are there, and name files that exist."""
-    assert ".venv/bin/pip install -c constraints.txt -e '.[dev]' && .venv/bin/coreflow demo" in README
-    assert ".venv/bin/python -m pytest" in README
+    """The first one installs what it takes to run, the second what it takes to test; both name files that exist."""
+    first, second = re.findall(r"^    (.*pip install .*)$", README, re.MULTILINE)
+    assert first == (
+        "python3 -m venv .venv && . .venv/bin/activate && pip install -q --disable-pip-version-check -c constraints.txt -e . && coreflow demo"
+    )
+    assert second == (
+        "pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' && python -m pytest -q -n 2 --dist loadgroup"
+    )
     assert (ROOT / "constraints.txt").exists()
+
+
+def test_the_picture_of_a_plan_is_the_one_of_the_demo(tmp_path: Path) -> None:
+    assert _block("text") in run("demo", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"^    (?:[A-Z_]+=\S* )*(coreflow .*?)(?:  +#.*)?$", README, re.MULTILINE)
+)
+def test_commands_of_the_readme_are_understood(line: str) -> None:
+    """As far as the command line goes: every command, option and argument is one."""
+    words = shlex.split(line.partition(" > ")[0])[1:]
+    app.parse_args(words, exit_on_error=False, print_error=False)
+    assert words[0] in COMMANDS
 
 
 def test_every_command_and_option_is_documented() -> None:
