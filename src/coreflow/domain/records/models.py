@@ -423,7 +423,7 @@ class RejectedRecord:
     salvaged: Salvaged[ServiceRecord] | None = field(default=None, repr=False)
     """What of a service could be read, so that it can be checked as well."""
     path: str = ""
-    """Where it is in the document, of a service."""
+    """Where it is in the document, of a record in a list."""
 
 
 @frozen(kw_only=True)
