@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coreflow.adapters.documents import DEPTH_LIMIT, parse_json, parse_yaml, yaml_lines
+from coreflow.adapters.documents import DEPTH_LIMIT, json_lines, parse_json, parse_yaml, yaml_lines
 from coreflow.adapters.file import FileCloudly
 from coreflow.adapters.file.port import CHUNK, _differences
 from coreflow.adapters.file.sources import FILE_LIMIT, Watched
@@ -268,21 +268,38 @@ def test_lines_of_merged_and_aliased_values_are_where_they_are_used() -> None:
     }  # fmt: skip
 
 
-@given(st.data())
+@pytest.mark.parametrize("indent", [None, 1])
+@given(data=st.data())
+def test_every_value_of_json_has_a_line(indent: int | None, data: st.DataObject) -> None:
+    """The same of JSON, on one line or on many, whatever its texts hold."""
+    document = data.draw(VALUES)
+    text = json.dumps(document, indent=indent)
+    _check_lines(document, json_lines(text.encode()), text)
+    assert indent or set(json_lines(text.encode()).values()) == {1}
+
+
+def test_lines_of_json_are_those_of_its_keys() -> None:
+    """A path leads to the line of the key, or of the list's element."""
+    text = '{\n "a": [1,\n  {"b\\n{": "}\\"",\n   "c":\n  null}], "d": -1.5e3\n}'
+    assert json_lines(text.encode()) == {
+        "$": 1, "$.a": 2, "$.a[0]": 2, "$.a[1]": 3, "$.a[1].b\n{": 3, "$.a[1].c": 4, "$.d": 5,
+    }  # fmt: skip
+
+
+@given(data=st.data())
 def test_every_value_has_a_line(data: st.DataObject) -> None:
     """Whatever a document is, every value that was read has a line in it."""
     document = data.draw(VALUES)
     text = yaml.safe_dump(document, allow_unicode=True)
-    lines = yaml_lines(text.encode())
+    _check_lines(document, yaml_lines(text.encode()), text)
 
-    def check(value: object, path: str) -> None:
-        assert 1 <= lines[path] <= text.count("\n") + 1
-        for key, item in value.items() if isinstance(value, dict) else ():
-            check(item, f"{path}.{key}")
-        for index, item in enumerate(value) if isinstance(value, list) else ():
-            check(item, f"{path}[{index}]")
 
-    check(document, "$")
+def _check_lines(value: object, lines: Mapping[str, int], text: str, path: str = "$") -> None:
+    assert 1 <= lines[path] <= text.count("\n") + 1
+    for key, item in value.items() if isinstance(value, dict) else ():
+        _check_lines(item, lines, text, f"{path}.{key}")
+    for index, item in enumerate(value) if isinstance(value, list) else ():
+        _check_lines(item, lines, text, f"{path}[{index}]")
 
 
 def test_the_deepest_nesting_is_read() -> None:
