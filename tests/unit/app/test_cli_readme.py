@@ -113,5 +113,7 @@ def test_the_schema_command_prints_the_schema(capsys: pytest.CaptureFixture[str]
     """As the README has it: one JSON document, for the file that the editor line names."""
     assert app("schema", result_action="return_value") == 0
     assert json.loads(capsys.readouterr().out) == json_schema()
+    assert app(["schema", "--part"], result_action="return_value") == 0
+    assert json.loads(capsys.readouterr().out) == json_schema(part=True)
     assert "coreflow schema > cluster.schema.json" in README
     assert _block("yaml").startswith("# yaml-language-server: $schema=cluster.schema.json\n")

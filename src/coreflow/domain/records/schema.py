@@ -56,10 +56,12 @@ _TEXT: Json = {
 _OPTIONAL_TEXT = {"$ref": "#/$defs/TextOrNull"}
 
 
-def json_schema() -> Json:
-    """The schema of a cluster file."""
+def json_schema(*, part: bool = False) -> Json:
+    """The schema of a cluster file; as a part of a folder it needs to hold nothing in particular."""
     making = _Making()
     root = making.fields(cluster_file())
+    if part:
+        del root["required"]
     own = {f"^{OWN_PREFIX}": {"description": "Yours: a place for YAML anchors."}}
     return {
         "$schema": DRAFT,

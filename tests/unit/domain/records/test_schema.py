@@ -56,6 +56,16 @@ def test_it_is_a_schema() -> None:
     assert references == set(SCHEMA["$defs"])
 
 
+def test_a_part_has_to_hold_nothing_in_particular() -> None:
+    """One file of a folder may have the secrets alone; what it has is checked all the same."""
+    part = Draft202012Validator(json_schema(part=True))
+    group = {"id": "g", "data": {"key": "K", "environments": {"production": {"value": {"fromEnv": "K"}}}}}
+    assert part.is_valid({"secretGroups": [group]})
+    assert not part.is_valid({"secretGroup": [group]})
+    assert not part.is_valid({"secretGroups": [{**group, "data": {}}]})
+    assert not VALIDATOR.is_valid({"secretGroups": [group]})
+
+
 def test_every_field_is_described() -> None:
     """Editors show what a field means, what it is without it, and that it is an older spelling."""
     for path, level in walk(cluster_file()):
