@@ -49,32 +49,34 @@ SETTINGS: tuple[Setting, ...] = (
         name="JUMPCODE",
         parse=parsers.token,
         secret=True,
-        meaning="Required, except with a cluster file. The token by which the control plane knows this cluster.",
+        meaning="Required, except with a cluster file. The token that identifies this cluster to the control "
+        "plane.",
     ),
     Setting(
         name="COREFLOW_CLOUDLY_CA_FILE",
         parse=parsers.file,
-        meaning="Certificates (PEM) by which the control plane is trusted, instead of the system's: for an authority of "
-        "your own.",
+        meaning="The CA certificates (PEM) that the control plane's certificate is verified against, instead of "
+        "the system's. For a CA of your own.",
     ),
     Setting(
         name="COREFLOW_AGE_IDENTITY",
         parse=parsers.identity,
         secret=True,
-        meaning="The identity of age (`AGE-SECRET-KEY-1…`) for which a cluster file's encrypted parts are: best as a Docker secret of "
-        "this name.",
+        meaning="The age identity (`AGE-SECRET-KEY-1…`) that decrypts the encrypted parts of a cluster file. Best "
+        "set as a Docker secret of this name.",
     ),
     Setting(
         name="COREFLOW_AGE_IDENTITY_FILE",
         parse=parsers.file,
-        meaning="The file with that identity instead, as `age-keygen` writes it.",
+        meaning="A file with that identity instead, as `age-keygen` writes it.",
     ),
     Setting(
         name="HTTPS_PROXY",
         parse=parsers.proxy,
         secret=True,
-        meaning="A proxy through which control plane, gateway and a Corestore of `CORESTORE_CONTROL_URL` are reached by "
-        "`https` and `wss`: `http://host:port`, with `user:password@` where it wants one. Also as `https_proxy`.",
+        meaning="The proxy for `https` and `wss` connections to the control plane, a gateway, and a Corestore "
+        "named by `CORESTORE_CONTROL_URL`: `http://host:port`, with `user:password@` if the proxy needs a "
+        "login. Also as `https_proxy`.",
     ),
     Setting(
         name="HTTP_PROXY",
@@ -86,61 +88,63 @@ SETTINGS: tuple[Setting, ...] = (
         name="NO_PROXY",
         default="",
         parse=parsers.line,
-        meaning="A comma-separated list of hosts that are reached without a proxy: names, which cover all names below them, and "
-        "addresses; `*` is all. Also as `no_proxy`. Loopback, the engine and services of the cluster never have one.",
+        meaning="A comma-separated list of hosts that are reached without a proxy: names, which include all names "
+        "below them, and addresses; `*` is all. Also as `no_proxy`. Loopback addresses, the engine and "
+        "services of the cluster never use a proxy.",
     ),
     Setting(
         name="CORESTORE_API_TOKEN",
         parse=parsers.token,
         secret=True,
-        meaning="The token of Corestore's control API; handed to the corestore service, too.",
+        meaning="The token of Corestore's control API. The corestore service gets it, too.",
     ),
     Setting(
         name="CORESTORE_CONTROL_URL",
         default="http://corestore:3000",
         parse=parsers.web_url,
-        meaning="The control API of the Corestore that serves every node. Not set: the one on the node of the service.",
+        meaning="The control API of the Corestore that serves every node. If not set, each service uses the "
+        "Corestore on its own node.",
     ),
     Setting(
         name="DOCKER_HOST",
         default="unix:///var/run/docker.sock",
         parse=parsers.docker_host,
-        meaning="The engine of a Swarm manager: `unix:///path`, `tcp://host:port`, or `ssh://user@host`, where the program `ssh` "
-        "has to reach it without asking and `docker` has to be installed.",
+        meaning="The engine of a Swarm manager: `unix:///path`, `tcp://host:port`, or `ssh://user@host`. For the "
+        "last, `ssh` must log in without a prompt, and `docker` must be installed on the host.",
     ),
     Setting(
         name="DOCKER_TLS_VERIFY",
         parse=parsers.switched_on,
-        meaning="With `1`, an engine at `tcp://` is spoken to by TLS, and both sides show certificates.",
+        meaning="With `1`, a `tcp://` engine is reached over TLS, and both sides present certificates.",
     ),
     Setting(
         name="DOCKER_CERT_PATH",
         parse=parsers.file,
-        meaning="The folder with `ca.pem`, `cert.pem` and `key.pem` for that. Not set: `DOCKER_CONFIG`.",
+        meaning="The folder with `ca.pem`, `cert.pem` and `key.pem` for that. If not set, `DOCKER_CONFIG`.",
     ),
     Setting(
         name="DOCKER_CONFIG",
         default="~/.docker",
         parse=parsers.home_file,
-        meaning="The folder of docker's configuration, for certificates and contexts; nothing else is read there.",
+        meaning="The folder of Docker's client configuration. Only certificates and contexts are read there.",
     ),
     Setting(
         name="DOCKER_CONTEXT",
         parse=parsers.token,
-        meaning="A context of `docker context create`, instead of `DOCKER_HOST`. Which one is current is not asked: another one for "
-        "other purposes must not lead a daemon to another Swarm.",
+        meaning="A context made with `docker context create`, instead of `DOCKER_HOST`. The current context is "
+        "ignored on purpose: switching it must not lead a daemon to another Swarm.",
     ),
     Setting(
         name="COREFLOW_LISTEN",
         default="0.0.0.0:3000",
         parse=parsers.address,
-        meaning="Where services of the cluster reach coreflow: `host:port`, IPv6 as `[::1]:3000`.",
+        meaning="The address at which services of the cluster reach coreflow: `host:port`, IPv6 as `[::1]:3000`.",
     ),
     Setting(
         name="COREFLOW_ADMIN_LISTEN",
         default="127.0.0.1:3001",
         parse=parsers.address,
-        meaning="Where metrics are served, at `/metrics`.",
+        meaning="The address at which `/metrics` is served.",
     ),
     Setting(
         name="COREFLOW_INITIAL_DELAY",
@@ -158,92 +162,93 @@ SETTINGS: tuple[Setting, ...] = (
         name="COREFLOW_RELIST_SECONDS",
         default="60",
         parse=parsers.interval,
-        meaning="Seconds after which everything is looked at even though nothing was announced; `0` is never.",
+        meaning="Seconds between resyncs: passes without any trigger. `0` turns them off.",
     ),
     Setting(
         name="COREFLOW_SETTLE_SECONDS",
         default="5",
         parse=parsers.settle_seconds,
-        meaning="Seconds that the tasks of a service must have run without interruption before it counts as running. "
-        "0 takes the first look for the truth; 3600 at most.",
+        meaning="Seconds that the tasks of a service must have run without interruption before the service counts "
+        "as running; 3600 at most. With `0`, the first observation counts.",
     ),
     Setting(
         name="COREFLOW_SECRET_ENVIRONMENT",
         default="production",
         parse=parsers.line,
-        meaning="Which environment's value of each secret group is used.",
+        meaning="The environment whose value is taken from each secret group.",
     ),
     Setting(
         name="COREFLOW_BASE_SERVICES",
         default=",".join(SERVICES),
         parse=parsers.base_services,
         may_be_empty=True,
-        meaning="A comma-separated list of the base services to run. Empty is a value here: none.",
+        meaning="A comma-separated list of the base services to run. An empty value means none.",
     ),
     *map(_base_image, SERVICES),
     Setting(
         name="COREFLOW_CORETRAFFIC_PUBLISH",
         default="ingress",
         parse=parsers.choice("ingress", "host"),
-        meaning="How coretraffic gets ports 80 and 443: `ingress` through the routing mesh, "
-        "`host` on every node itself, which shows it the clients' addresses.",
+        meaning="How coretraffic publishes ports 80 and 443: `ingress` through the routing mesh, or `host` on "
+        "every node, so that coretraffic sees the clients' addresses.",
     ),
     Setting(
         name="COREFLOW_CORETRAFFIC_PEERS",
         default="tasks",
         parse=parsers.peers,
-        meaning="Who may present itself as coretraffic, and so receives private keys: `tasks` for the addresses of "
-        "that service's tasks, or a list of networks such as `127.0.0.0/8,10.0.0.0/24`.",
+        meaning="Who may connect as coretraffic, and so receives private keys: `tasks` for the addresses of that "
+        "service's tasks, or a list of networks such as `127.0.0.0/8,10.0.0.0/24`.",
     ),
     Setting(
         name="COREFLOW_IMAGE_LIMIT_MB",
         default="10000",
         parse=parsers.count,
-        meaning="How large the archive of an image may be that the control plane stores, in MB.",
+        meaning="The maximum size of an image archive from the control plane, in MB.",
     ),
     Setting(
         name="COREFLOW_IMAGE_TIMEOUT",
         default="1800",
         parse=parsers.interval,
-        meaning="Seconds that such an archive may take to arrive; `0` is no limit.",
+        meaning="Seconds that the transfer of such an archive may take; `0` is no limit.",
     ),
     Setting(
         name="COREFLOW_MESSAGE_LIMIT_MB",
         default="100",
         parse=parsers.count,
-        meaning="How large one message of the control plane, or of a service to coreflow, may be, in MiB.",
+        meaning="The maximum size of one message to coreflow, from the control plane or a service, in MiB.",
     ),
     Setting(
         name="COREFLOW_REPORT_LOGS",
         default="true",
         parse=parsers.boolean,
-        meaning="Whether the control plane is sent the log, if it takes one.",
+        meaning="Whether the log is sent to the control plane, if it accepts logs.",
     ),
     Setting(
         name="COREFLOW_ROUTE_TASKS",
         default="all",
         parse=parsers.choice("all", "first"),
-        meaning="Which tasks of a service get its requests: `all` that run, or only the `first`.",
+        meaning="Which running tasks of a service receive requests: `all`, or only the `first`.",
     ),
     Setting(
         name="COREFLOW_KEEP_ON_NODE",
         default="true",
         parse=parsers.boolean,
-        meaning="Whether a service with volumes is kept on the node that has their data, once it has run somewhere.",
+        meaning="Whether a service with volumes stays on the node that has their data, once it has run.",
     ),
     Setting(
         name="COREFLOW_UPDATE",
         default="rolling",
         parse=parsers.choice("rolling", "recreate"),
-        meaning="How a service changes: `rolling` in place, with a way back; `recreate` by removing it and making it "
-        "again.",
+        meaning="How a service changes: `rolling` updates it in place and can roll back; `recreate` removes it "
+        "and creates it again.",
     ),
     Setting(
         name="COREFLOW_STRICT",
         default="false",
         parse=parsers.boolean,
-        meaning="Whether a field that nobody reads rejects its record; otherwise it is a note. With a control plane, too, whose "
-        "newer versions may send more fields than coreflow knows: there it is no note, but a line of the log at level `debug`.",
+        meaning="Whether an unknown field rejects its record; otherwise it is a note. Applies to a control plane "
+        "as well, which may be newer and send fields that coreflow does not know; without it, those are "
+        "logged at level `debug` only.",
     ),
     Setting(
         name="COREFLOW_PRUNE",
@@ -254,19 +259,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="COREFLOW_CONFIRM_REMOVAL",
         parse=parsers.line,
-        meaning="The token that a refused removal names: lets exactly that removal happen.",
+        meaning="The token that a refused removal names. Allows exactly that removal.",
     ),
     Setting(
         name="COREFLOW_LOG_FORMAT",
         default="auto",
         parse=parsers.choice("auto", "console", "json"),
-        meaning="`console` for people, `json` for machines, `auto` for `console` on a terminal and else `json`.",
+        meaning="`console` for people, `json` for programs; `auto` is `console` on a terminal and `json` "
+        "elsewhere.",
     ),
     Setting(
         name="COREFLOW_LOG_LEVEL",
         default="info",
         parse=parsers.choice("debug", "info", "warning", "error"),
-        meaning="The least important lines that are logged: `debug`, `info`, `warning` or `error`.",
+        meaning="The lowest level that is logged: `debug`, `info`, `warning` or `error`.",
     ),
 )
 """Every setting there is."""
