@@ -76,6 +76,24 @@ def lines_dropped(count: int) -> str:
     return f"{event}\n"
 
 
+class _Calls(logging.Handler):
+    """Hands what urllib3 says of every call to our log: which it was, and how it was answered. It names no bodies."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one call; connections are of no interest."""
+        match record.args:
+            case (_, _, _, method, path, _, status, _):
+                structlog.get_logger().debug("engine call", call=f"{method} {path}", status=status)
+
+
+def tell_calls() -> None:
+    """Log every call of the engine, too, as long as the process lives. For commands: a daemon would log little else."""
+    calls = logging.getLogger("urllib3.connectionpool")
+    calls.setLevel(logging.DEBUG)
+    calls.propagate = False
+    calls.handlers = [_Calls(logging.DEBUG)]
+
+
 def configure(log_format: str = "auto", level: str = "info") -> None:
     """Set up logging for a process, libraries included. `auto` means console on a terminal and JSON elsewhere."""
     to_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())

@@ -4,8 +4,10 @@ import io
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,66 @@ def test_verbose_shows_where_a_bug_was_raised_and_no_value(capsys: pytest.Captur
     assert re.search(r"KeyError, raised at.*File .*RuntimeError, raised at.*in command", err, re.DOTALL)
     assert "Error: canary" not in err
     assert "('canary')" not in err
+
+
+def test_verbose_logs_every_call_of_the_engine(call: Called, tmp_path: Path) -> None:
+    """With its answer, on standard error; results stay alone."""
+    (tmp_path / "c.yaml").write_text("configData: {id: c, data: {name: c}}\nservices: []\n")
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        server = threading.Thread(target=_refuse_all, args=(listening,))
+        server.start()
+        try:
+            loud = call("-v", "plan", "c.yaml", "--format", "json", DOCKER_HOST=f"unix://{path}")
+        finally:
+            with socket.socket(socket.AF_UNIX) as last:
+                last.connect(str(path))
+            server.join()
+    assert re.search(r"engine call +call='?GET /[a-z0-9./]+'? +status=418", loud.stderr), loud.stderr
+    assert list(json.loads(loud.stdout)) == ["error", "problems"]
+    assert loud.returncode == 1
+
+
+def _refuse_all(listening: socket.socket) -> None:
+    """Answer every request with 418, until somebody connects and asks nothing."""
+    while True:
+        connection, _ = listening.accept()
+        with connection:
+            if not connection.recv(65536):
+                return
+            body = b'{"message": "no"}'
+            head = f"HTTP/1.1 418 No\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode() + body)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "c.yaml"],
+        ["apply", "c.yaml"],
+        ["check", "c.yaml"],
+        ["routes", "c.yaml"],
+        ["images", "c.yaml"],
+        ["backup", "shop", "c.yaml"],
+        ["down"],
+        ["networks"],
+        ["version", "--engine"],
+    ],
+)
+def test_an_engine_that_is_away_is_named_with_the_usual_cures(
+    arguments: list[str], call: Called, tmp_path: Path
+) -> None:
+    """Whichever command asks for it."""
+    record = {"id": "svc-shop", "data": {"name": "shop", "registryTarget": {"imageUrl": "shop:1"}}}
+    document = {"configData": {"id": "c", "data": {"name": "c"}}, "services": [record]}
+    (tmp_path / "c.yaml").write_text(json.dumps(document))
+    done = call(*arguments, **NOWHERE)
+    assert done.returncode == 1
+    told = done.stdout + done.stderr
+    assert "unix:///nowhere/docker.sock" in told
+    assert running.ENGINE_AWAY in told, told
 
 
 def test_quiet_leaves_hints_out(call: Called) -> None:

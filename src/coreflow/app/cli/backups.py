@@ -30,7 +30,7 @@ from coreflow.app.bindings import Bindings
 from coreflow.app.cli import present
 from coreflow.app.cli.asking import is_anybody_there, is_meant
 from coreflow.app.cli.deploy import Flag, Output, write_json
-from coreflow.app.cli.running import Format, Records, read_settings, run
+from coreflow.app.cli.running import Format, Records, read_settings, run, say_hints
 from coreflow.app.cli.verbosity import is_quiet
 from coreflow.app.operations import Operations
 from coreflow.app.peers import open_ports
@@ -251,6 +251,7 @@ class _Work:
         copies: Replication | None = None,
     ) -> None:
         """Print how it ended."""
+        say_hints([error])
         if self.output is Format.JSON:
             write_json(document)
             return

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -106,6 +106,8 @@ def configure_log() -> None:
     from coreflow.app import logs
 
     logs.configure("console", "debug" if is_verbose() else "critical")
+    if is_verbose():
+        logs.tell_calls()
 
 
 def guarded(command: Callable[[], int], output: Format = Format.TEXT) -> int:
@@ -165,13 +167,19 @@ def _fail(exc: BaseException, output: Format) -> int:
         say(f"error: {problem}")
     if is_verbose() and not isinstance(exc, CoreflowError):
         sys.stderr.writelines(frames_of(exc))
+    say_hints(problems)
+    return 1
+
+
+def say_hints(problems: Iterable[str]) -> None:
+    """Say what usually helps against these, where that is known, unless quiet is wanted."""
+    problems = tuple(problems)
     if is_quiet():
-        return 1
+        return
     if any(problem.startswith("CLOUDLY_URL is missing") for problem in problems):
         say(f"hint: {NO_RECORDS}")
     if any("the engine does not answer" in problem for problem in problems):
         say(f"hint: {ENGINE_AWAY}")
-    return 1
 
 
 ENGINE_AWAY = (
