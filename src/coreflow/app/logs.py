@@ -90,7 +90,6 @@ def tell_calls() -> None:
     """Log every call of the engine, too, as long as the process lives. For commands: a daemon would log little else."""
     calls = logging.getLogger("urllib3.connectionpool")
     calls.setLevel(logging.DEBUG)
-    calls.propagate = False
     calls.handlers = [_Calls(logging.DEBUG)]
 
 
