@@ -55,7 +55,7 @@ GATEWAY = Method(
 PULL_IMAGE = Method(
     "pullImageVersion", _READ, "imageId", "imageStream", "with `versionString`; fields proposed"
 )
-STATUS = Method("cloudlyStatus", _READ, None, None, "a sign of life, once a minute")
+STATUS = Method("cloudlyStatus", _READ, None, None, "a heartbeat, once a minute")
 LOG = Method("log", _READ, "logPackages", None, "with `authToken` instead of an identity")
 LIST_ARCHIVE = Method(
     "listBackupArchiveObjects",
@@ -84,27 +84,27 @@ COLLECTIONS = (
         "images",
         "image",
         Method("getAllImages", _READ, None, "images", "all images"),
-        Method("getImage", _READ, "imageId", "image", "one image, where all cannot be had"),
+        Method("getImage", _READ, "imageId", "image", "one image, if all cannot be fetched"),
     ),
     Collection(
         "externalRegistries",
         "external registry",
         Method("getExternalRegistries", _READ, None, "registries", "all external registries"),
-        Method("getExternalRegistryById", _READ, "id", "registry", "one, where all cannot be had"),
+        Method("getExternalRegistryById", _READ, "id", "registry", "one, if all cannot be fetched"),
     ),
     Collection(
         "secretBundles",
         "secret bundle",
         Method("getSecretBundles", _READ, None, "secretBundles", "all secret bundles"),
         Method(
-            "getSecretBundleById", _READ, "secretBundleId", "secretBundle", "one, where all cannot be had"
+            "getSecretBundleById", _READ, "secretBundleId", "secretBundle", "one, if all cannot be fetched"
         ),
     ),
     Collection(
         "secretGroups",
         "secret group",
         Method("getSecretGroups", _READ, None, "secretGroups", "all secret groups"),
-        Method("getSecretGroupById", _READ, "secretGroupId", "secretGroup", "one, where all cannot be had"),
+        Method("getSecretGroupById", _READ, "secretGroupId", "secretGroup", "one, if all cannot be fetched"),
     ),
 )
 IMAGES, REGISTRIES, BUNDLES, GROUPS = COLLECTIONS
@@ -112,9 +112,9 @@ IMAGES, REGISTRIES, BUNDLES, GROUPS = COLLECTIONS
 # Cloudly -> coreflow
 
 PUSH_CONFIG = Method(
-    "pushClusterConfig", _READ, "configData", None, "the whole state; answered `{}`, then a pass"
+    "pushClusterConfig", _READ, "configData", None, "the whole state; answered `{}`, triggers a pass"
 )
-PUSH_PLATFORM = Method("pushPlatformConfig", _PROPOSED, "desiredState", None, "answered `{}`, then a pass")
+PUSH_PLATFORM = Method("pushPlatformConfig", _PROPOSED, "desiredState", None, "answered `{}`, triggers a pass")
 SERVER_ACTION = Method(
     "triggerServerAction", _READ, "actionName", "actionConfirmed", "answered `false`: the host is not ours"
 )
@@ -134,8 +134,8 @@ RESTORE = Method(
     "with `serviceId` or `service`; answered when it is done; fields proposed",
 )
 OLD_PUSHES = (
-    Method("pushContainerUpdate", _OLDER, None, None, "answered `{}`, then a pass"),
-    Method("informCoreflowAboutNewContainerVersion", _OLDER, None, None, "answered `{}`, then a pass"),
+    Method("pushContainerUpdate", _OLDER, None, None, "answered `{}`, triggers a pass"),
+    Method("informCoreflowAboutNewContainerVersion", _OLDER, None, None, "answered `{}`, triggers a pass"),
 )
 
 IDENTITY_TAG = "identity"
