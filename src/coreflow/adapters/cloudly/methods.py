@@ -114,7 +114,9 @@ IMAGES, REGISTRIES, BUNDLES, GROUPS = COLLECTIONS
 PUSH_CONFIG = Method(
     "pushClusterConfig", _READ, "configData", None, "the whole state; answered `{}`, triggers a pass"
 )
-PUSH_PLATFORM = Method("pushPlatformConfig", _PROPOSED, "desiredState", None, "answered `{}`, triggers a pass")
+PUSH_PLATFORM = Method(
+    "pushPlatformConfig", _PROPOSED, "desiredState", None, "answered `{}`, triggers a pass"
+)
 SERVER_ACTION = Method(
     "triggerServerAction", _READ, "actionName", "actionConfirmed", "answered `false`: the host is not ours"
 )
