@@ -575,3 +575,28 @@ def test_errors_of_the_source_are_passed_on() -> None:
                 await world.reconciler().look()
 
     play(scene)
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_another_file_in_the_place_of_this_one_removes_nothing_unasked(count: int) -> None:
+    """However often it is applied: what is new would make the removal one of few among many. The word lets all of it happen."""
+
+    async def scene() -> None:
+        world = World()
+        ours, others = ([service(f"{name}{n}") for n in range(count)] for name in ("ours", "others"))
+        world.cloudly.set(cluster(*ours))
+        await world.reconciler().deploy(timeout=60)
+        before = await world.names()
+        world.cloudly.set(cluster(*others))
+        token = ""
+        for _ in range(3):
+            done = await world.reconciler().deploy(timeout=60)
+            assert not done.is_stable
+            assert done.last.plan.refusal is not None
+            token = done.last.plan.refusal.token
+            assert await world.names() == before
+        confirmed = await world.reconciler(confirmed=token).deploy(timeout=60)
+        assert confirmed.is_stable
+        assert sorted(await world.names()) == sorted(f"others{n}" for n in range(count))
+
+    play(scene)

@@ -14,27 +14,32 @@ The rules:
   made anew.
 * A secret is made before the service that mounts it and removed when no spec and no previous spec names it, and never
   while its owner is held or rolling.
-* Only objects with our labels are removed, and never a volume. A pass that would remove most of what we run is
-  stopped until somebody confirms it.
+* Only objects with our labels are removed, and never a volume. A pass that would remove most of what we run removes
+  none of it, and makes no new workload, until somebody confirms it.
 * What is held is not touched, nor is a service that is stopped for a restore.
 """
 
 from collections.abc import Collection
+
+from attrs import evolve
 
 from coreflow.domain.ids import BASE, Owner
 from coreflow.domain.platform.actions import Deprovision, Provision
 from coreflow.domain.platform.bindings import BindingSpec
 from coreflow.domain.swarm.actions import Create
 from coreflow.domain.swarm.observed import Observed
+from coreflow.domain.swarm.specs import ServiceSpec
 from coreflow.domain.swarm.stopped import UNDER_WAY, told
 
 from .changes import plan_services
 from .contention import NOTHING_WRITTEN, WriteLog
-from .desired import Desired, unit_of
+from .desired import Desired, Note, unit_of
 from .facts import Facts, Part, merged
 from .networks import missing_networks
 from .removals import plan_garbage, plan_removals
-from .steps import Plan, PlanOptions, Step, Wait, owner_of
+from .steps import Plan, PlanOptions, Step, Wait, name_of, owner_of
+
+NOT_MADE = "not created before the removal is confirmed"
 
 
 def make_plan(
@@ -60,6 +65,8 @@ def make_plan(
     networks = plan_networks(facts)
     services = plan_services(facts)
     removals = plan_removals(facts, services)
+    if removals.refusal is not None:
+        services = without_newcomers(facts, services)
     garbage = plan_garbage(facts, services, removals)
     provisions = plan_provisions(facts)
     releases = plan_releases(facts, services, removals)
@@ -85,6 +92,26 @@ def make_plan(
         refusal=everything.refusal,
         is_confirmed=everything.is_confirmed,
     )
+
+
+def without_newcomers(facts: Facts, services: Part) -> Part:
+    """Make no new workloads while a removal is refused: beside them, the same removal would soon be of few among many."""
+    known = {service.owner for service in facts.owned.values()}
+    new = {step.unit: step for step in services.steps if _is_new(step, known)}
+    notes = (Note(unit=unit, name=name_of(step.action), text=NOT_MADE) for unit, step in new.items())
+    return evolve(
+        services,
+        steps=tuple(step for step in services.steps if step.unit not in new),
+        notes=(*services.notes, *notes),
+    )
+
+
+def _is_new(step: Step, known: Collection[Owner]) -> bool:
+    match step.action:
+        case Create(spec=ServiceSpec(owner=owner)):
+            return owner != BASE and owner not in known
+        case _:
+            return False
 
 
 def stopped_services(facts: Facts) -> Part:

@@ -806,6 +806,20 @@ def test_the_only_workload_may_make_room_for_another() -> None:
         assert refusal.names == ("old",) if goal.services else ("corelog", "old")
 
 
+def test_nothing_new_is_made_beside_a_refused_removal() -> None:
+    """Or the next plan would find the same removal to be of few among many. What is there is still kept as desired."""
+    old = [live(spec(f"old{n}")) for n in range(4)]
+    kept, new = spec("kept", env={"NEW": "1"}), [spec(f"new{n}") for n in range(9)]
+    goal, seen = desired(kept, *new), observed(*old, live(spec("kept")))
+    plan = make_plan(goal, seen)
+    assert plan.refusal is not None
+    assert [name_of(action) for action in plan.actions] == ["kept"]
+    assert [note.name for note in plan.notes] == [spec_.name for spec_ in new]
+    meant = make_plan(goal, seen, PlanOptions(confirmed=plan.refusal.token))
+    made = {s.name for s in new} | {s.name for s in old} | {"kept"}
+    assert {name_of(action) for action in meant.actions} == made
+
+
 def test_a_token_names_a_set() -> None:
     """The token depends on which services go, not on their order."""
     assert removal_token(["a", "b"]) == removal_token(["b", "a"])
