@@ -90,6 +90,13 @@ def test_a_file_by_itself_is_the_one_with_the_records(command: str, call: Called
     assert parsed == [{"records": Path("a.yaml")}] * 2
 
 
+def test_a_file_without_a_command_is_met_with_one(call: Called) -> None:
+    done = call("my cluster.yaml")
+    assert done.returncode == 2
+    assert "hint: did you mean coreflow plan --records 'my cluster.yaml'?" in done.stderr
+    assert "did you mean coreflow" not in call("rum").stderr
+
+
 def test_a_backup_by_itself_is_met_with_the_option(call: Called) -> None:
     done = call("restore", "shop", "b 1")
     assert done.returncode == 2

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
 from rich.text import Text
 
 from coreflow.app import streams
@@ -50,16 +50,17 @@ COMMANDS = {
 
 def _in_one_line(exc: CycloptsError) -> Text:
     text = Text(f"error: {streams.clean(str(exc))}")
-    if isinstance(exc, UnusedCliTokensError) and (meant := _meant_by(exc)):
+    if isinstance(exc, UnusedCliTokensError | UnknownCommandError) and (meant := _meant_by(exc)):
         text.append(f"\nhint: did you mean {meant}?")
     return text.append("\nhint: coreflow --help, or --help behind a command")
 
 
-def _meant_by(exc: UnusedCliTokensError) -> str:
-    """The option that somebody has forgotten to write, if a word shows which."""
+def _meant_by(exc: UnusedCliTokensError | UnknownCommandError) -> str:
+    """The option or command that somebody has forgotten to write, if a word shows which."""
     word = next(iter(exc.unused_tokens or ()), "")
     if word.endswith((".yaml", ".yml", ".json")):
-        return f"--records {shlex.quote(streams.clean(word))}"
+        option = f"--records {shlex.quote(streams.clean(word))}"
+        return f"coreflow plan {option}" if isinstance(exc, UnknownCommandError) else option
     is_restore = (exc.command_chain or ())[:1] == ("restore",)
     return f"--backup {shlex.quote(streams.clean(word))}" if is_restore and word[:1] not in {"", "-"} else ""
 
