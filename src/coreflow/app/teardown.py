@@ -1,16 +1,16 @@
-"""Carrying out that a cluster is taken down: its services, then its secrets and networks, then the end of its containers."""
+"""Carrying out that a cluster is taken down: its services, then its secrets and networks, and the end of its containers."""
 
-import itertools
 from collections.abc import Callable, Iterable
 
 import trio
 from attrs import Factory, define, frozen
 
 from coreflow.domain.deploy.steps import kind_of, name_of
-from coreflow.domain.deploy.teardown import Teardown, plan_teardown
+from coreflow.domain.deploy.teardown import Teardown, is_on_base_network, lingering, plan_teardown
 from coreflow.domain.errors import PortError
 from coreflow.domain.ports import DockerPort
 from coreflow.domain.swarm.actions import Remove
+from coreflow.domain.swarm.observed import ObservedTask
 
 AT_ONCE = 8
 """Removals at once; the engine serialises its writes anyway."""
@@ -49,20 +49,26 @@ class TearDown:
 
 
 async def tear_down(docker: DockerPort, plan: Teardown, tell: Tell, *, timeout: float) -> TearDown:
-    """Remove what the plan says, look again, and wait until the last container has ended, `timeout` seconds at most."""
+    """Remove what the plan says, wait until its containers have ended, and look again. Each wait ends after `timeout`.
+
+    A stack that was removed a moment ago may still have a coreflow that ends, and that would make again what it sees go:
+    its end comes first.
+    """
     work = TearDown()
+    await _ended(docker, is_on_base_network, timeout)
     services: set[str] = set()
-    for number in itertools.count(1):
+
+    def is_ours(task: ObservedTask) -> bool:
+        return task.service_id in services
+
+    for _ in range(ROUNDS):
         services |= {removal.target.id for removal in plan.services}
         for removals in (plan.services, plan.rest):
             await _remove_all(docker, removals, work, tell)
+        work.is_over = await _ended(docker, is_ours, timeout)
         work.last = plan = plan_teardown(await docker.observe(), plan.cluster)
-        if not plan.removals or number == ROUNDS:
+        if not plan.removals:
             break
-    with trio.move_on_after(timeout):
-        await _ended(docker, services)
-        return work
-    work.is_over = False
     return work
 
 
@@ -85,10 +91,10 @@ async def _remove_all(docker: DockerPort, removals: Iterable[Remove], work: Tear
             nursery.start_soon(one, removal)
 
 
-async def _ended(docker: DockerPort, services: set[str]) -> None:
-    """Until no task of these services is left."""
-    while services:
-        _, tasks = await docker.progress()
-        if services.isdisjoint(task.service_id for task in tasks):
-            return
-        await trio.sleep(POLL_SECONDS)
+async def _ended(docker: DockerPort, is_meant: Callable[[ObservedTask], bool], timeout: float) -> bool:
+    """Wait until no such task of a service that is gone is left; tell if that was in time."""
+    with trio.move_on_after(timeout):
+        while any(map(is_meant, lingering(*await docker.progress()))):  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(POLL_SECONDS)
+        return True
+    return False

@@ -106,6 +106,28 @@ def test_a_coreflow_that_still_runs_makes_it_fail() -> None:
     play(scene)
 
 
+def test_a_coreflow_that_is_ending_is_waited_for() -> None:
+    """Its stack is gone, its container not yet: what it would make again is not removed before it has ended."""
+
+    async def scene() -> None:
+        world = await deployed()
+        world.engine.stop_seconds = 20.0
+        foreign = (await world.live("foreign"))["ID"]
+        await world.engine.remove_service(foreign)  # it was on a base network
+        assert world.engine.store.tasks_of(foreign)
+        port = SwarmPort(world.engine)
+        plan = plan_teardown(await port.observe(), CLUSTER)
+        was_over: list[bool] = []
+        result = await tear_down(
+            port, plan, lambda _: was_over.append(not world.engine.store.tasks_of(foreign)), timeout=60
+        )
+        assert result.is_done
+        assert all(was_over)
+        assert len(was_over) == len(plan.removals)
+
+    play(scene)
+
+
 def test_containers_that_do_not_end_are_said() -> None:
     """The time is up: the exit status says that something is left."""
 

@@ -13,13 +13,20 @@ from coreflow.domain.ids import BASE, ClusterId
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Remove
 from coreflow.domain.swarm.naming import COREFLOW, NETWORKS
-from coreflow.domain.swarm.observed import Observed, ObservedNetwork, ObservedSecret, ObservedService
+from coreflow.domain.swarm.observed import (
+    Observed,
+    ObservedNetwork,
+    ObservedSecret,
+    ObservedService,
+    ObservedTask,
+)
 from coreflow.domain.swarm.specs import Stage
 from coreflow.domain.swarm.stopped import told
 
 from .removals import removal_token
 
 REASON = "the cluster is taken down"
+_ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
 Target = ObservedService | ObservedSecret | ObservedNetwork
 
 
@@ -109,6 +116,17 @@ def _kept(
     for one in found:
         if one.name in users:
             yield Left(kind, one.name, reason.format(users[one.name]))
+
+
+def lingering(services: Iterable[ObservedService], tasks: Iterable[ObservedTask]) -> tuple[ObservedTask, ...]:
+    """Find the tasks whose service is gone and whose container has not ended. One may be a coreflow that still works."""
+    there = {service.id for service in services}
+    return tuple(t for t in tasks if t.service_id and t.service_id not in there and t.state not in _ENDED)
+
+
+def is_on_base_network(task: ObservedTask) -> bool:
+    """Tell if a task has an address on a base network, as a coreflow of a stack does."""
+    return not task.addresses.keys().isdisjoint(NETWORKS)
 
 
 def _removal(target: Target) -> Remove:

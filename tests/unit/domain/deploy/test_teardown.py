@@ -13,11 +13,12 @@ from tests.unit.domain.examples import (
     observed,
     secret,
     spec,
+    task,
     volume,
 )
 
 from coreflow.domain.deploy.steps import kind_of, name_of
-from coreflow.domain.deploy.teardown import Left, clusters_of, plan_teardown
+from coreflow.domain.deploy.teardown import Left, clusters_of, is_on_base_network, lingering, plan_teardown
 from coreflow.domain.ids import BASE, ClusterId
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.naming import CORE_CHAT, WEB_GATEWAY
@@ -160,3 +161,19 @@ def test_without_a_cluster_only_networks_of_none_go() -> None:
     world = observed(foreign(), secrets=(secret("web-1"),), networks=(ours(CORE_CHAT, ""), ours(WEB_GATEWAY)))
     plan = plan_teardown(world, ClusterId(""))
     assert [name_of(r) for r in plan.removals] == [CORE_CHAT]
+
+
+def test_containers_of_removed_services_linger() -> None:
+    """Until they have ended; a task of no service is a container that somebody attached by hand."""
+    web, gone = live(spec("web")), foreign("stack_coreflow")
+    tasks = (
+        task(web),
+        task(gone, 1, desired_state="remove", addresses={CORE_CHAT: "10.0.0.2"}),
+        task(gone, 2, desired_state="remove", state="starting"),
+        task(gone, 3, desired_state="remove", state="shutdown"),
+        task(gone, 4, service_id=""),
+    )
+    first, second = lingering([web], tasks)
+    assert [t.id for t in (first, second)] == ["task-stack_coreflow-1", "task-stack_coreflow-2"]
+    assert [is_on_base_network(t) for t in (first, second)] == [True, False]
+    assert lingering([web, gone], tasks) == ()
