@@ -46,7 +46,7 @@ class ClusterRecord:
 
     id: ClusterId = field(
         metadata=about(
-            "Marks everything that coreflow makes, and salts its hashes. Another id is another cluster."
+            "Marks everything that coreflow creates, and salts its hashes. A different id is a different cluster."
         )
     )
     name: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
@@ -54,7 +54,7 @@ class ClusterRecord:
     setup_mode: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
     nodes: tuple[NodeRecord, ...] = field(default=(), metadata=about("Read and not used.", unused=True))
     registry_info: RegistryLogin | None = field(
-        default=None, metadata=about("For images on that registry which have no other login.")
+        default=None, metadata=about("For images of that registry that have no other login.")
     )
     """A login that older control planes put here; used for images on that registry."""
 
@@ -64,7 +64,7 @@ class VolumeMount:
     """A directory of the node, bound into the container (`IVolumeMount`)."""
 
     host_fs_path: str = field(metadata=about("The directory of the node."))
-    container_fs_path: str = field(metadata=about("Where it is in the container."))
+    container_fs_path: str = field(metadata=about("Its path in the container."))
 
 
 @frozen(kw_only=True)
@@ -73,23 +73,23 @@ class Resources:
 
     memory_size_limit_mb: float | None = field(
         default=None,
-        metadata=about("The most memory, in MB of 1,000,000 bytes.", default=1000, least=6.291456),
+        metadata=about("The maximum memory, in MB of 1,000,000 bytes.", default=1000, least=6.291456),
     )
     memory_size_reservation_mb: float | None = field(
-        default=None, metadata=about("Memory that the node sets aside, in MB.", least=0)
+        default=None, metadata=about("Memory that is reserved on the node, in MB.", least=0)
     )
     memory_size_mb: float | None = field(
         default=None, metadata=about("Older name of `memorySizeLimitMB`.", older=True)
     )
     """The limit's old name."""
     cpu_limit: float | None = field(
-        default=None, metadata=about("The most CPU time, in CPUs: `0.5` is half of one.", least=0)
+        default=None, metadata=about("The maximum CPU time, in CPUs: `0.5` is half of one.", least=0)
     )
     cpu_reservation: float | None = field(
-        default=None, metadata=about("CPU time that the node sets aside, in CPUs.", least=0)
+        default=None, metadata=about("CPU time that is reserved on the node, in CPUs.", least=0)
     )
     volume_mounts: tuple[VolumeMount, ...] = field(
-        default=(), metadata=about("Directories of the node, bound into the container.")
+        default=(), metadata=about("Directories of the node, mounted into the container.")
     )
 
 
@@ -97,9 +97,9 @@ class Resources:
 class VolumeRecord:
     """A first-class volume of a service."""
 
-    mount_path: str = field(metadata=about("Where it is in the container."))
+    mount_path: str = field(metadata=about("Its path in the container."))
     driver: str | None = field(default=None, metadata=about("The volume driver.", default="corestore"))
-    backup: bool = field(default=False, metadata=about("Whether it belongs to backups of the service."))
+    backup: bool = field(default=False, metadata=about("Whether backups of the service include it."))
     name: str | None = field(default=None, metadata=about("The name of the Docker volume."))
     read_only: bool = field(default=False, metadata=about("Whether the service may not write to it."))
     options: Mapping[str, str] = field(
@@ -115,7 +115,7 @@ class DomainRecord:
 
     name: str = field(metadata=about("The host name."))
     port: int | None = field(
-        default=None, metadata=about("Where the service listens for it.", least=1, most=LAST_PORT)
+        default=None, metadata=about("The port on which the service listens for it.", least=1, most=LAST_PORT)
     )
     protocol: str | None = field(default=None, metadata=about("Those with `protocol: ssh` are skipped."))
 
@@ -125,7 +125,8 @@ class Ports:
     """The ports of a service: `web` for its domains, `custom` maps a host name to a port (text on the wire)."""
 
     web: int | None = field(
-        default=None, metadata=about("Where the service listens for its domains.", least=1, most=LAST_PORT)
+        default=None,
+        metadata=about("The port on which the service listens for its domains.", least=1, most=LAST_PORT),
     )
     custom: Mapping[str, str] = field(factory=dict, metadata=about("Further host names, each with its port."))
 
@@ -140,7 +141,9 @@ class RegistryTarget:
     )
     repository: str | None = field(default=None, metadata=about("The image's name there."))
     tag: str | None = field(default=None, metadata=about("The version's name."))
-    digest: str | None = field(default=None, metadata=about("The version's digest: it wins over `tag`."))
+    digest: str | None = field(
+        default=None, metadata=about("The version's digest. Takes precedence over `tag`.")
+    )
     image_url: str | None = field(default=None, metadata=about("The whole reference."))
     registry_info: RegistryLogin | None = field(default=None, metadata=about("The login there."))
 
@@ -150,14 +153,16 @@ class HealthCheckRecord:
     """A command that tells whether a container works; durations in seconds. (Proposed: no control plane sends it yet.)"""
 
     command: tuple[str, ...] = field(
-        metadata=about("A string is for the shell; a list is a program with arguments.")
+        metadata=about("A string is run by the shell; a list is a program with arguments.")
     )
     interval_seconds: float | None = field(
-        default=None, metadata=about("From one check to the next.", least=0)
+        default=None, metadata=about("The time from one check to the next.", least=0)
     )
-    timeout_seconds: float | None = field(default=None, metadata=about("How long one may take.", least=0))
+    timeout_seconds: float | None = field(
+        default=None, metadata=about("The time that a check may take.", least=0)
+    )
     start_period_seconds: float | None = field(
-        default=None, metadata=about("How long failures do not count after the start.", least=0)
+        default=None, metadata=about("The time after the start in which failures do not count.", least=0)
     )
     retries: int | None = field(
         default=None, metadata=about("Failures in a row that make a task unhealthy.", least=0, most=2**31 - 1)
@@ -168,14 +173,14 @@ class HealthCheckRecord:
 class ServiceRecord:
     """One service, as Cloudly wants it (`IService`)."""
 
-    id: ServiceId = field(metadata=about("Who owns what is made."))
+    id: ServiceId = field(metadata=about("Marks what belongs to the service."))
     name: str = field(metadata=about("The name of the Swarm service, and its host name on the network."))
-    image_id: ImageId | None = field(default=None, metadata=about("Which record of `images`."))
+    image_id: ImageId | None = field(default=None, metadata=about("A record of `images`."))
     image_version: str | None = field(
-        default=None, metadata=about("Which version of it; also the tag where a reference has none.")
+        default=None, metadata=about("The version of that image; also the tag of a reference without one.")
     )
     registry_target: RegistryTarget | None = field(
-        default=None, metadata=about("The image. Wins over `imageId`.")
+        default=None, metadata=about("The image. Takes precedence over `imageId`.")
     )
     environment: Mapping[str, str] = field(factory=dict, repr=False, metadata=about("Environment variables."))
     secret_bundle_id: BundleId | None = field(default=None, metadata=about("The main secret bundle."))
@@ -183,22 +188,23 @@ class ServiceRecord:
         default=(), metadata=about("Bundles below the main one; later ones win.")
     )
     service_category: str | None = field(
-        default=None, metadata=about("Anything else than `workload` is left alone.", default="workload")
+        default=None,
+        metadata=about("Services of any category other than `workload` are ignored.", default="workload"),
     )
     deployment_strategy: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
     max_replicas: int | None = field(
-        default=None, metadata=about("The most tasks, whatever `scaleFactor` says.")
+        default=None, metadata=about("The maximum number of tasks, whatever `scaleFactor` says.")
     )
     anti_affinity: bool = field(default=False, metadata=about("At most one task per node."))
-    scale_factor: int | None = field(default=None, metadata=about("How many tasks.", default=1))
-    ports: Ports | None = field(default=None, metadata=about("Where it listens."))
+    scale_factor: int | None = field(default=None, metadata=about("The number of tasks.", default=1))
+    ports: Ports | None = field(default=None, metadata=about("The ports on which it listens."))
     resources: Resources | None = field(default=None, metadata=about("Limits and reservations."))
     domains: tuple[DomainRecord, ...] = field(
         default=(), metadata=about("Host names: a string, or `{name, port, protocol}`.")
     )
     volumes: tuple[VolumeRecord, ...] = field(default=(), metadata=about("Volumes that the service mounts."))
     health_check: HealthCheckRecord | None = field(
-        default=None, metadata=about("How a task is known to work.")
+        default=None, metadata=about("The command that tests whether a task is healthy.")
     )
 
 
@@ -206,7 +212,7 @@ class ServiceRecord:
 class ImageVersion:
     """A version of an image that Cloudly knows; `storage_path` says where a cluster file keeps its archive."""
 
-    version_string: str = field(metadata=about("What `imageVersion` may be."))
+    version_string: str = field(metadata=about("A valid `imageVersion`."))
     storage_path: str | None = field(
         default=None,
         metadata=about("In a cluster file: the archive (`.tar`, `.tar.gz`), relative to the file's folder."),
@@ -220,12 +226,14 @@ class ImageLocation:
 
     internal: bool = field(
         default=False,
-        metadata=about("Whether the archive is in Cloudly's store, or beside the cluster file."),
+        metadata=about("Whether the image is an archive, in Cloudly's store or beside the cluster file."),
     )
     external_registry_id: RegistryId | None = field(
-        default=None, metadata=about("Which record of `externalRegistries`: its host and login.")
+        default=None, metadata=about("A record of `externalRegistries`, for its host and login.")
     )
-    external_image_tag: str | None = field(default=None, metadata=about("The reference, otherwise required."))
+    external_image_tag: str | None = field(
+        default=None, metadata=about("The reference; required if the image is not internal.")
+    )
 
 
 @frozen(kw_only=True)
@@ -237,20 +245,22 @@ class ImageRecord:
     )
     name: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
     location: ImageLocation = field(metadata=about("Where the image comes from."))
-    versions: tuple[ImageVersion, ...] = field(default=(), metadata=about("The versions that there are."))
+    versions: tuple[ImageVersion, ...] = field(default=(), metadata=about("The available versions."))
 
 
 @frozen(kw_only=True)
 class ExternalRegistryRecord:
     """A registry outside Cloudly, with its login (`IExternalRegistry`). Only type `docker` holds images."""
 
-    id: RegistryId = field(metadata=about("What images refer to."))
+    id: RegistryId = field(metadata=about("Images refer to it."))
     type: str | None = field(
         default=None,
-        metadata=about("Services with an image from any other type are rejected.", default="docker"),
+        metadata=about(
+            "Services with an image from a registry of any other type are rejected.", default="docker"
+        ),
     )
     name: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
-    url: str = field(metadata=about("The registry's address. A scheme and a trailing slash do not matter."))
+    url: str = field(metadata=about("The registry's address. A scheme and a trailing slash are ignored."))
     username: str | None = field(default=None, metadata=about("The login's user; none without it."))
     password: str | None = field(
         default=None, repr=False, metadata=about("The login's password, or a token.")
@@ -262,25 +272,25 @@ class Tag:
     """A key with an optional value; without a value it matches any value of the key."""
 
     key: str = field(metadata=about("The tag's name."))
-    value: str | None = field(default=None, metadata=about("Its value. Without it, any value fits."))
+    value: str | None = field(default=None, metadata=about("Its value. Without it, any value matches."))
 
 
 @frozen(kw_only=True)
 class SecretBundleRecord:
     """A named choice of secret groups (`ISecretBundle`)."""
 
-    id: BundleId = field(metadata=about("What services refer to."))
+    id: BundleId = field(metadata=about("Services refer to it."))
     name: str | None = field(default=None, metadata=about("Read and not used.", unused=True))
     type: str | None = field(
         default=None,
-        metadata=about("A bundle of type `service` in use by another service is a remark, no more."),
+        metadata=about("If another service uses a bundle of type `service`, there is a note."),
     )
     service_id: ServiceId | None = field(
         default=None, metadata=about("The service that a bundle of type `service` is for.")
     )
-    included_secret_group_ids: tuple[GroupId, ...] = field(default=(), metadata=about("Which groups."))
+    included_secret_group_ids: tuple[GroupId, ...] = field(default=(), metadata=about("The groups."))
     included_tags: tuple[Tag, ...] = field(
-        default=(), metadata=about("Only without group ids: every group with one of these tags.")
+        default=(), metadata=about("Used only without group ids: every group with one of these tags.")
     )
 
 
@@ -295,12 +305,12 @@ class SecretValue:
 class SecretGroupRecord:
     """One variable with a value per environment (`ISecretGroup`); `priority` decides among groups with the same key."""
 
-    id: GroupId = field(metadata=about("What bundles refer to."))
+    id: GroupId = field(metadata=about("Bundles refer to it."))
     key: str = field(metadata=about("The variable's name."))
     priority: float | None = field(
         default=None,
         metadata=about(
-            "Among groups of one bundle with the same key the highest wins, and the later one among equals.",
+            "Among groups of one bundle with the same key, the highest wins; among equals, the later group.",
             default=0,
         ),
     )
@@ -316,21 +326,25 @@ class SecretGroupRecord:
 class BindingRecord:
     """A database or object storage that a service is bound to (`IPlatformBinding`, proposed)."""
 
-    id: str = field(metadata=about("Marks what is provisioned."))
-    service_id: ServiceId = field(metadata=about("The service that is bound."))
-    service_name: str | None = field(default=None, metadata=about("Its name, for what is provisioned."))
-    capability: str = field(metadata=about("What it is bound to: `database` or `objectstorage`."))
-    provider_id: str | None = field(default=None, metadata=about("Which of `providers`; none is Corestore."))
-    desired_state: str | None = field(default=None, metadata=about("`disabled` gives it back."))
-    config: Mapping[str, object] = field(factory=dict, repr=False, metadata=about("For the provider."))
-    env_prefix: str | None = field(default=None, metadata=about("Stands before the names of its variables."))
+    id: str = field(metadata=about("Marks the provisioned database or bucket."))
+    service_id: ServiceId = field(metadata=about("The service that gets the credentials."))
+    service_name: str | None = field(default=None, metadata=about("Its name, passed to the provider."))
+    capability: str = field(metadata=about("`database` or `objectstorage`."))
+    provider_id: str | None = field(
+        default=None, metadata=about("One of `providers`; Corestore if left out.")
+    )
+    desired_state: str | None = field(
+        default=None, metadata=about("`disabled` deletes the database or bucket, with its data.")
+    )
+    config: Mapping[str, object] = field(factory=dict, repr=False, metadata=about("Passed to the provider."))
+    env_prefix: str | None = field(default=None, metadata=about("The prefix of the names of its variables."))
 
 
 @frozen(kw_only=True)
 class PlatformProvider:
     """A provider of capabilities (proposed)."""
 
-    id: str = field(metadata=about("What bindings refer to."))
+    id: str = field(metadata=about("Bindings refer to it."))
     type: str = field(metadata=about("Only `corestore` is known."))
     capabilities: tuple[str, ...] = field(default=(), metadata=about("Read and not used.", unused=True))
     enabled: bool = field(default=True, metadata=about("Whether it may be used."))
@@ -342,8 +356,12 @@ class PlatformRecord:
 
     cluster_id: ClusterId | None = field(default=None, metadata=about("Read and not used.", unused=True))
     revision: int | None = field(default=None, metadata=about("Read and not used.", unused=True))
-    providers: tuple[PlatformProvider, ...] = field(default=(), metadata=about("Who can provide what."))
-    bindings: tuple[BindingRecord, ...] = field(default=(), metadata=about("What services are bound to."))
+    providers: tuple[PlatformProvider, ...] = field(
+        default=(), metadata=about("The providers of databases and object storage.")
+    )
+    bindings: tuple[BindingRecord, ...] = field(
+        default=(), metadata=about("The databases and object storage of services.")
+    )
 
 
 @frozen(kw_only=True)
@@ -353,10 +371,12 @@ class GatewayRecord:
     type: str = field(metadata=about("The kind of gateway: `dcrouter`."))
     enabled: bool = field(default=True, metadata=about("Whether it is used."))
     url: str = field(metadata=about("Its API."))
-    api_token: str | None = field(default=None, repr=False, metadata=about("The token for that."))
-    target_host: str | None = field(default=None, metadata=about("Where the gateway sends requests to."))
+    api_token: str | None = field(default=None, repr=False, metadata=about("The token for its API."))
+    target_host: str | None = field(
+        default=None, metadata=about("The host to which the gateway forwards requests.")
+    )
     target_port: int | None = field(default=None, metadata=about("The port there.", default=443))
-    sync_routes: bool = field(default=True, metadata=about("Whether it is told of routes."))
+    sync_routes: bool = field(default=True, metadata=about("Whether coreflow keeps its routes in sync."))
     export_certificates: bool = field(default=True, metadata=about("Whether its certificates are used."))
 
 
