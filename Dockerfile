@@ -8,6 +8,8 @@
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS builder
+# Such as `age`, for cluster files with encrypted values.
+ARG EXTRAS
 ARG PIP_NO_INDEX
 ARG PIP_FIND_LINKS
 ARG PIP_INDEX_URL
@@ -16,7 +18,7 @@ RUN python3 -m venv /tools && python3 -m venv --without-pip /opt/coreflow
 WORKDIR /source
 COPY . .
 RUN /tools/bin/python -m pip --python /opt/coreflow/bin/python install \
-      --quiet --no-cache-dir --disable-pip-version-check --constraint constraints.txt .
+      --quiet --no-cache-dir --disable-pip-version-check --constraint constraints.txt ".${EXTRAS:+[${EXTRAS}]}"
 
 FROM ${BASE}
 ARG VERSION=0.1.0
