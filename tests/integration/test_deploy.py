@@ -19,7 +19,7 @@ from coreflow.domain.swarm.naming import CORE_CHAT, NETWORKS, PREFIX
 
 FILES = SCRIPT.parents[1] / "deploy"
 SOCKET = "/var/run/docker.sock:/var/run/docker.sock"
-on_a_swarm = (pytest.mark.engine, pytest.mark.timeout(900), pytest.mark.xdist_group("image"))
+on_a_swarm = (pytest.mark.engine, pytest.mark.timeout(900))
 _numbers = itertools.count()
 
 

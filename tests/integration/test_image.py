@@ -6,7 +6,7 @@ import re
 import pytest
 from tests.integration.images import IMAGE, attempted, built, docker
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 
 def test_it_holds_what_it_needs_to_run(engine_host: str) -> None:

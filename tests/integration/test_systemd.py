@@ -98,7 +98,6 @@ def main_pid(machine: Machine) -> int:
 
 @pytest.mark.engine
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("image")
 def test_under_systemd(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
     """On a machine with systemd, inside the sandbox: ready, reloaded, started anew by the watchdog, stopped."""
     root = tmp_path_factory.mktemp("machine")
