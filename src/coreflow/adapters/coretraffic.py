@@ -13,7 +13,7 @@ import trio
 from attrs import define, field
 
 from coreflow.domain.errors import CoreflowError, Refused, Unavailable
-from coreflow.domain.pacing import next_delay
+from coreflow.domain.pacing import Thinning, next_delay
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
 from coreflow.domain.routing.routes import RouteTable, reverse_configs
 
@@ -38,6 +38,8 @@ class _Proxy:
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     has: int = 0
     said: str = ""
+    sent: Thinning = field(factory=Thinning)
+    """So that a service that comes and goes is no line each time."""
 
 
 class CoretrafficRoutes:
@@ -157,7 +159,10 @@ class CoretrafficRoutes:
             text = answer.get("errorText") if isinstance(answer, dict) else None
             raise Unavailable(f"it answered: {self.clean(text) if isinstance(text, str) else 'no status'}")
         if version == self._version:
-            log.info("routes sent", peer=proxy.peer.address, hosts=len(configs))
+            if proxy.said:
+                log.info("routes accepted again", peer=proxy.peer.address)
+            if times := proxy.sent.times("", trio.current_time()):
+                log.info("routes sent", peer=proxy.peer.address, hosts=len(configs), times=times)
         proxy.has, proxy.said = version, ""
 
     def _failed(self, proxy: _Proxy, exc: CoreflowError) -> None:

@@ -12,7 +12,9 @@ import trio
 from attrs import field, frozen
 
 from coreflow.domain.errors import PreconditionFailed
+from coreflow.domain.flapping import FLAPPING_EVENTS, News
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
+from coreflow.episodes import Episodes
 
 from .net import HEARTBEAT_SECONDS, MessageBudget, Room, ServerOptions, WebSocket, serve_websockets
 from .net.peer import Handler, Peer, Response
@@ -91,6 +93,9 @@ class InternalServer:
         self._options = options or InternalOptions()
         self._refusals: set[tuple[str, str]] = set()
         self._tagged: dict[str, list[Peer]] = {}
+        self._episodes = Episodes(self._tell)
+        self._peers: dict[str, str] = {}
+        """Addresses that had the tag: the newest port of each."""
         self._admitted: dict[str, tuple[Callable[[str], bool], float]] = {}
 
     def tagged(self, name: str) -> tuple[Peer, ...]:
@@ -102,6 +107,7 @@ class InternalServer:
     ) -> None:
         """Serve until cancelled; starts with the port. Raises Unavailable when it cannot listen."""
         async with nursery_of_one_error() as nursery:
+            nursery.start_soon(self._episodes.run)
             listening = await nursery.start(
                 partial(
                     serve_websockets,
@@ -165,7 +171,7 @@ class InternalServer:
 
     def refused(self, peer: Peer, name: str, reason: str) -> None:
         """See `TagListener`. Said once for each address and tag."""
-        key = (peer.address.rpartition(":")[0], name)
+        key = (_host_of(peer), name)
         if key not in self._refusals:
             log.warning("tag refused", peer=peer.address, tag=name, reason=reason)
         if len(self._refusals) >= _REFUSALS_KEPT:
@@ -178,20 +184,45 @@ class InternalServer:
         self._forget(peer, name)
         self._tagged.setdefault(name, []).append(peer)
         if is_new:
-            self._say(name, "tagged", tag=name, peer=peer.address)
+            self._say(name, peer, "")
         if self._on_tags is not None:
             self._on_tags(name, peer)
 
     def untagged(self, peer: Peer, name: str, reason: str = "by its own wish") -> None:
         """See `TagListener`."""
         if self._forget(peer, name):
-            self._say(name, "no longer tagged", tag=name, peer=peer.address, reason=reason)
+            self._say(name, peer, reason)
             if self._on_tags is not None:
                 self._on_tags(name, peer)
 
-    def _say(self, name: str, event: str, **facts: str) -> None:
+    def _say(self, name: str, peer: Peer, reason: str) -> None:
         """Tags that nobody here uses are nobody's business: anybody may set them, as often as they like."""
-        (log.info if name == self._options.tag else log.debug)(event, **facts)
+        if name != self._options.tag:
+            log.debug("no longer tagged" if reason else "tagged", tag=name, peer=peer.address)
+            return
+        host = _host_of(peer)
+        has_tag = any(_host_of(other) == host for other in self._tagged.get(name, ()))
+        is_new, was = host not in self._peers, self._episodes.state(host)
+        if is_new and len(self._peers) >= _REFUSALS_KEPT:
+            self._peers.clear()
+            self._episodes.forget()
+        self._peers[host] = peer.address
+        if has_tag and not was:  # one more, or the first of all
+            (log.info if is_new else log.debug)("tagged", tag=name, peer=peer.address)
+        self._episodes.become(host, "" if has_tag else reason or was or "gone")
+
+    def _tell(self, news: News) -> None:
+        """Log what has become of the connections of an address."""
+        facts: dict[str, object] = {"tag": self._options.tag, "peer": self._peers[news.subject]}
+        if news.what in {"begins", "changes"}:
+            log.info("no longer tagged", **facts, reason=news.state)
+        elif news.what == "ends":
+            log.info("tagged", **facts)
+        else:
+            facts |= {"now": "no longer tagged" if news.state else "tagged", "reason": news.state or news.was}
+            facts |= {"times": news.times, "seconds": round(news.seconds)}
+            say = log.info if news.what == "is calm" else log.warning
+            say(f"connection {FLAPPING_EVENTS[news.what]}", **facts)
 
     def _forget(self, peer: Peer, name: str) -> bool:
         peers = self._tagged.get(name, [])
@@ -201,3 +232,7 @@ class InternalServer:
         if not peers:
             del self._tagged[name]
         return True
+
+
+def _host_of(peer: Peer) -> str:
+    return peer.address.rpartition(":")[0]

@@ -208,6 +208,8 @@ class CertificateBook:
             log.warning("certificate", host=host.name, remarks="; ".join(found.remarks))
         if old is not None and found != old:
             log.info("certificate replaced", host=host.name, issuer=found.issuer)
+        if host.reason:
+            log.info("certificate found", host=host.name, issuer=found.issuer)
         host.certificate, host.reason = found, ""
         rest = found.renew_at - self._wall_clock()
         if rest > 0 or found != old:

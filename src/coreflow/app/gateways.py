@@ -125,7 +125,7 @@ class Gateways:
                 clean = False
             if clean:
                 self._done, delay = wanted, 0.0
-                self._said.pop("", None)
+                self._is_well("")
             else:
                 delay = next_delay(delay, first=5.0, longest=600.0)
                 with trio.move_on_after(delay):
@@ -144,13 +144,18 @@ class Gateways:
                 self._say(host, str(exc))
                 clean = False
             else:
-                self._said.pop(host, None)
+                self._is_well(host)
                 self._log(action, host)
         return clean
 
     @staticmethod
     def _log(action: GatewayAction, host: str) -> None:
         log.info(f"gateway route {_DONE[type(action)]}", host=host, reason=action.reason)  # noqa: G004 - three texts
+
+    def _is_well(self, host: str) -> None:
+        """End what was said of a host, or of the gateway."""
+        if (was := self._said.pop(host, None)) is not None:
+            log.info("gateway, resolved", host=host or None, was=was)
 
     def _say(self, host: str, text: str) -> None:
         if self._said.get(host) != text:

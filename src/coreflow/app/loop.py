@@ -29,6 +29,7 @@ from coreflow.domain.pacing import Attention
 from coreflow.domain.swarm.convergence import Verdict
 
 from .reconcile import Reconciler
+from .supervise import is_well
 
 log = structlog.get_logger()
 
@@ -148,6 +149,7 @@ class Loop:
                     self._kicks.failed(asked)  # not done yet
                     raise
                 self._failed = False
+                is_well()
                 self._fetched_at = began if fetch else self._fetched_at
                 self._problems.report(reconcile_result, trio.current_time())
             if self._on_reconciled is not None:
@@ -175,6 +177,7 @@ async def kick_on_changes(
     Raises Unavailable when the peer hangs up.
     """
     async with changes() as notices:
+        is_well()
         for one in (kicks, *others):
             one.kick(urgent=urgent)
         async for _ in notices:
@@ -195,6 +198,7 @@ async def kick_on_events(
     """
     attention = Attention()
     async with changes() as subjects:
+        is_well()
         kicks.kick(records=False, urgent=True)
         for other in others:
             other.kick()

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.deploy.state import ReconcileState
+from coreflow.domain.flapping import FLAPPING_EVENTS, News
 from coreflow.domain.ids import ClusterId
 from coreflow.domain.ports import CoretrafficPort, DockerPort
 from coreflow.domain.records.models import CertificateRecord, GatewayRecord
@@ -25,8 +26,10 @@ from coreflow.domain.routing.routes import (
     make_table,
 )
 from coreflow.domain.swarm.observed import ObservedService, ObservedTask
+from coreflow.episodes import Episodes
 
 from .certificates import CertificateBook, Sources
+from .supervise import is_well
 
 log = structlog.get_logger()
 
@@ -94,6 +97,8 @@ class Router:
         self._news, self._poke = trio.Event(), trio.Event()
         self._sent: Located = {}
         self._missing: dict[str, str] = {}
+        self._routed: set[str] = set()
+        self._episodes = Episodes(self._tell)
         self.table = RouteTable()
 
     def claims_after(self, reconcile_state: ReconcileState) -> tuple[HostClaim, ...]:
@@ -154,6 +159,7 @@ class Router:
                 continue
             began = trio.current_time()
             tasks = await self._docker.running_tasks()
+            is_well()
             wait = min(max(POLL_SECONDS, POLL_SHARE * (trio.current_time() - began)), LONGEST_POLL)
             self._tasks = tasks
             if self._located() != self._sent:
@@ -161,6 +167,11 @@ class Router:
 
     async def publish(self) -> None:
         """Publish the table whenever something it is made of has changed, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._episodes.run)
+            await self._publish_all()
+
+    async def _publish_all(self) -> None:
         while True:
             await self._poke.wait()
             self._poke = trio.Event()
@@ -195,13 +206,25 @@ class Router:
             self._coretraffic.publish(table)
 
     def _say(self, table: RouteTable) -> None:
-        """Log what is missing when that begins and ends."""
+        """Log what is missing when that begins and ends, and counts where it does so again and again."""
         found = {missing.host: missing.reason for missing in table.missing}
-        for host, reason in found.items():
-            if self._missing.get(host) != reason:
-                say = log.info if all(text.endswith("yet") for text in reason.split("; ")) else log.warning
-                say("not routed", host=host, reason=reason)
-        routed = {route.host for route in table.routes}
-        for host in (self._missing.keys() - found.keys()) & routed:
-            log.info("routed", host=host)
-        self._missing = found
+        if found != self._missing:
+            self._routed = {route.host for route in table.routes}
+            self._missing = found
+            self._episodes.after(found)
+
+    def _tell(self, news: News) -> None:
+        host, reason = news.subject, news.state
+        if news.what == "ends":
+            log.info("routed" if host in self._routed else "no longer to be routed", host=host)
+        elif news.what in {"begins", "changes"}:
+            say = log.info if all(text.endswith("yet") for text in reason.split("; ")) else log.warning
+            say("not routed", host=host, reason=reason)
+        else:
+            facts: dict[str, object] = {
+                "now": "not routed" if reason else "routed",
+                "reason": reason or news.was,
+            }
+            facts |= {"times": news.times, "seconds": round(news.seconds)}
+            say = log.info if news.what == "is calm" and not reason else log.warning
+            say(FLAPPING_EVENTS[news.what], host=host, **facts)

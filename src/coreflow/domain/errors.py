@@ -66,6 +66,10 @@ class Unreached(Unavailable):
     """Nobody listened: the request was not even received."""
 
 
+class CannotListen(Unavailable):
+    """An address at which this process wants to listen cannot be had."""
+
+
 class Refused(PortError):
     """It answered no, or what can be of no use. Repeating the same request is pointless."""
 

@@ -49,6 +49,35 @@ class Repeats:
 
 
 @frozen
+class _Thinned:
+    at: float
+    gap: float
+    untold: int = 0
+
+
+class Thinning:
+    """Tells the first of many like events at once, and how many there were since, later each time while they go on."""
+
+    def __init__(self, first: float = 60.0, longest: float = AGAIN_SECONDS, kept: int = REPEATS_KEPT) -> None:
+        self._first, self._longest, self._kept = first, longest, kept
+        self._told: dict[Hashable, _Thinned] = {}
+
+    def times(self, what: Hashable, now: float) -> int:
+        """Return how many of this to tell of at `now`, in seconds of any steady clock: 0 for none."""
+        last = self._told.get(what)
+        if last is None or now - last.at > 2 * self._longest:
+            if len(self._told) >= self._kept:
+                del self._told[next(iter(self._told))]
+            self._told[what] = _Thinned(now, 0.0)
+            return 1 + (last.untold if last is not None else 0)
+        if now - last.at < last.gap:
+            self._told[what] = _Thinned(last.at, last.gap, last.untold + 1)
+            return 0
+        self._told[what] = _Thinned(now, next_delay(last.gap, first=self._first, longest=self._longest))
+        return 1 + last.untold
+
+
+@frozen
 class _Heard:
     """The time at which a subject was answered last, or is going to be, and the pause after that."""
 

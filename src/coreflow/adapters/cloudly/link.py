@@ -23,6 +23,7 @@ from coreflow.adapters.net.typedsocket import (
     PeerError,
     StreamRef,
 )
+from coreflow.adapters.tasks import nursery_of_one_error
 from coreflow.domain.errors import (
     CoreflowError,
     InvalidRecord,
@@ -32,7 +33,9 @@ from coreflow.domain.errors import (
     Unavailable,
     Unreached,
 )
+from coreflow.domain.flapping import FLAPPING_EVENTS, News
 from coreflow.domain.pacing import next_delay
+from coreflow.episodes import Episodes
 
 from .login import LinkOptions, Live, Logins, RetryPolicy, TokenRefused
 from .losses import Losses
@@ -42,6 +45,8 @@ log = structlog.get_logger()
 
 Dial = Callable[[], AbstractAsyncContextManager[Socket]]
 _AWAY = "not connected to Cloudly yet"
+_CONNECTED, _REFUSED = "connected to Cloudly", "Cloudly refuses the token"
+_SUBJECT = "connection"
 
 
 class NotOffered(Refused):
@@ -72,7 +77,7 @@ class Link:
         self._failure: CoreflowError | None = None
         self._known = trio.Event()
         self._up_since = 0.0
-        self._said = ""
+        self._episodes, self._event = Episodes(self._tell), ""
 
     @property
     def live(self) -> Live | None:
@@ -97,6 +102,12 @@ class Link:
 
     async def run(self) -> None:
         """Connect, and connect again whenever the connection ends. Ends only when cancelled."""
+        async with nursery_of_one_error() as nursery:
+            nursery.start_soon(self._episodes.run)
+            nursery.start_soon(self._losses.run)
+            await self._connect_again_and_again()
+
+    async def _connect_again_and_again(self) -> None:
         delay = refused_delay = 0.0
         while True:
             try:
@@ -170,30 +181,46 @@ class Link:
         raise Unavailable(peer.reason)
 
     def _up(self, live: Live) -> None:
-        self._live, self._failure, self._said = live, None, ""
+        self._live, self._failure = live, None
         self._up_since = trio.current_time()
-        log.info("connected to Cloudly", address=live.peer.address)
+        if self._episodes.state(_SUBJECT):
+            self._episodes.become(_SUBJECT, "")
+        else:
+            log.info(_CONNECTED, address=live.peer.address)
         self._known.set()
         self._on_up()
 
     def _down(self, failure: CoreflowError) -> None:
-        """Say so once, and whenever the reason is another one."""
+        """Say so once, and whenever the reason is another one; counts where it comes and goes."""
         was_up, self._live = self._live is not None, None
         text = str(failure)
         self._failure = failure if isinstance(failure, PortError) else Unavailable(text)
         self._known.set()
         if isinstance(failure, TokenRefused):
-            if text != self._said:
-                log.error(
-                    "Cloudly refuses the token",
-                    reason=text,
-                    advice="check JUMPCODE; what runs stays as it is",
-                )
-        elif was_up:
-            log.warning("connection to Cloudly lost", reason=text)
-        elif text != self._said:
-            log.warning("waiting for Cloudly", reason=text)
-        self._said = text
+            self._event = _REFUSED
+        else:
+            self._event = "connection to Cloudly lost" if was_up else "waiting for Cloudly"
+        self._episodes.become(_SUBJECT, text)
+
+    def _tell(self, news: News) -> None:
+        """Log what has become of the connection."""
+        address = self._live.peer.address if self._live is not None else ""
+        if news.what == "ends":
+            log.info(_CONNECTED, address=address)
+        elif news.what in {"begins", "changes"}:
+            if self._event == _REFUSED:
+                log.error(_REFUSED, reason=news.state, advice="check JUMPCODE; what runs stays as it is")
+            else:
+                log.warning(self._event, reason=news.state)
+        else:
+            say = log.info if news.what == "is calm" and not news.state else log.warning
+            say(
+                f"connection to Cloudly {FLAPPING_EVENTS[news.what]}",
+                now=self._event if news.state else _CONNECTED,
+                reason=news.state or news.was,
+                times=news.times,
+                seconds=round(news.seconds),
+            )
 
     def drop(self, reason: str) -> None:
         """End the present connection, so that a new one is made."""
@@ -209,10 +236,12 @@ class Link:
             await trio.sleep(wait or live.identity.seconds_to_renewal(live.wall_at_login))
             try:
                 await self._logins.again(live, live.identity)
+                if said:
+                    log.info("the login was renewed after all")
                 wait, said = 0.0, ""
             except TokenRefused as exc:
                 if str(exc) != said:
-                    log.error("Cloudly refuses the token", reason=str(exc))  # noqa: TRY400 - no traceback for a person
+                    log.error(_REFUSED, reason=str(exc))  # noqa: TRY400 - no traceback for a person
                 said = str(exc)
                 wait = next_delay(
                     wait, first=self._options.retry.refused_first, longest=self._options.retry.refused_longest

@@ -15,7 +15,7 @@ import trio
 from aiohttp import web
 from attrs import Factory, define, evolve, field, frozen
 
-from coreflow.domain.errors import Unavailable, leaves
+from coreflow.domain.errors import CannotListen, leaves
 
 from .accepting import BACKLOG, Acceptor, Places, Room
 from .bridge import in_asyncio, in_trio
@@ -117,13 +117,13 @@ async def serve_websockets(
 
     Every path upgrades; `handler` has the connection as long as it runs, and learns from Closed that the peer has gone.
     `GET /healthz`, other pages and a POST are answered as the options say. What a handler raises costs its own
-    connection only. Raises Unavailable when it cannot listen.
+    connection only. Raises CannotListen where it cannot.
     """
     instance = _Site(handler, options)
     try:
         listener = await in_asyncio(instance.listen, host, port)
     except OSError as exc:
-        raise Unavailable(f"cannot listen on {host}:{port}: {exc.strerror or type(exc).__name__}") from exc
+        raise CannotListen(f"cannot listen on {host}:{port}: {exc.strerror or type(exc).__name__}") from exc
     async with trio.open_nursery() as nursery:
         try:
             await in_asyncio(instance.start, nursery)

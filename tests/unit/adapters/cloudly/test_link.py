@@ -375,6 +375,28 @@ async def test_every_reason_is_said_once(autojump_clock: MockClock, nursery: tri
     assert is_clean(repr(lines), "jwt-1-secret")
 
 
+async def test_a_connection_that_is_lost_every_minute(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """An hour of it is a dozen lines at most, with counts, and one when it is over."""
+    far = CloudlyStandIn()
+    with capture_logs() as lines:
+        link_to(far, nursery)
+        await trio.sleep(10)
+        for _ in range(60):
+            far.away = Unavailable("down")
+            far.hang_up()
+            await trio.sleep(20)
+            far.away = None
+            await trio.sleep(40)
+        await trio.sleep(3600)
+    said = [line for line in lines if line["log_level"] != "debug"]
+    assert len(said) <= 13, said
+    assert [said[0]["event"], said[1]["event"]] == [UP, LOST]
+    assert said[-1]["event"] == "connection to Cloudly no longer flapping"
+    assert (said[-1]["now"], said[-1]["log_level"]) == (UP, "info")
+
+
 QUOTES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "the present identity": lambda body: f"not {body['identity']['jwt']}",
     "the last identity": lambda _: "not jwt-1-secret",
