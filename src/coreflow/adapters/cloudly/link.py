@@ -33,10 +33,9 @@ from coreflow.domain.errors import (
     Unavailable,
     Unreached,
 )
-from coreflow.domain.flapping import FLAPPING_EVENTS, News
 from coreflow.domain.pacing import next_delay
-from coreflow.episodes import Episodes
 
+from .link_log import REFUSED, LinkLog
 from .login import LinkOptions, Live, Logins, RetryPolicy, TokenRefused
 from .losses import Losses
 from .methods import STATUS, Method
@@ -45,8 +44,6 @@ log = structlog.get_logger()
 
 Dial = Callable[[], AbstractAsyncContextManager[Socket]]
 _AWAY = "not connected to Cloudly yet"
-_CONNECTED, _REFUSED = "connected to Cloudly", "Cloudly refuses the token"
-_SUBJECT = "connection"
 
 
 class NotOffered(Refused):
@@ -77,7 +74,7 @@ class Link:
         self._failure: CoreflowError | None = None
         self._known = trio.Event()
         self._up_since = 0.0
-        self._episodes, self._event = Episodes(self._tell), ""
+        self._log = LinkLog()
 
     @property
     def live(self) -> Live | None:
@@ -103,7 +100,7 @@ class Link:
     async def run(self) -> None:
         """Connect, and connect again whenever the connection ends. Ends only when cancelled."""
         async with nursery_of_one_error() as nursery:
-            nursery.start_soon(self._episodes.run)
+            nursery.start_soon(self._log.run)
             nursery.start_soon(self._losses.run)
             await self._connect_again_and_again()
 
@@ -183,10 +180,7 @@ class Link:
     def _up(self, live: Live) -> None:
         self._live, self._failure = live, None
         self._up_since = trio.current_time()
-        if self._episodes.state(_SUBJECT):
-            self._episodes.become(_SUBJECT, "")
-        else:
-            log.info(_CONNECTED, address=live.peer.address)
+        self._log.is_up(live.peer.address)
         self._known.set()
         self._on_up()
 
@@ -196,31 +190,7 @@ class Link:
         text = str(failure)
         self._failure = failure if isinstance(failure, PortError) else Unavailable(text)
         self._known.set()
-        if isinstance(failure, TokenRefused):
-            self._event = _REFUSED
-        else:
-            self._event = "connection to Cloudly lost" if was_up else "waiting for Cloudly"
-        self._episodes.become(_SUBJECT, text)
-
-    def _tell(self, news: News) -> None:
-        """Log what has become of the connection."""
-        address = self._live.peer.address if self._live is not None else ""
-        if news.what == "ends":
-            log.info(_CONNECTED, address=address)
-        elif news.what in {"begins", "changes"}:
-            if self._event == _REFUSED:
-                log.error(_REFUSED, reason=news.state, advice="check JUMPCODE; what runs stays as it is")
-            else:
-                log.warning(self._event, reason=news.state)
-        else:
-            say = log.info if news.what == "is calm" and not news.state else log.warning
-            say(
-                f"connection to Cloudly {FLAPPING_EVENTS[news.what]}",
-                now=self._event if news.state else _CONNECTED,
-                reason=news.state or news.was,
-                times=news.times,
-                seconds=round(news.seconds),
-            )
+        self._log.is_down(text, was_up=was_up, is_refused=isinstance(failure, TokenRefused))
 
     def drop(self, reason: str) -> None:
         """End the present connection, so that a new one is made."""
@@ -241,7 +211,7 @@ class Link:
                 wait, said = 0.0, ""
             except TokenRefused as exc:
                 if str(exc) != said:
-                    log.error(_REFUSED, reason=str(exc))  # noqa: TRY400 - no traceback for a person
+                    log.error(REFUSED, reason=str(exc))  # noqa: TRY400 - no traceback for a person
                 said = str(exc)
                 wait = next_delay(
                     wait, first=self._options.retry.refused_first, longest=self._options.retry.refused_longest

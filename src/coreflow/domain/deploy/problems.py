@@ -71,11 +71,7 @@ class ProblemLog:
 
     def after(self, result: ReconcileResult, now: float) -> tuple["ProblemLog", tuple[Message, ...]]:
         """Return the log with one more result in it, and what is to be told of it. `now` is any clock in seconds."""
-        moving = {
-            name: self.moving.get(name, now)
-            for name, verdict in result.verdicts.items()
-            if not verdict.done and (verdict.detail or name in self.moving)
-        }
+        moving = self._moving(result.verdicts, now)
         found = _by_subject((*_problems(result), *_unfinished(result.verdicts, moving, now)))
         flapping, news = self.flapping.after({key: one.state for key, one in found.items()}, now)
 
@@ -98,6 +94,13 @@ class ProblemLog:
             *(_message(one, found.get(one.subject)) for one in news if _is_told(one, wrong)),
         )
         return ProblemLog(flapping=flapping, moving=moving, counted=counted), told
+
+    def _moving(self, verdicts: Mapping[str, Verdict], now: float) -> Mapping[str, float]:
+        return {
+            name: self.moving.get(name, now)
+            for name, verdict in verdicts.items()
+            if not verdict.done and (verdict.detail or name in self.moving)
+        }
 
 
 NOTHING_TOLD = ProblemLog()
