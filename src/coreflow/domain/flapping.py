@@ -84,7 +84,7 @@ class _Course:
             times=self.times,
             seconds=seconds,
         )
-        if now - self.changed >= QUIET_SECONDS:
+        if now >= self.changed + QUIET_SECONDS:  # as `due` has it: the difference may be rounded to less
             return evolve(self, flaps_since=None, times=0, weighed=()), evolve(news, what="is calm")
         gap = next_delay(self.gap, first=FIRST_COUNT, longest=LONGEST_COUNT)
         return evolve(self, told=now, gap=gap), news

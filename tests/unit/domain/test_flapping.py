@@ -103,6 +103,21 @@ LINES = 16
 """Worst: flapping ends, and begins anew."""
 
 
+@given(st.floats(0, 1e9))
+@settings(max_examples=examples(200))
+def test_what_is_due_is_told_when_it_is_due(start: float) -> None:
+    """However times are rounded: nothing is due again at once, for ever."""
+    flapping = CALM
+    for n in range(7):
+        flapping, _ = flapping.become("a", "" if n % 2 else "x", start + n)
+    for _ in range(10):
+        if (due := flapping.due) is None:
+            break
+        flapping, news = flapping.at(due)
+        assert news
+    assert flapping.due is None
+
+
 @pytest.mark.parametrize("seconds", [20, 60, 180, 600])
 def test_an_hour_of_coming_and_going(seconds: int) -> None:
     flapping, told = CALM, 0
