@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import orjson
+from attrs import evolve
 
 from benchmarks.clusterfile import as_bytes, changed, cluster_document
 from benchmarks.table import Row
@@ -19,16 +20,29 @@ from coreflow.adapters.swarm import to_engine
 from coreflow.domain.deploy.desired import Desired, RenderOptions
 from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.render import Renderer
+from coreflow.domain.deploy.result import ReconcileResult
+from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import Plan
+from coreflow.domain.ids import NodeId
 from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import Records
+from coreflow.domain.status.make import make_status
+from coreflow.domain.status.parts import Facts
 from coreflow.domain.swarm.images import ImageRequest, Resolution, ResolvedImage
-from coreflow.domain.swarm.observed import Observed, ObservedNetwork, ObservedSecret, ObservedService
+from coreflow.domain.swarm.observed import (
+    Observed,
+    ObservedNetwork,
+    ObservedNode,
+    ObservedSecret,
+    ObservedService,
+    ObservedTask,
+)
 from coreflow.gc_pause import gc_paused
 
 SERVICES = 10_000
 ROUNDS = 5
 LIMITS = {"cold": 4.0, "warm": 1.5, "diff": 0.05}
+STATUS_SERVICES, STATUS_MILLISECONDS = 1000, 5.0
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -86,6 +100,35 @@ def _timed(job: Callable[[], object]) -> float:
     started = time.perf_counter()
     job()
     return time.perf_counter() - started
+
+
+def status_row(services: int = STATUS_SERVICES, rounds: int = 50) -> Row:
+    """The status of a cluster in which everything runs: CPU time, since it is made while others wait."""
+    data = as_bytes(cluster_document(services))
+    records, desired, _ = _pipeline(data, RecordDecoder(), Renderer(RenderOptions()), Observed())
+    there = deployed(desired)
+    node = ObservedNode(id=NodeId("n1"), hostname="n1")
+    tasks = tuple(
+        ObservedTask(id=f"{s.id}-{slot}", service_id=s.id, slot=slot, node_id=node.id, state="running")
+        for s in there.services
+        for slot in range(s.body.replicas or 1)
+    )
+    there = evolve(there, nodes=(node,), tasks=tasks)
+    state = ReconcileState(records=records, observed=there, desired=desired, plan=make_plan(desired, there))
+    result = ReconcileResult(last=state, verdicts=state.verdicts)
+    times: list[float] = []
+    for _ in range(rounds):
+        started = time.process_time()
+        status, _ = make_status(Facts(now=0.0, result=result))
+        times.append(time.process_time() - started)
+        assert status.verdict == "as desired"
+    return Row(
+        case="status",
+        milliseconds=statistics.median(times) * 1000,
+        ratio=0.0,
+        limit_milliseconds=STATUS_MILLISECONDS,
+        note=f"the status of {services} services, from the result of a pass",
+    )
 
 
 def run(services: int = SERVICES, rounds: int = ROUNDS) -> list[Row]:
@@ -146,4 +189,4 @@ def run(services: int = SERVICES, rounds: int = ROUNDS) -> list[Row]:
             note=meaning[name],
         )
         for name in cases
-    ]
+    ] + [status_row()]

@@ -1,22 +1,25 @@
 """What operators read of a running daemon, over HTTP."""
 
+import json
 import re
 import urllib.request
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
-from tests.unit.app.worlds import World, cluster, service
+from tests.unit.app.worlds import World, cluster, daemon_settings, service
 
-from coreflow.adapters.admin import serve_admin
+from coreflow.adapters.admin import SERVICES, STATUS, serve_admin
 from coreflow.adapters.memory import MemoryCorestore
 from coreflow.adapters.net import ServerOptions, WebSocket, serve_websockets
 from coreflow.adapters.probe import ask_health
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.corestores import Corestores
-from coreflow.app.main import Ports, running
+from coreflow.app.main import Ports, admin_pages, running
 from coreflow.app.settings import load_settings
 from coreflow.domain.backup.requests import BackupRequest
 from coreflow.domain.errors import Refused, Unavailable
@@ -64,6 +67,48 @@ async def test_passes_and_backups_are_counted(nursery: trio.Nursery, tmp_path: P
     assert found["coreflow_backups_total", "failed"] == 1
     assert found["coreflow_restores_total", "completed"] == 0
     assert found["coreflow_operations_running",] == 0
+    nursery.cancel_scope.cancel()
+
+
+def get(port: int, path: str) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON document of a page."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    found = answer.status, json.loads(answer.read())
+    connection.close()
+    return found
+
+
+async def test_a_daemon_tells_how_it_is(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """Whether it lives and is ready, what runs, and everything about one service."""
+    world = World()
+    world.cloudly.set(cluster(service("a"), service("b/c", secretBundleId="nope")))
+    settings = daemon_settings(tmp_path, COREFLOW_INITIAL_DELAY="1")
+    ports = Ports(cloudly=world.cloudly, docker=SwarmPort(world.engine))
+    async with running(settings, ports) as engine:
+        pages = admin_pages(engine)
+        port = await nursery.start(serve_admin, "127.0.0.1", 0, tuple, pages)
+
+        async def ask(path: str) -> tuple[int, dict[str, Any]]:
+            return await trio.to_thread.run_sync(get, port, path)
+
+        code, document = await ask("/readyz")
+        assert (code, document) == (503, {"status": "the records have not been read yet"})
+        assert await ask("/healthz") == (200, {"status": "ok"})
+        code, document = await ask(STATUS)
+        assert (code, document["verdict"]) == (200, "unknown")
+        await engine.reconciled()
+        assert await ask("/readyz") == (200, {"status": "ok"})
+        code, document = await ask(STATUS)
+        assert [s["name"] for s in document["services"]] == ["a", "b/c"]
+        code, document = await ask(f"{SERVICES}a")
+        assert (code, document["service"]["name"], document["record"]) == (200, "a", "rendered")
+        code, document = await ask(f"{SERVICES}b%2Fc")
+        assert (code, document["record"]) == (200, f"rejected: {document['service']['cause']}")
+        for name in ("nobody", "", "%00", "..%2f..%2fetc"):
+            assert await ask(f"{SERVICES}{name}") == (404, {"error": "There is no such service"})
+        assert (await ask("/api/v1/other"))[0] == 404
     nursery.cancel_scope.cancel()
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from attrs import asdict, evolve
 from tests.unit.app.worlds import World, cluster, play, service
+from tests.unit.domain import examples
 from tests.unit.members import logged, paths, written
 
 import coreflow
 from coreflow.adapters.cloudly import methods
 from coreflow.adapters.cloudly.backups import backup_document, restore_document
 from coreflow.adapters.names import Member
+from coreflow.app import status_document
 from coreflow.app.cli import check, images, present, routes, running
 from coreflow.app.cli.running import Format
 from coreflow.app.settings import load_settings
@@ -33,10 +35,18 @@ from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import Contest, Failure, Refusal, Wait
 from coreflow.domain.errors import Unavailable
 from coreflow.domain.ids import NodeId, ServiceId
+from coreflow.domain.platform.bindings import BindingStatus
+from coreflow.domain.records.models import BindingRecord
 from coreflow.domain.routing.certificate import Certificate
-from coreflow.domain.routing.routes import Destination, Missing, Route, RouteTable
+from coreflow.domain.routing.routes import Destination, HostClaim, Missing, Route, RouteTable
+from coreflow.domain.status.connections import Connection
+from coreflow.domain.status.explain import Explanation, explain
+from coreflow.domain.status.make import make_status
+from coreflow.domain.status.model import Status
+from coreflow.domain.status.parts import Facts, OperationStatus
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.convergence import Verdict
+from coreflow.domain.swarm.specs import PublishedPort
 
 Members = dict[str, list[str]]
 EXPECTED = Path(__file__).parent / "golden" / "members.json"
@@ -70,6 +80,7 @@ PART = Part(
 )
 PARTS = (PART, evolve(PART, kind="database"))
 SHOP = ServiceId("id-shop")
+BINDING = BindingRecord(id="b1", service_id=ServiceId("id-web"), capability="database")
 NAMES = frozenset({"volumesCreated", "volumesRestored", "resourcesRestored"})
 """Lists of names, which have no members."""
 
@@ -121,10 +132,53 @@ class Looping(ReconcileState):
         return (Verdict(service="web", running=0, wanted=1, crashes=3, crashing_since=1.0, error="e"),)
 
 
+def current() -> tuple[Status, Explanation]:
+    """A status with something in every list, and one of its services."""
+    spec_, now = (
+        examples.spec("web", mounts=(examples.volume(),), env=("A=1",), **examples.mounting("s")),
+        1000.0,
+    )
+    spec = evolve(
+        spec_,
+        body=evolve(
+            spec_.body,
+            networks=(examples.WEB,),
+            ports=(PublishedPort(published=80, target=80, mode="host"),),
+        ),
+    )
+    live = examples.live(spec, by_hand={"replicas": 2}, update_state="updating")
+    seen = examples.observed(
+        live,
+        tasks=(examples.task(live, state="failed", error="e", exit_code=1),),
+        networks=(examples.network(subnets=("10.0.0.0/24",)),),
+        time=now,
+    )
+    verdict = Verdict(service="web", running=0, wanted=1, has_error=True, error="e", detail="e")
+    last = examples.state(wanted=examples.desired(spec), observed=seen)
+    table = evolve(view().table, claims=(HostClaim(host="a.example", service="web", port=80),))
+    facts = Facts(
+        now=now,
+        looked=now,
+        result=examples.result(last=last, verdicts=(verdict,)),
+        connections=(Connection(peer="engine", is_up=True, since=now, checked=now),),
+        table=table,
+        routed=now,
+        bindings=(BindingStatus(binding=BINDING, state="ready"),),
+        operations=(
+            OperationStatus(kind="backup", service_id="id-web", backup_id="b1", state="completed", since=now),
+        ),
+    )
+    status, _ = make_status(facts)
+    told = explain(facts, status, "web")
+    assert told is not None
+    return status, told
+
+
 def documents() -> dict[str, object]:
     """One of each, with something in every list."""
     done = result()
     done = evolve(done, last=Looping(**asdict(done.last, recurse=False)))
+    status, told = current()
     image = LoadedImage(reference="app:1", id="sha256:1")
     backup = BackupResult(
         backup_id="b1",
@@ -147,6 +201,8 @@ def documents() -> dict[str, object]:
             load_settings({}, require_cloudly=False),
             [check.Finding(ok=True, what="engine", name="local", text="version 1")],
         ),
+        "status": status_document.document(status),
+        "service": status_document.document(told),
         "images": images._document((image,), {image: None}),
         "backup": backup_document(backup),
         "restore": restore_document(

@@ -1,22 +1,63 @@
-"""Metrics for operators: counters, in the text form that Prometheus reads."""
+"""What operators and their programs read of a daemon: how it is, as JSON, and counters, as Prometheus reads them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
+import orjson
 import structlog
 import trio
+from attrs import frozen
 from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from coreflow.domain.deploy.result import Metric
 
-from .net import Page, Room, ServerOptions, WebSocket, serve_websockets
+from .net import Page, Room, ServerOptions, WebSocket, always_well, serve_websockets
 from .tasks import nursery_of_one_error
 
 log = structlog.get_logger()
 
 ROOM = Room(connections=32, per_address=8)
+
+
+JSON = "application/json"
+STATUS, SERVICES = "/api/v1/status", "/api/v1/services/"
+
+
+@frozen(kw_only=True)
+class AdminPages:
+    """What the pages say, apart from the metrics. Documents are JSON as text."""
+
+    health: Callable[[], str] = always_well
+    """What is wrong with the process, if anything."""
+    ready: Callable[[], str] = always_well
+    """Why it is not ready, if it is not."""
+    status: Callable[[], str] | None = None
+    service: Callable[[str], str | None] = lambda _: None
+    """By name. None: there is no such service."""
+
+    def readiness(self) -> Page:
+        """Ready or not, with the reason."""
+        reason = self.ready()
+        return _json({"status": reason or "ok"}, 503 if reason else 200)
+
+    def find(self, path: str) -> Page | None:
+        """The page of one service."""
+        if not path.startswith(SERVICES):
+            return None
+        name = path.removeprefix(SERVICES)
+        document = self.service(name)
+        if document is None:
+            return _json({"error": "There is no such service"}, 404)
+        return Page(document, JSON)
+
+
+NO_PAGES = AdminPages()
+
+
+def _json(document: Mapping[str, str], status: int) -> Page:
+    return Page(orjson.dumps(document).decode(), JSON, status)
 
 
 class _Metrics(Collector):
@@ -43,20 +84,24 @@ async def serve_admin(
     host: str,
     port: int,
     read: Callable[[], Iterable[Metric]],
+    pages: AdminPages = NO_PAGES,
     *,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `GET /metrics` until cancelled; starts with the port. Raises Unavailable when it cannot listen."""
+    """Serve metrics, health and status until cancelled; starts with the port. Raises Unavailable when it cannot listen."""
+    found: dict[str, Callable[[], Page]] = {"/metrics": partial(exposition, read), "/readyz": pages.readiness}
+    if (status := pages.status) is not None:
+        found[STATUS] = lambda: Page(status(), JSON)
     serve = partial(
         serve_websockets,
         host,
         port,
         _nobody,
-        ServerOptions(room=ROOM, pages={"/metrics": partial(exposition, read)}),
+        ServerOptions(room=ROOM, healthz=pages.health, pages=found, find_page=pages.find),
     )
     async with nursery_of_one_error() as nursery:
         listening = await nursery.start(serve)
-        log.info("listening", address=f"{host}:{listening.port}", what="metrics")
+        log.info("listening", address=f"{host}:{listening.port}", what="admin server")
         task_status.started(listening.port)
 
 

@@ -16,6 +16,7 @@ from coreflow.domain.errors import CoreflowError, Refused, Unavailable
 from coreflow.domain.pacing import Thinning, next_delay
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, TEXT_LIMIT, Redact, Redactor
 from coreflow.domain.routing.routes import RouteTable, reverse_configs
+from coreflow.domain.status.connections import Connection
 
 from .net.peer import Peer
 
@@ -40,6 +41,8 @@ class _Proxy:
     said: str = ""
     sent: Thinning = field(factory=Thinning)
     """So that a service that comes and goes is no line each time."""
+    since: float = 0.0
+    """Since when it takes routes, or does not, in seconds since 1970."""
 
 
 class CoretrafficRoutes:
@@ -55,8 +58,9 @@ class CoretrafficRoutes:
         answer_seconds: float = ANSWER_SECONDS,
         first_delay: float = FIRST_DELAY,
         redact: Redact = NOTHING_KNOWN.redact,
+        wall_clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._redact = redact
+        self._redact, self._wall_clock = redact, wall_clock
         self._keys: deque[Redactor] = deque(maxlen=2)
         """Of the present table and the last."""
         self._tagged, self._answer_seconds, self._first_delay = tagged, answer_seconds, first_delay
@@ -70,6 +74,22 @@ class CoretrafficRoutes:
     def connected(self) -> int:
         """Return how many proxies there are."""
         return len(self._proxies)
+
+    def connections(self) -> tuple[Connection, ...]:
+        """How each connected proxy is, for whoever looks on."""
+        now = self._wall_clock()
+        return tuple(
+            Connection(
+                peer=TAG,
+                where=proxy.peer.address,
+                is_up=not proxy.said,
+                since=proxy.since,
+                checked=now,
+                fault="refused" if proxy.said else "",
+                error=proxy.said,
+            )
+            for proxy in self._proxies.values()
+        )
 
     @property
     def is_up_to_date(self) -> bool:
@@ -117,7 +137,7 @@ class CoretrafficRoutes:
                     self._proxies.pop(peer).scope.cancel()
                 for peer in wanted:
                     if peer not in self._proxies:
-                        proxy = self._proxies[peer] = _Proxy(peer)
+                        proxy = self._proxies[peer] = _Proxy(peer, since=self._wall_clock())
                         nursery.start_soon(self._serve, proxy)
                 await news.wait()
 
@@ -163,6 +183,8 @@ class CoretrafficRoutes:
                 log.info("routes accepted again", peer=proxy.peer.address)
             if times := proxy.sent.times("", trio.current_time()):
                 log.info("routes sent", peer=proxy.peer.address, hosts=len(configs), times=times)
+        if proxy.said:
+            proxy.since = self._wall_clock()
         proxy.has, proxy.said = version, ""
 
     def _failed(self, proxy: _Proxy, exc: CoreflowError) -> None:
@@ -170,4 +192,6 @@ class CoretrafficRoutes:
         if text != proxy.said and not proxy.peer.ended.is_set():
             hint = {"advice": "is it in another mode, or too old?"} if isinstance(exc, Refused) else {}
             log.warning("routes not accepted", peer=proxy.peer.address, reason=text, **hint)
+        if not proxy.said:
+            proxy.since = self._wall_clock()
         proxy.said = text

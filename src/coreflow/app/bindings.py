@@ -6,7 +6,7 @@ Values are asked for once per process and at every refresh; asking again gives t
 import trio
 
 from coreflow.domain.deploy.state import ReconcileState
-from coreflow.domain.errors import CoreflowError, PreconditionFailed, Refused
+from coreflow.domain.errors import CoreflowError, PreconditionFailed, Refused, Unavailable
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.platform import ledger
 from coreflow.domain.platform.bindings import BindingSpec, BindingStatus, BindingWishes, Bound, binding_wishes
@@ -14,10 +14,12 @@ from coreflow.domain.platform.instances import Instance, instance_of_service
 from coreflow.domain.platform.ledger import NOBODY, Circumstances, Ledger, decide
 from coreflow.domain.ports import ControlPlane
 from coreflow.domain.records.models import PlatformRecord, Records
+from coreflow.domain.status.connections import CORESTORE
 from coreflow.domain.swarm.observed import Observed
 
 from .confidential import Confidential
 from .corestores import Corestores
+from .heard import Heard, unheard
 from .lazy_log import LazyLog
 
 log = LazyLog()
@@ -32,9 +34,13 @@ class Bindings:
     """
 
     def __init__(
-        self, corestores: Corestores | None, cloudly: ControlPlane, known: Confidential | None = None
+        self,
+        corestores: Corestores | None,
+        cloudly: ControlPlane,
+        known: Confidential | None = None,
+        heard: Heard = unheard,
     ) -> None:
-        self._known = known or Confidential()
+        self._known, self._heard = known or Confidential(), heard
         self._corestores, self._cloudly = corestores, cloudly
         self._instances: dict[ServiceId, Instance] = {}
         self._ledger = Ledger()
@@ -91,7 +97,9 @@ class Bindings:
             found = await corestores.at(instance).provision(spec)
         except CoreflowError as exc:
             self._ledger = self._ledger.failed(spec, str(exc))
+            self._heard(CORESTORE, instance.hostname, exc if isinstance(exc, Unavailable) else None)
             raise
+        self._heard(CORESTORE, instance.hostname, None)
         self._ledger = self._ledger.provisioned(spec, instance, found)
         self._known.give(spec.id, found.values)
 

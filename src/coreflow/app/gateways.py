@@ -22,6 +22,9 @@ from coreflow.domain.routing.gateway import (
     wanted_routes,
 )
 from coreflow.domain.routing.routes import HostClaim
+from coreflow.domain.status.connections import GATEWAY
+
+from .heard import Heard, unheard
 
 log = structlog.get_logger()
 
@@ -54,8 +57,8 @@ def gateway_routes(
 class Gateways:
     """Keeps the routes of the present gateway in step. One that fails is left alone for a while, each time longer."""
 
-    def __init__(self, make: MakeGateway) -> None:
-        self._make = make
+    def __init__(self, make: MakeGateway, heard: Heard = unheard) -> None:
+        self._make, self._heard = make, heard
         self._record: GatewayRecord | None = None
         self._port: GatewayPort | None = None
         self._wanted: _Wanted | None = None
@@ -120,7 +123,9 @@ class Gateways:
                 continue
             try:
                 clean = await self._sync(wanted, port)
+                self._heard(GATEWAY, "", None)
             except CoreflowError as exc:
+                self._heard(GATEWAY, "", exc)
                 self._say("", str(exc))
                 clean = False
             if clean:

@@ -112,10 +112,11 @@ class Loop:
         initial_delay: float,
         relist_seconds: float,
         on_reconciled: Callable[[ReconcileResult, bool], None] | None = None,
+        on_failed: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self._reconciler, self._kicks = reconciler, kicks
         self._initial_delay, self._relist_seconds = initial_delay, relist_seconds
-        self._on_reconciled = on_reconciled
+        self._on_reconciled, self._on_failed = on_reconciled, on_failed
         self._problems = Problems()
         self._started = False
         self._number = 0
@@ -145,8 +146,10 @@ class Loop:
                     reconcile_result = await self._reconciler.reconcile(
                         refresh=asked.refresh, retry_failed=asked.retry_failed, fetch=fetch
                     )
-                except BaseException:
+                except BaseException as exc:
                     self._kicks.failed(asked)  # not done yet
+                    if isinstance(exc, Exception):
+                        self._on_failed(exc)
                     raise
                 self._failed = False
                 is_well()

@@ -21,14 +21,15 @@ from coreflow._moved import warn_of
 from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.pacing import LONGEST_DELAY
 from coreflow.domain.ports import (
-    CoretrafficPort,
     GatewayPort,
 )
 from coreflow.domain.redaction.redactor import TEXT_LIMIT
 
+from . import status_document
 from .confidential import Confidential
 from .gate import Gate
 from .gateways import Gateways
+from .heard import Heard, unheard
 from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_events, kick_on_schedule
 from .metrics import Metrics
 from .notifying import READY_SECONDS, telling
@@ -38,9 +39,13 @@ from .reconcile import Listener, Reconciler, ReconcilerOptions
 from .retries import until_back
 from .routing import Router
 from .settings import Settings
+from .status import StatusBoard
+from .status_sources import heard_of, status_sources, tick
 from .supervise import supervise
 
 if TYPE_CHECKING:
+    from coreflow.adapters.admin import AdminPages
+    from coreflow.adapters.coretraffic import CoretrafficRoutes
     from coreflow.adapters.net import MessageBudget
 
 __all__ = ["Coreflow", "Ports", "Routing", "run_daemon", "running"]
@@ -57,6 +62,8 @@ class Coreflow:
         """Backups and restores."""
         self.metrics: Metrics | None = None
         """What was done, in numbers."""
+        self.status: StatusBoard | None = None
+        """What runs, what is wrong, since when, and what to do about it."""
         self.routing: Routing | None = None
         """Hosts and their certificates, where there is a proxy to tell of them."""
         self._ended = trio.Event()
@@ -112,6 +119,10 @@ async def running(
             ports = evolve(
                 opened,
                 coretraffic=coretraffic,
+                connections=(
+                    *opened.connections,
+                    *(() if coretraffic is None else (coretraffic.connections,)),
+                ),
                 make_gateway=partial(make_dcrouter, redact=known.redact, settings=settings),
             )
             gate.docker = ports.docker
@@ -134,18 +145,38 @@ async def _administered(settings: Settings, engine: Coreflow) -> AsyncIterator[N
         return
     from coreflow.adapters.admin import serve_admin
 
-    address = settings.admin_listen
+    address, pages = settings.admin_listen, admin_pages(engine)
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_admin, address.host, address.port, engine.metrics.read)
-        nursery.start_soon(supervise, "metrics", serve)
+        serve = partial(serve_admin, address.host, address.port, engine.metrics.read, pages)
+        nursery.start_soon(supervise, "admin server", serve)
         yield
         nursery.cancel_scope.cancel()
+
+
+def admin_pages(engine: Coreflow) -> "AdminPages":
+    """What the admin server says of a running engine."""
+    from coreflow.adapters.admin import NO_PAGES, AdminPages
+
+    board = engine.status
+    if board is None:
+        return NO_PAGES
+
+    def service(name: str) -> str | None:
+        found = board.explain(name)
+        return None if found is None else status_document.write(found)
+
+    return AdminPages(
+        health=board.health,
+        ready=board.readiness,
+        status=lambda: status_document.write(board.current()),
+        service=service,
+    )
 
 
 @asynccontextmanager
 async def _serving(
     settings: Settings, gate: Gate, known: Confidential, budget: "MessageBudget"
-) -> AsyncIterator[CoretrafficPort | None]:
+) -> AsyncIterator["CoretrafficRoutes | None"]:
     """The internal server and the proxies that dial it, for as long as the block lasts."""
     from coreflow.adapters.net import is_hosted
 
@@ -166,7 +197,11 @@ async def _serving(
         clean=clean,
         options=InternalOptions(limits=Limits(message_bytes=settings.message_limit_mb * MIB), budget=budget),
     )
-    coretraffic: CoretrafficRoutes = CoretrafficRoutes(server.tagged, redact=known.redact)
+    coretraffic: CoretrafficRoutes = CoretrafficRoutes(
+        server.tagged,
+        redact=known.redact,
+        wall_clock=time.time,  # noqa: TID251 - the edge
+    )
     serve = partial(server.run, settings.listen.host, settings.listen.port)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervise, "internal server", serve)
@@ -187,39 +222,43 @@ async def _running(
     listener: Listener | None,
     on_reconciled: Callable[[ReconcileResult], None] = lambda _: None,
 ) -> AsyncIterator[Coreflow]:
-    engine = Coreflow(kicks)
-    routing = Routing(settings, ports) if ports.coretraffic is not None else None
-    engine.routing = routing
+    engine, board = Coreflow(kicks), _status_board(settings)
+    routing = Routing(settings, ports, board.heard) if ports.coretraffic is not None else None
+    engine.routing, engine.status = routing, board
 
     def reconciled(reconcile_result: ReconcileResult, refresh: bool) -> None:
         engine._take(reconcile_result)  # noqa: SLF001 - its own module
         operations.observed(reconcile_result.last.observed.services)
         metrics.reconciled(reconcile_result)
+        board.reconciled(reconcile_result)
         on_reconciled(reconcile_result)
         if routing is not None:
             routing.reconciled(reconcile_result, refresh=refresh)
 
-    reconciler = _reconciler(settings, ports, listener or ActionLog())
+    reconciler = _reconciler(settings, ports, listener or ActionLog(), board.heard)
     loop = Loop(
         reconciler,
         kicks,
         initial_delay=settings.initial_delay,
         relist_seconds=settings.relist_seconds,
         on_reconciled=reconciled,
+        on_failed=board.failed,
     )
     engine.operations = operations = Operations(
         ports.tools(reconciler.bindings, restoring=reconciler.restoring)
     )
     engine.metrics = metrics = Metrics(operations)
+    board.sources = status_sources(ports, routing.router if routing else None, reconciler, operations)
     if ports.serve is not None:
         ports.serve(operations)
     answered = partial(kicks.kick, records=False)
     async with reconciler.background(answered), trio.open_nursery() as nursery:
-        for name, watch, longest in _watches(settings, ports, kicks, routing):
+        for name, watch, longest in _watches(settings, ports, kicks, routing, board.heard):
             nursery.start_soon(partial(supervise, name, watch, longest=longest))
         engine_is_back = partial(until_back, ports.docker.running_tasks, lambda: reconciler.engine_has_hung)
         nursery.start_soon(supervise, "reconcile", loop.run_forever, kicks.wait_urgent, engine_is_back)
         nursery.start_soon(supervise, "operations", operations.run)
+        nursery.start_soon(tick, board)
         for name, job in routing.jobs if routing is not None else ():
             longest = ENGINE_SECONDS if name == "watch tasks" else LONGEST_DELAY
             nursery.start_soon(partial(supervise, name, job, longest=longest))
@@ -227,7 +266,14 @@ async def _running(
         nursery.cancel_scope.cancel()
 
 
-def _reconciler(settings: Settings, ports: Ports, listener: Listener) -> Reconciler:
+def _status_board(settings: Settings) -> StatusBoard:
+    return StatusBoard(
+        time.time,  # noqa: TID251 - the edge
+        relist_seconds=settings.relist_seconds,
+    )
+
+
+def _reconciler(settings: Settings, ports: Ports, listener: Listener, heard: Heard) -> Reconciler:
     return Reconciler(
         ports.cloudly,
         ports.docker,
@@ -235,18 +281,19 @@ def _reconciler(settings: Settings, ports: Ports, listener: Listener) -> Reconci
         render=settings.render_options,
         plan=settings.plan_options,
         listener=listener,
-        options=ReconcilerOptions(known=ports.known, settle_seconds=settings.settle_seconds),
+        options=ReconcilerOptions(known=ports.known, settle_seconds=settings.settle_seconds, heard=heard),
     )
 
 
 def _watches(
-    settings: Settings, ports: Ports, kicks: Kicks, routing: "Routing | None"
+    settings: Settings, ports: Ports, kicks: Kicks, routing: "Routing | None", heard: Heard
 ) -> tuple[tuple[str, Callable[[], Awaitable[None]], float], ...]:
     """Return what asks for passes: name, job, and the longest pause before it is tried again, in seconds."""
     others = () if routing is None else (routing.router,)
     of_records = () if routing is None else (routing,)
     records = partial(kick_on_changes, ports.cloudly.changes, kicks, of_records, urgent=True)
-    docker = partial(kick_on_events, ports.docker.changes, kicks, others)
+    events = partial(kick_on_events, ports.docker.changes, kicks, others)
+    docker = partial(heard_of, events, ports.docker, heard)
     tick = partial(kick_on_schedule, settings.schedule, kicks, partial(datetime.now, UTC))  # noqa: TID251 - the edge
     return (
         ("watch records", records, LONGEST_DELAY),
@@ -258,10 +305,10 @@ def _watches(
 class Routing:
     """Jobs beside the passes so that hosts lead to tasks: certificates, proxies, the external gateway."""
 
-    def __init__(self, settings: Settings, ports: Ports) -> None:
+    def __init__(self, settings: Settings, ports: Ports, heard: Heard = unheard) -> None:
         assert ports.coretraffic is not None  # noqa: S101 - else there is no routing
         self.cloudly = ports.cloudly
-        self._gateways = Gateways(ports.make_gateway) if ports.make_gateway is not None else None
+        self._gateways = Gateways(ports.make_gateway, heard) if ports.make_gateway is not None else None
         self.router = Router(
             ports.docker,
             ports.coretraffic,

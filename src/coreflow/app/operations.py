@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 import trio
@@ -21,6 +21,7 @@ from coreflow.domain.backup.requests import BackupRequest, BackupResult, Restore
 from coreflow.domain.backup.snapshots import VOLUME
 from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ids import Owner, ServiceId
+from coreflow.domain.status.parts import OperationState, OperationStatus
 from coreflow.domain.swarm.actions import Start
 from coreflow.domain.swarm.observed import ObservedService
 from coreflow.domain.swarm.stopped import NOBODY, UNDO, undo_id
@@ -91,6 +92,8 @@ class Operations:
         self._not_before: dict[str, float] = {}
         """By service: when an attempt to finish its restore may be repeated."""
         self._nursery: trio.Nursery | None = None
+        self._last: dict[tuple[str, str], OperationStatus] = {}
+        """By kind and service: what is under way, or else the last that has ended."""
         self._found = trio.Event()
         self._seen: dict[str, tuple[str, float]] = {}
         """By service: its lease, and since when it is that one."""
@@ -107,6 +110,21 @@ class Operations:
                 nursery.start_soon(self._look_for_orphans)
             async for job in self._receive:
                 nursery.start_soon(job)
+
+    def statuses(self) -> tuple[OperationStatus, ...]:
+        """What is under way, and the last backup and restore of each service since this process began."""
+        return tuple(self._last.values())
+
+    def _note(self, request: Request, state: OperationState, error: str = "") -> None:
+        kind: Literal["backup", "restore"] = "backup" if isinstance(request, BackupRequest) else "restore"
+        self._last[kind, request.service_id] = OperationStatus(
+            kind=kind,
+            service_id=request.service_id,
+            backup_id=request.backup_id,
+            state=state,
+            since=self._tools.clock(),
+            error=error,
+        )
 
     # --- asking
 
@@ -166,6 +184,7 @@ class Operations:
         kind = "backup" if isinstance(request, BackupRequest) else "restore"
         service = request.service_id
         self.counters.running += 1
+        self._note(request, "under way")
         lock, scope = self._locks.setdefault(service, trio.Lock()), trio.CancelScope()
         try:
             with structlog.contextvars.bound_contextvars(owner=service, backup=request.backup_id):
@@ -186,6 +205,10 @@ class Operations:
             log.error("unexpected error", job=kind, error=kinds, traceback=where)  # noqa: TRY400 - see `described`
             operation.result = _failed(request, "a bug: see the log")
         finally:
+            if operation.result is not None:
+                self._note(request, operation.result.status, operation.result.error)
+            else:
+                self._last.pop((kind, service), None)
             self.counters.running -= 1
             if self._under_way.get(service) is scope:
                 del self._under_way[service]

@@ -6,7 +6,7 @@ Nothing here stands on the daemon or on the network, which a command that looks 
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from coreflow.domain.ports import (
 )
 from coreflow.domain.records.models import GatewayRecord
 from coreflow.domain.redaction.redactor import NOTHING_KNOWN, Redact
+from coreflow.domain.status.connections import Connection
 from coreflow.domain.swarm.naming import CORESTORE
 
 from .backups import Tools
@@ -65,6 +66,8 @@ class Ports:
     """Makes the port of the gateway that the records name, if they name one."""
     replica: ReplicaPort | None = None
     """Without it, backups have no copies elsewhere."""
+    connections: tuple[Callable[[], Iterable[Connection]], ...] = ()
+    """How connections are that adapters keep up by themselves."""
     serve: Callable[[Operator], None] | None = None
     """Tells who asks for backups and restores whom to ask."""
     known: Confidential = Factory(Confidential)
@@ -223,7 +226,9 @@ async def open_ports(
             from coreflow.adapters.cloudly import NetworkCloudly
 
             assert isinstance(cloudly, NetworkCloudly)  # noqa: S101 - see open_cloudly
-            ports = evolve(ports, replica=cloudly, serve=cloudly.serve)
+            ports = evolve(
+                ports, replica=cloudly, serve=cloudly.serve, connections=(cloudly.link.connections,)
+            )
         yield ports
 
 

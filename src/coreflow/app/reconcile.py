@@ -40,12 +40,12 @@ from coreflow.domain.errors import CoreflowError, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.ports import ControlPlane, DockerPort
 from coreflow.domain.records.models import Records
+from coreflow.domain.status.connections import ENGINE
 from coreflow.domain.swarm.actions import Create, Recreate, Remove, Update
 from coreflow.domain.swarm.convergence import (
     NO_HISTORY,
     SETTLE_SECONDS,
     Settling,
-    TaskHistory,
     Verdict,
     judge_all,
 )
@@ -60,8 +60,12 @@ from .bindings import Bindings
 from .confidential import Confidential
 from .corestores import Corestores
 from .fetching import Fetching
+from .heard import Heard, unheard
 from .lookups import LookUps
 
+SEEN_SECONDS = 2.0
+"""How long a look at the engine may take that began beside one for records that cannot be had."""
+NOTHING_SEEN = Observed()
 HANGING_SECONDS = 5.0
 """An engine that fails after so long did not answer."""
 
@@ -105,6 +109,8 @@ class ReconcilerOptions:
     """Chooses a pause between a shortest and a longest one, in seconds."""
     known: Confidential | None = None
     """Learns the records, and what they keep secret is taken out of texts. None: one of its own."""
+    heard: Heard = unheard
+    """Is told how each peer answered."""
 
 
 class _Options(TypedDict, total=False):
@@ -113,6 +119,7 @@ class _Options(TypedDict, total=False):
     settle_seconds: float
     jitter: Callable[[float, float], float]
     known: Confidential | None
+    heard: Heard
 
 
 class Reconciler:
@@ -135,8 +142,9 @@ class Reconciler:
         self._cloudly, self._docker = cloudly, docker
         self._background = Background()
         self._look_ups = LookUps(docker, self._background)
-        self._known = options.known or Confidential()
-        self.bindings = Bindings(corestores, cloudly, self._known)
+        self._known, self._heard = options.known or Confidential(), options.heard
+        self._seen = NOTHING_SEEN
+        self.bindings = Bindings(corestores, cloudly, self._known, options.heard)
         self._applier = Applier(cloudly, docker, self.bindings, self._background, self._note)
         self.restoring: set[Owner] = set()
         """Services that somebody in this process is about to restore."""
@@ -144,9 +152,8 @@ class Reconciler:
         self._options = plan or PlanOptions()
         self._listener = listener or NullListener()
         self._settle_seconds, self._jitter = options.settle_seconds, options.jitter
-        self._history: TaskHistory = NO_HISTORY
-        self._log = NOTHING_WRITTEN
-        self._records = Fetching(cloudly, self._background)
+        self._history, self._log = NO_HISTORY, NOTHING_WRITTEN
+        self._records = Fetching(cloudly, self._background, self._heard)
         self._reporter: Job[None] | None = None
         self._to_report: ReconcileState | None = None
         self.engine_has_hung = False
@@ -250,14 +257,17 @@ class Reconciler:
                 records.append(await self._records.records(fetch=fetch))
             except CoreflowError as exc:
                 errors["records"] = exc
-                nursery.cancel_scope.cancel()
+                nursery.cancel_scope.deadline = trio.current_time() + SEEN_SECONDS
 
         async def observe() -> None:
             asked = trio.current_time()
             try:
-                observed.append(await self._docker.observe())
+                self._seen = await self._docker.observe()
+                observed.append(self._seen)
+                self._heard(ENGINE, "", None)
             except CoreflowError as exc:
                 errors["observed"] = exc
+                self._heard(ENGINE, "", exc)
             self.engine_has_hung = "observed" in errors and trio.current_time() - asked >= HANGING_SECONDS
 
         async with trio.open_nursery() as nursery:
@@ -267,6 +277,14 @@ class Reconciler:
             raise errors.get("records") or errors["observed"]
         self._known.learn(records[0])
         return records[0], self._known.observed(observed[0])
+
+    def as_seen(self, result: ReconcileResult) -> ReconcileResult | None:
+        """Return a result with what was seen since by passes that had no records to plan with; None: nothing was."""
+        if self._seen.time <= result.last.observed.time:
+            return None
+        observed = self._known.observed(self._seen)
+        self._history = self._history.after(observed.services, observed.tasks, observed.time)
+        return result.as_seen(observed, self._settling(observed.time))
 
     async def run_pass(
         self, *, refresh: bool = False, retry_failed: bool = False
@@ -388,8 +406,8 @@ class Reconciler:
             return False
         now = self._docker.clock()
         self._history = self._history.after(services, tasks, now)
-        names = sorted(reconcile_state.desired.services)
-        verdicts = judge_all(names, services, tasks, reconcile_state.observed.nodes, self._settling(now))
+        names, nodes = sorted(reconcile_state.desired.services), reconcile_state.observed.nodes
+        verdicts = judge_all(names, services, tasks, nodes, self._settling(now))
         self._listener.progressed(verdicts)
         return all(verdicts[name].done or verdicts[name].failed for name in pending)
 
@@ -403,8 +421,6 @@ class Reconciler:
                 self._log = self._log.wrote(spec, now, target.version)
             case Remove(ObservedService() as target, _, _):
                 self._log = self._log.removed(target, now)
-            case _:
-                pass
 
 
 async def _located(rejections: tuple[Rejection, ...], records: Records) -> tuple[Rejection, ...]:

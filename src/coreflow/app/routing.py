@@ -100,6 +100,8 @@ class Router:
         self._routed: set[str] = set()
         self._episodes = Episodes(self._tell)
         self.table = RouteTable()
+        self.table_made = 0.0
+        """When the present table was made, or found to be so, in seconds since 1970."""
 
     def claims_after(self, reconcile_state: ReconcileState) -> tuple[HostClaim, ...]:
         """Hosts that ought to be routed in this state."""
@@ -199,6 +201,7 @@ class Router:
 
     def _publish(self, wanted: _Wanted) -> None:
         located = self._sent = self._located()
+        self.table_made = self._wall_clock()
         table = make_table(wanted.claims, located, self.book.known(), self._wall_clock(), self.table)
         self._say(table)
         self.table = table

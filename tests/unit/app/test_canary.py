@@ -22,7 +22,7 @@ from tests.unit.app.worlds import World, bundle, cluster, new_engine, play, serv
 from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
 from coreflow.adapters.memory import MemoryEngine, Registry
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app import logs
+from coreflow.app import logs, status_document
 from coreflow.app.cli import deploy, present
 from coreflow.app.cli.progress import Lines
 from coreflow.app.cli.running import Format
@@ -30,8 +30,12 @@ from coreflow.app.confidential import Confidential
 from coreflow.app.loop import ActionLog
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.telling import redacting
+from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.redaction.spellings import views
+from coreflow.domain.status.explain import explain
+from coreflow.domain.status.make import make_status
+from coreflow.domain.status.parts import Facts
 
 Json = dict[str, Any]
 
@@ -197,12 +201,24 @@ async def outputs(engine: Any, log_format: str) -> list[str]:
             sink += [
                 *leaves(present.plan_json(reconcile_state)),
                 *leaves(present.result_json(reconcile_result)),
+                *status_texts(reconcile_result),
             ]
     sink += console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     live = engine.engine if isinstance(engine, Echoing) else engine
     for document in await live.list_services():
         sink += [f"{name}={text}" for name, text in document["Spec"]["Labels"].items()]
     return sink
+
+
+def status_texts(result: ReconcileResult) -> Iterator[str]:
+    """The status, and everything about each service, as documents and on the screen."""
+    facts = Facts(now=result.last.observed.time, looked=result.last.observed.time, result=result)
+    status, _ = make_status(facts)
+    yield from leaves(status_document.document(status))
+    for one in status.services:
+        told = explain(facts, status, one.name)
+        assert told is not None
+        yield from leaves(status_document.document(told))
 
 
 def shown(texts: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 import trio
+from attrs import evolve
 
 from coreflow.adapters.net.errors import NobodyBehind
 from coreflow.adapters.net.peer import Handler, Peer, Socket
@@ -34,6 +35,7 @@ from coreflow.domain.errors import (
     Unreached,
 )
 from coreflow.domain.pacing import next_delay
+from coreflow.domain.status.connections import CLOUDLY, NOBODY_HEARD, Connection
 
 from .link_log import REFUSED, LinkLog
 from .login import LinkOptions, Live, Logins, RetryPolicy, TokenRefused
@@ -73,6 +75,7 @@ class Link:
         self._live: Live | None = None
         self._failure: CoreflowError | None = None
         self._known = trio.Event()
+        self._wall_clock, self._heard = wall_clock, NOBODY_HEARD
         self._up_since = 0.0
         self._log = LinkLog()
 
@@ -80,6 +83,11 @@ class Link:
     def live(self) -> Live | None:
         """The connection, if there is one that is logged in."""
         return self._live
+
+    def connections(self) -> tuple[Connection, ...]:
+        """How the connection is, for whoever looks on; nothing before the first attempt has ended."""
+        now = self._wall_clock()
+        return tuple(evolve(c, checked=now) if c.is_up else c for c in self._heard.of(CLOUDLY))
 
     async def wait(self) -> Live:
         """The connection. The first attempt to get one is waited for.
@@ -181,6 +189,7 @@ class Link:
         self._live, self._failure = live, None
         self._up_since = trio.current_time()
         self._log.is_up(live.peer.address)
+        self._heard = self._heard.after(CLOUDLY, "", None, self._wall_clock())
         self._known.set()
         self._on_up()
 
@@ -188,6 +197,7 @@ class Link:
         """Say so once, and whenever the reason is another one; counts where it comes and goes."""
         was_up, self._live = self._live is not None, None
         text = str(failure)
+        self._heard = self._heard.after(CLOUDLY, "", failure, self._wall_clock())
         self._failure = failure if isinstance(failure, PortError) else Unavailable(text)
         self._known.set()
         self._log.is_down(text, was_up=was_up, is_refused=isinstance(failure, TokenRefused))

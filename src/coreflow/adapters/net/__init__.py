@@ -11,7 +11,7 @@ from .errors import Closed, Denied, Failing, Interrupted, NotHosted
 from .http import MAX_ANSWER, HttpAnswer, http_get, http_post
 from .outbound import DIRECT, Outbound
 from .proxies import Proxies
-from .server import Listening, Page, PostAnswer, Posted, ServerOptions, serve_websockets
+from .server import Listening, Page, PostAnswer, Posted, ServerOptions, always_well, serve_websockets
 from .transfers import PIECE_BYTES, STALL_SECONDS, Download, http_download, http_upload
 from .websocket import (
     ABNORMAL,
@@ -52,6 +52,7 @@ __all__ = [
     "ServerOptions",
     "SocketOptions",
     "WebSocket",
+    "always_well",
     "connect_websocket",
     "http_download",
     "http_get",

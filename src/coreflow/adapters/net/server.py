@@ -58,6 +58,7 @@ class Page:
 
     text: str
     content_type: str
+    status: int = 200
 
 
 def always_well() -> str:
@@ -81,6 +82,8 @@ class ServerOptions(SocketOptions):
     post: Callable[[Posted], Awaitable[PostAnswer]] | None = None
     pages: Mapping[str, Callable[[], Page]] = Factory(dict)
     """What a GET of a path is answered with."""
+    find_page: Callable[[str], Page | None] = lambda _: None
+    """The same for other paths. None: there is no such page."""
     idle_timeout: float = IDLE_SECONDS
     """Seconds after which a connection is dropped that asks for nothing."""
     grace: float = CLOSE_SECONDS
@@ -266,9 +269,9 @@ class _Site:
             if request.method in ("GET", "HEAD") and request.path == "/healthz":
                 wrong = self.options.healthz()
                 return _json({"status": wrong or "ok"}, 503 if wrong else 200)
-            if request.method in ("GET", "HEAD") and request.path in self.options.pages:
-                page = self.options.pages[request.path]()
-                return web.Response(body=page.text.encode(), headers={"Content-Type": page.content_type})
+            if request.method in ("GET", "HEAD") and (page := self._page(request.path)) is not None:
+                headers = {"Content-Type": page.content_type, "Cache-Control": "no-store"}
+                return web.Response(body=page.text.encode(), status=page.status, headers=headers)
             if request.method == "POST" and self.options.post is not None:
                 return await self._receive_post(request, self.options.post)
         except Interrupted:  # the server is stopping
@@ -281,6 +284,10 @@ class _Site:
             _log_bug(exc, path=request.path)
             return _json({"error": "Internal server error"}, 500)
         return _json({"error": "Not found"}, 404)
+
+    def _page(self, path: str) -> Page | None:
+        page = self.options.pages.get(path)
+        return page() if page is not None else self.options.find_page(path)
 
     async def _converse(self, request: web.BaseRequest) -> web.StreamResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol")

@@ -144,7 +144,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="COREFLOW_ADMIN_LISTEN",
         default="127.0.0.1:3001",
         parse=parsers.address,
-        meaning="The address at which `/metrics` is served.",
+        meaning="The address of the admin server: health, status and metrics ([status.md](status.md)).",
     ),
     Setting(
         name="COREFLOW_INITIAL_DELAY",

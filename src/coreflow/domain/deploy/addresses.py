@@ -53,6 +53,20 @@ class AddressRoom:
         return False
 
 
+def network_room(desired: Desired, observed: Observed) -> dict[str, tuple[int, int]]:
+    """Return, by network, how many addresses it has for tasks and virtual addresses, and how many of them are free."""
+    nodes = max(len(observed.nodes), 1)
+    sizes = _sizes(desired, observed, nodes)
+    free = dict(sizes)
+    for service in observed.services:
+        body = service.body
+        need = (nodes if body.replicas is None else body.replicas) + (body.endpoint_mode == "vip")
+        for attachment in body.networks:
+            if attachment.network in free:
+                free[attachment.network] -= need
+    return {name: (size, max(free[name], 0)) for name, size in sizes.items()}
+
+
 def _sizes(desired: Desired, observed: Observed, nodes: int) -> dict[str, int]:
     """Return how many addresses each overlay network has for tasks and virtual addresses."""
     subnets: dict[str, tuple[str, ...]] = {s.name: (s.subnet,) for s in desired.networks if s.subnet}

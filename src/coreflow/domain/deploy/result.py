@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 from coreflow._moved import warn_of
-from coreflow.domain.swarm.convergence import Verdict
+from coreflow.domain.swarm.convergence import Settling, Verdict
+from coreflow.domain.swarm.observed import Observed
 
 from .desired import unit_of
 from .state import ReconcileState
@@ -71,6 +72,11 @@ class ReconcileResult:
     last: ReconcileState
     reports: tuple[Report, ...] = ()
     verdicts: Mapping[str, Verdict] = Factory(dict)
+
+    def as_seen(self, observed: Observed, settling: Settling) -> "ReconcileResult":
+        """Return the result with services and tasks as they were seen later, and judged anew."""
+        last = evolve(self.last, observed=observed, settling=settling)
+        return evolve(self, last=last, verdicts=last.verdicts)
 
     @property
     def applied(self) -> tuple[Outcome, ...]:
