@@ -1,4 +1,4 @@
-"""What operators and their programs read of a daemon: how it is, as JSON, and counters, as Prometheus reads them."""
+"""Pages for operators and their programs: health and status of a daemon as JSON, and counters, as Prometheus reads them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -27,7 +27,7 @@ STATUS, SERVICES = "/api/v1/status", "/api/v1/services/"
 
 @frozen(kw_only=True)
 class AdminPages:
-    """What the pages say, apart from the metrics. Documents are JSON as text."""
+    """The contents of the pages, apart from the metrics. Documents are JSON as text."""
 
     health: Callable[[], str] = always_well
     """What is wrong with the process, if anything."""

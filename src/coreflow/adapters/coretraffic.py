@@ -76,7 +76,7 @@ class CoretrafficRoutes:
         return len(self._proxies)
 
     def connections(self) -> tuple[Connection, ...]:
-        """How each connected proxy is, for whoever looks on."""
+        """Return the state of each connected proxy."""
         now = self._wall_clock()
         return tuple(
             Connection(

@@ -154,7 +154,7 @@ async def _administered(settings: Settings, engine: Coreflow) -> AsyncIterator[N
 
 
 def admin_pages(engine: Coreflow) -> "AdminPages":
-    """What the admin server says of a running engine."""
+    """Return what the admin server says of a running engine."""
     from coreflow.adapters.admin import NO_PAGES, AdminPages
 
     board = engine.status

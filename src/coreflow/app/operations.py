@@ -112,7 +112,7 @@ class Operations:
                 nursery.start_soon(job)
 
     def statuses(self) -> tuple[OperationStatus, ...]:
-        """What is under way, and the last backup and restore of each service since this process began."""
+        """Return what is under way, and the last backup and restore of each service since this process began."""
         return tuple(self._last.values())
 
     def _note(self, request: Request, state: OperationState, error: str = "") -> None:

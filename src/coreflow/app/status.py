@@ -37,7 +37,7 @@ STALE_PASSES, STALE_MARGIN = 3, 60.0
 
 @frozen(kw_only=True)
 class StatusSources:
-    """Where those parts come from that nobody reports."""
+    """The sources of those parts that nobody reports."""
 
     connections: Callable[[], Iterable[Connection]] = tuple
     """Of adapters that keep connections up by themselves."""
@@ -133,12 +133,12 @@ class StatusBoard:
         )
 
     def health(self) -> str:
-        """What is wrong with this process itself; empty where it lives."""
+        """Return what is wrong with this process itself; empty where it lives."""
         stood = self._clock() - self._ticked
         return f"its loop has stood still for {stood:.0f} s" if stood > DEAD_SECONDS else ""
 
     def readiness(self) -> str:
-        """Why the first pass has not ended; empty from then on."""
+        """Return why the first pass has not ended; empty from then on."""
         if self._facts.result is not None:
             return ""
         entries = self._heard.entries.values()

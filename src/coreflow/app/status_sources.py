@@ -1,4 +1,4 @@
-"""Where the parts of the status come from in a daemon."""
+"""The sources of the status in a daemon."""
 
 from collections.abc import Awaitable, Callable, Iterator
 

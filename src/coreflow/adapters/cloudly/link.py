@@ -85,7 +85,7 @@ class Link:
         return self._live
 
     def connections(self) -> tuple[Connection, ...]:
-        """How the connection is, for whoever looks on; nothing before the first attempt has ended."""
+        """Return the state of the connection; nothing before the first attempt has ended."""
         now = self._wall_clock()
         return tuple(evolve(c, checked=now) if c.is_up else c for c in self._heard.of(CLOUDLY))
 

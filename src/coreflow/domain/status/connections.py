@@ -21,7 +21,7 @@ CLOUDLY, CORESTORE, CORETRAFFIC, ENGINE, GATEWAY, RECORDS = (
 
 
 def fault_of(error: Exception | None) -> Fault:
-    """How a call failed, if it did."""
+    """Return how a call failed, if it did."""
     match error:
         case None:
             return ""
@@ -52,7 +52,7 @@ class Connection:
 
 @frozen(kw_only=True)
 class Connections:
-    """How the peers were when somebody last asked something of them."""
+    """The peers as they were when somebody last asked something of them."""
 
     entries: Mapping[tuple[str, str], Connection] = Factory(dict)
 

@@ -47,7 +47,7 @@ def host_statuses(table: RouteTable) -> tuple[HostStatus, ...]:
 def host_problems(
     facts: Facts, services: Mapping[str, ServiceStatus], timeline: Timeline
 ) -> Iterator[CurrentProblem]:
-    """What is wrong with hosts, unless it follows from what is wrong with their service."""
+    """Yield what is wrong with hosts, unless it follows from what is wrong with their service."""
     table = facts.table
     if table is None:
         return

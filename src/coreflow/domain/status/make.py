@@ -52,7 +52,7 @@ def make_status(facts: Facts, onsets: Onsets = NOTHING_WRONG) -> tuple[Status, O
 
 
 def _blind(facts: Facts) -> str:
-    """Why nobody knows how services are now; empty where somebody does."""
+    """Return why nobody knows how services are now; empty where somebody does."""
     if facts.result is None:
         return "no pass has ended yet"
     if facts.down(ENGINE) is not None:

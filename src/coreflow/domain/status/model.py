@@ -44,7 +44,7 @@ class RollOut:
 
 @frozen(kw_only=True)
 class ServiceStatus:
-    """How one service is. `since`, cause and next step are there where it is not as desired."""
+    """One service. `since`, cause and next step are there where it is not as desired."""
 
     name: str
     record: str
@@ -89,7 +89,7 @@ class HostStatus:
 
 @frozen(kw_only=True)
 class BindingState:
-    """How far a binding is."""
+    """A binding, and how far it is."""
 
     id: str
     service: str
@@ -109,7 +109,7 @@ class NetworkStatus:
 
 @frozen(kw_only=True)
 class Checked:
-    """When each part was last looked at, in seconds since 1970; None: never, or not from here."""
+    """The times at which each part was last looked at, in seconds since 1970; None: never, or not from here."""
 
     services: float | None = None
     records: float | None = None
@@ -118,7 +118,7 @@ class Checked:
 
 @frozen(kw_only=True)
 class Status:
-    """What runs, what is wrong, since when, and what to do about it."""
+    """The status: what runs, what is wrong, since when, and what to do about it."""
 
     cluster: str = ""
     verdict: Overall

@@ -1,4 +1,4 @@
-"""What gets on from a problem: a command or a field, never a page of advice."""
+"""Next steps, which get on from a problem: a command or a field, never a page of advice."""
 
 import shlex
 

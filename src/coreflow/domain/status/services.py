@@ -262,7 +262,7 @@ def _status(
 
 
 def _key(state: State, name: str) -> str:
-    """What an onset is kept under: going from one word for tasks that do not run to another is no new onset."""
+    """Return what an onset is kept under: going from one word for tasks that do not run to another is no new onset."""
     if state in {"held", "rejected"}:
         return f"record {name}"
     return f"{'contested' if state == 'contested' else 'service'} {name}"
@@ -325,7 +325,7 @@ def _absent(service: ServiceFacts) -> _Judged:
 
 
 def _judge_tasks(service: ServiceFacts, book: ServiceBook) -> Iterator[_Judged]:
-    """What is true of a service that is there, and can be written."""
+    """Yield what is true of a service that is there, and can be written."""
     live, verdict = service.live, service.verdict
     if live is not None and verdict is not None and not verdict.done:
         if verdict.has_error:
@@ -355,7 +355,7 @@ def _judge_tasks(service: ServiceFacts, book: ServiceBook) -> Iterator[_Judged]:
 
 
 def _written_at(live: ObservedService | None) -> float:
-    """When it was last written: a roll-back writes, and so does the note of it."""
+    """Return when it was last written: a roll-back writes, and so does the note of it."""
     return seconds_of(live.updated_at) if live is not None else 0.0
 
 
@@ -395,7 +395,7 @@ def _next_for(outcome: Outcome) -> str:
 
 
 def _of_tasks(service: ServiceFacts) -> str:
-    """What is wrong with the tasks, without what only changes while it goes on."""
+    """Return what is wrong with the tasks, without what only changes while it goes on."""
     verdict = service.verdict
     if verdict is None:
         return ""
@@ -413,19 +413,19 @@ def _next_for_tasks(service: ServiceFacts) -> str:
 
 
 def _first_error(tasks: list[ObservedTask]) -> float:
-    """When the first task was made that has an error, or cannot start, of those of the present spec."""
+    """Return when the first task was made that has an error, or cannot start, of those of the present spec."""
     times = [seconds_of(t.created_at) for t in tasks if t.is_current and (t.error or t.state == "complete")]
     return min((time for time in times if time > 0), default=0.0)
 
 
 def drift(service: ServiceFacts) -> str:
-    """What differs between the live service and the record, if anything."""
+    """Return what differs between the live service and the record, if anything."""
     spec, live = service.spec, service.live
     return "" if spec is None or live is None or spec.seal == live.seal else intent_of(spec, live)
 
 
 def roll_out(service: ServiceFacts) -> RollOut | None:
-    """What Swarm is replacing, if it is."""
+    """Return what Swarm is replacing, if it is."""
     live = service.live
     if live is None or not live.in_roll_out:
         return None
