@@ -1,1 +1,1 @@
-"""What runs, what is wrong, since when, and what to do about it: one value that every surface shows."""
+"""The status of a cluster: what runs, what is wrong, since when and what to do, as one value that every surface shows."""
