@@ -1,8 +1,8 @@
 """Routes for the reverse proxies: each Coretraffic that is connected gets the newest set, one update at a time.
 
-A Coretraffic that is given a second set while it works on the first may go on with the first one (read in taskbuffer
+A Coretraffic that receives a second set while it works on the first may go on with the first one (read in taskbuffer
 3.5.0), so the next is sent only when it has answered, and sets in between are skipped. One that restarted has no routes
-at all, so whoever gets the tag gets everything at once.
+at all, so a connection that gets the tag gets everything at once.
 """
 
 from collections import deque

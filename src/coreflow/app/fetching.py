@@ -1,4 +1,4 @@
-"""Fetching the records, beside passes: a control plane that is slow keeps nobody from what the engine needs."""
+"""Fetching the records, beside passes: a slow control plane does not delay work with the engine."""
 
 import trio
 

@@ -1,4 +1,4 @@
-"""Messages of libraries, told as everything else is: in our log, redacted, and only so often.
+"""Log messages of libraries, in coreflow's own log: redacted, and at a limited rate.
 
 Without this, a record of asyncio, aiohttp, urllib3 or docker goes to standard error as it is, with a traceback, as often
 as it is written: tens of thousands of times a minute when file descriptors run out.

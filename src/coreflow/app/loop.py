@@ -1,8 +1,8 @@
-"""Kicks and ticks -> passes, one at a time.
+"""Triggers -> passes, one at a time.
 
-A kick says that something may have changed and carries nothing else: the pass reads everything anew. Any number of
-kicks during a pass make exactly one more, so a lost, duplicate or late kick cannot matter; a relist at regular intervals
-finds what nobody announced.
+A trigger (here: a kick) says that something may have changed and carries nothing else: the pass observes everything anew.
+Any number of kicks during a pass cause exactly one more, so a lost, duplicate or late kick cannot matter; a resync at
+regular intervals finds changes that triggered nothing.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""Backups and restores on demand: one at a time for each service, whoever asks, and however often.
+"""Backups and restores on demand: one at a time for each service, however often they are requested.
 
-Whoever asks may go away: what was begun goes on, and its result waits. What another process left unfinished is found by
+An operation goes on when its caller disconnects, and keeps its result. What another process left unfinished is found by
 the lease on the stopped service, and finished.
 """
 

@@ -1,4 +1,4 @@
-"""Progress for somebody who waits: the step, and again and again for how long it has been going on."""
+"""Progress for an operator who waits: each step and, repeatedly, how long it has taken so far."""
 
 from typing import Protocol
 

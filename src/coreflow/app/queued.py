@@ -1,9 +1,9 @@
-"""Standard error that nobody waits for.
+"""Standard error without waiting: a queue, and a thread that writes it out.
 
-A pipe that its reader no longer empties, a terminal that was stopped with Ctrl-S, a disk that hangs: a write there may
-never end, and with it a daemon would stop. So a thread of its own writes, of a queue with a bound, and below Python's
-buffers, whose locks would keep the process from ending. What does not fit is dropped, the oldest first, and how much
-that was is said as soon as somebody reads again.
+A write to a pipe that its reader no longer empties, a terminal that was stopped with Ctrl-S, or a disk that hangs may
+never end, and would stop a daemon. So a thread writes from a bounded queue, and below Python's buffers, whose locks would
+keep the process from ending. What does not fit is dropped, the oldest first; how much that was is written as soon as there
+is room again.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""Bringing a backup back: the workload is stopped, everything in its place is saved, overwritten, and it starts again.
+"""Restoring a backup: the workload is stopped, the present data is saved and overwritten, and the workload starts again.
 
-Here is found out what goes where, and who may have the lease; `restoring` does the rest.
+This module finds out which snapshot goes where, and who may have the lease; `restoring` does the rest.
 
-The lease on the stopped service says what is going on. So a process that dies in the middle leaves enough for the next one
-to finish: whoever finds it restores what it names once more, which does no harm, and starts the workload.
+The lease on the stopped service records the restore. So a process that dies in the middle leaves enough for the next one:
+that one repeats the restore that the lease names, which does no harm, and starts the workload.
 """
 
 import uuid

@@ -1,6 +1,6 @@
-"""Redaction of output: the last thing that happens to a text before it reaches a log, a terminal or a program.
+"""Redaction of output: the last step before a message reaches a log, a terminal or a program.
 
-Texts of peers are redacted where they arrive. Whatever got past that, or came from a library, is redacted here.
+Messages of peers are redacted where they arrive. Whatever got past that, or came from a library, is redacted here.
 """
 
 from collections.abc import Iterator, Mapping

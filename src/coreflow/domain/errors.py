@@ -1,9 +1,10 @@
-"""Errors, in four words: a record is invalid, a peer is unavailable, a peer refuses, a precondition of ours fails.
+"""Errors of four kinds: a record is invalid, a peer is unavailable, a peer refuses, a precondition of ours fails.
 
-Who says no is told apart. A port raises `PortError` and nothing else for what its peer did or did not do, and for what its
-peer could only say no to. A rule of our own, in the domain or the app, raises `PreconditionFailed`, whoever is asked.
+A refusal of a peer and one of coreflow are different errors. A port raises `PortError` and nothing else for what its peer
+did or did not do, and for what its peer could only refuse. A rule of our own, in the domain or the app, raises
+`PreconditionFailed`.
 
-Texts name records and paths, never values: a value may be a secret.
+Messages name records and paths, never values: a value may be a secret.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Flapping: what begins and ends again and again costs a line when it begins to, some with counts, and one when it is over.
+"""Flapping: a subject that keeps changing is logged when that begins, then as counts, and once when it is over.
 
-A subject has a state: empty while all is well, else a text that says what is wrong. Each change of it is news and told,
-until there is too much of it within half an hour. From then on only counts are told, later each time, until nothing has
-changed for a quarter of an hour. So no subject costs more than a dozen lines an hour, and all that begins also ends.
+A subject has a state: empty while all is well, else a string that says what is wrong. Each change of state is reported,
+until there are too many within half an hour. From then on only counts are reported, at growing intervals, until nothing has
+changed for a quarter of an hour. So no subject costs more than a dozen lines an hour, and every problem that begins also ends.
 """
 
 from collections.abc import Mapping

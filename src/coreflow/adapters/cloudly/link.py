@@ -1,7 +1,7 @@
-"""The connection to Cloudly: dialled, logged in and tagged, again and again, as long as somebody wants it.
+"""The connection to Cloudly: opened, logged in and tagged, and opened again whenever it ends.
 
-Whoever asks while there is none learns at once why. A token that is refused is not a fault of the network: it is said
-clearly, tried again slowly, and touches nothing that runs.
+A call without a connection fails at once, with the reason. A refused token is not a fault of the network: it is logged,
+retried slowly, and touches no running service.
 """
 
 import random

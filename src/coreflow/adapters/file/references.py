@@ -1,7 +1,7 @@
-"""Values that are elsewhere: `{fromFile: path}` and `{fromEnv: NAME}` in the place of a text.
+"""References to values elsewhere: `{fromFile: path}` and `{fromEnv: NAME}` in place of a string.
 
-They are known only where a record wants a text, by its shape: a variable may be called `fromFile`. What they stand for is
-put in their place before records are decoded, so nothing behind it knows that they exist.
+They are recognised only where a record has a string, by its shape: a variable may be named `fromFile`. They are resolved
+before records are decoded, so no later code knows of them.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,9 +1,9 @@
-"""An engine whose texts can be told: the one place where they are redacted, before anybody reads them.
+"""An engine with redacted messages: the one place where they are redacted, before other code reads them.
 
 An engine quotes what it was sent (SwarmKit's `expanding env "NAME=value"`, measured on 20.10 and 26.1), a proxy in front
 of it may echo the whole request, and a task's error has whatever a volume plugin or a registry said. So errors are
-redacted with what their own request holds, texts of tasks with what the task was made from, and all with what the process
-knows besides.
+redacted with the secrets of their own request, messages of tasks with those of the task's spec, and all with those that the
+process knows besides.
 """
 
 import base64

@@ -1,12 +1,12 @@
-"""The meaning of an engine's error: one table for the texts of SwarmKit, gRPC, the daemon and what stands before it.
+"""The meaning of an engine's error: one table for the messages of SwarmKit, gRPC, the daemon and any proxy in front of it.
 
-Three answers are possible: the same request may succeed later (`Unavailable`), somebody was faster, so look again
+Three answers are possible: the same request may succeed later (`Unavailable`), another writer was faster, so observe again
 (`LostRace`), or repeating the request is pointless (`Refused`). The first rule that matches decides. Where none does, the
 HTTP status does: 5xx is the engine's fault and is tried again, 4xx is the request's.
 
 Sources: SwarmKit's `manager/state/raft`, `manager/state/store` and `manager/controlapi`, gRPC's status codes and moby's
 `api/server/httpstatus`, which maps them: AlreadyExists to 409, NotFound to 404, InvalidArgument and FailedPrecondition to
-400, Unavailable to 503, Unimplemented to 501, all others to 500. The texts stand in the daemons of 20.10 and 26.1 alike,
+400, Unavailable to 503, Unimplemented to 501, all others to 500. The messages are the same in the daemons of 20.10 and 26.1,
 unless a rule says otherwise.
 """
 

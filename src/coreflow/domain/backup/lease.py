@@ -1,7 +1,7 @@
-"""The lease of a restore: a text on the stopped service that says who is at it, and how anybody else goes on.
+"""The lease of a restore: a label of the stopped service with the owner, and with what another process needs to go on.
 
-There is one for each restore. Whoever writes it owns it, and renews it as long as it is at work. `claim` is the one place
-where it is decided who may have it; `LEASE_SECONDS` is how long one lasts.
+There is one for each restore. The process that writes it owns it, and renews it with a heartbeat until the restore ends.
+`claim` decides who may have it; `LEASE_SECONDS` is how long it lasts without a heartbeat.
 """
 
 from collections.abc import Collection

@@ -1,6 +1,6 @@
-"""Proof that what a Corestore says that it did can be seen afterwards: one function for each fact, the same for everybody.
+"""Verification of what a Corestore reports: one function for each fact, the same for all callers.
 
-Each returns what speaks against it, or an empty text. What cannot be looked at is believed.
+Each returns what speaks against it, or an empty string. What cannot be verified is believed.
 """
 
 from collections.abc import Iterable

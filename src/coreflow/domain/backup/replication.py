@@ -1,8 +1,8 @@
-"""Copies of archive objects that somebody else keeps: how they are called there, and in which order they travel.
+"""Copies of archive objects at another keeper: their names, and the order of their transfer.
 
-A copy is called after its path and its digest. So copies never change, archives of several nodes share what is the same,
-and whatever was interrupted can be done again. What belongs to a backup stands in a manifest, a small object that is
-written last: a backup whose manifest is there is there in whole.
+A copy is named after its path and its digest. So copies never change, archives of several nodes share identical ones, and
+an interrupted transfer can be repeated. A manifest lists what belongs to a backup. It is a small object that is written
+last: a backup whose manifest is there is complete.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
-"""Is somebody writing against us? What this process wrote, what became of it, and how long to wait before the next answer.
+"""Contention with other writers: what this process wrote, who undid it, and how long to wait before it is written again.
 
-Two writers that each put right what the other did would go on for ever, as fast as they can. Nothing locks a Swarm, so the
-evidence is what passes see anyway: a service that was as we want it, and that is not any more although our intent is the
-same and we wrote nothing. The first time it is put right at once; whoever does it again is answered with growing pauses.
-What Swarm does by itself (a roll-out, a roll-back) is nobody's doing.
+Two writers that each revert the other's writes would go on for ever, as fast as they can. A Swarm has no lock, so the
+evidence is what passes observe: a service was as desired, and is no longer, although the desired spec is the same and this
+process wrote nothing. The first time it is reverted at once, then with growing pauses. What Swarm does by itself (a
+roll-out, a roll-back) does not count.
 """
 
 from collections.abc import Collection, Mapping

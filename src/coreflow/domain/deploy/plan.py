@@ -3,19 +3,18 @@
 The rules:
 
 * Nothing is written to an object that is as desired. Two comparisons decide: the fingerprint label against the desired
-  fingerprint (did the intent change?), and the live fingerprint against the desired one (did somebody interfere?).
+  fingerprint (did the intent change?), and the live fingerprint against the desired one (is there drift?).
 * A service whose tasks Swarm is replacing is left alone unless the intent changed since: a second write would disarm
   the roll-back of the first.
 * A spec that was rolled back is remembered in a label and not tried again until the record changes, if its image was to
   blame; otherwise it is tried again with growing pauses, a few times.
-* Where two tasks run in the place of one, and Swarm does not end one by itself, the service is written as it is: then it does.
-* What somebody else undoes is put right at once the first time, and with growing pauses when it is undone again.
-* An update goes in place. Only where Swarm refuses that (another mode), or where the operator chose so, the service is
-  made anew.
-* A secret is made before the service that mounts it and removed when no spec and no previous spec names it, and never
+* If two tasks run in one slot, and Swarm does not end one by itself, the service is written unchanged: then Swarm does.
+* Drift is reverted at once the first time, and with growing pauses when it occurs again.
+* An update goes in place. Only if Swarm refuses that (another mode), or if the operator chose so, the service is recreated.
+* A secret is created before the service that mounts it and removed when no spec and no previous spec names it, and never
   while its owner is held or rolling.
 * Only objects with our labels are removed, and never a volume. A pass that would remove most of what we run removes
-  none of it, and makes no new workload, until somebody confirms it.
+  none of it, and creates no new workload, until an operator confirms it.
 * What is held is not touched, nor is a service that is stopped for a restore.
 """
 

@@ -1,4 +1,4 @@
-"""Problems of a cluster, and when they are told: as they begin and as they end, and not every minute in between."""
+"""Problems of a cluster, reported when they begin and when they end, and not every minute in between."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Literal

@@ -1,7 +1,7 @@
-"""The schedule of passes: what they are asked for, when the next one is due, and how many follow one another.
+"""The schedule of passes: what they are to do, when the next one is due, and how many follow one another.
 
-A kick says that something may have changed and carries nothing else. Any number of kicks make one pass, so a lost, late
-or repeated one cannot matter. All times are of one steady clock, in seconds.
+A trigger (here: a kick) says that something may have changed and carries nothing else. Any number of kicks cause one pass,
+so a lost, late or repeated one cannot matter. All times are of one steady clock, in seconds.
 """
 
 import math

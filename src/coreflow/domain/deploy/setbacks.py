@@ -1,7 +1,7 @@
-"""Setbacks: what could not be done, and when it is tried again, each step by itself, later each time.
+"""Setbacks: steps that could not be carried out, and when each is tried again, with growing pauses.
 
-A change of what is wanted is another step, and is tried at once; so is everything when somebody asks for it. What this
-process knows of the past is lost with it, and is no more than manners.
+A changed spec makes another step, which is tried at once; so is everything when an operator asks for it. A restart forgets
+all setbacks, which costs some retries and nothing else.
 """
 
 from collections.abc import Callable, Iterable, Mapping

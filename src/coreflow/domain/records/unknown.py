@@ -1,4 +1,4 @@
-"""Fields that nobody reads: mistakes in writing, more often than not.
+"""Unknown fields: typing errors, more often than not.
 
 A field is unknown where no record has it at this place. What was probably meant is the nearest name: one of the same
 level, else one of another level of the same record. Values are not looked at, but for the fields inside them.

@@ -1,4 +1,4 @@
-"""Texts of peers, made fit to be told: the one way from a peer's text into a message.
+"""Redaction of what peers say: every string from a peer passes here before it becomes part of a message.
 
 Three things are taken out, and `…` stands for them: what is known to be secret, in whatever spelling (`spellings`) and
 also where only its beginning was quoted; what looks like a credential, known or not; and whatever is more than one line

@@ -1,8 +1,8 @@
-"""Spellings of a text: escaped, percent-encoded, in base64 or hex, one inside the other.
+"""Spellings of a string: escaped, percent-encoded, in base64 or hex, one inside the other.
 
-Whoever looks for something in a text of a peer looks in all its views, and every character of a view knows where in
-the text it came from. Decoding the text, which is short, finds every spelling; encoding what is looked for in every way,
-at every alignment, would not, and that may be very much.
+A search in a peer's message searches all its views, and every character of a view has its place in the message. Decoding
+the message, which is short, finds every spelling. Encoding the secrets in every way, at every alignment, would not, and
+there may be many of them.
 """
 
 import binascii

@@ -1,7 +1,7 @@
-"""Admission of connections as coretraffic. Whoever is admitted is sent the routes, and with them the private keys of certificates.
+"""Admission of connections as coretraffic: they receive the routes, and with them the private keys of certificates.
 
-Anybody on a network of ours can connect. What they say of themselves counts for nothing; their address does: it lies in a
-network that the operator trusts, or it is that of a task of coretraffic, which may still be starting.
+Anybody on a network of ours can connect. What a connection says about itself counts for nothing; its address decides: it
+lies in a network that the operator trusts, or it is that of a task of coretraffic, which may still be starting.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
-"""The route table: which host leads to which tasks, with which certificate, and why a host is left out.
+"""The route table: the tasks and the certificate of each host, and why a host is left out.
 
-Records say what hosts there are (see `Desired.hosts`), tasks say where a service answers, certificates are looked up by
-host. The table is complete or it is none: what is missing from it is taken down by whoever gets it.
+Hosts come from records (see `Desired.hosts`), addresses from tasks, certificates are looked up by host. A table is always
+complete: a proxy removes every route that is missing from it.
 """
 
 from collections.abc import Iterable, Mapping

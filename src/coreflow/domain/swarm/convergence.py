@@ -1,9 +1,9 @@
-"""Has Swarm done what it was told? One verdict per service, from one list of services and one of tasks.
+"""Convergence: one verdict per service, whether Swarm has carried out its spec, from one list of services and one of tasks.
 
 One observation is no verdict: a container that ends after three seconds has run, too. So a task counts once it has run for
 a settling time without interruption, and tasks that end by themselves again and again are a crash loop, whatever the
-newest of them does at the moment. What the engine remembers of ended tasks is evidence (it keeps few, and none where it
-was told so); what this process has seen of them itself, in `TaskHistory`, is evidence as well.
+newest of them does at the moment. What the engine remembers of ended tasks is evidence (it keeps few, or none if it
+is configured so); what this process has seen of them itself, in `TaskHistory`, is evidence as well.
 """
 
 import re

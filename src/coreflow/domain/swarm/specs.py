@@ -3,7 +3,7 @@
 `ServiceBody` is everything about a Swarm service that coreflow decides. The same class describes what is *live*: the
 engine's answer is read back into a `ServiceBody`, engine defaults included. So both questions that decide about a
 write are comparisons of one kind of fingerprint: does the label equal the desired fingerprint (did the intent
-change?), and does the live body's fingerprint equal it too (did somebody change the object by hand?).
+change?), and does the live body's fingerprint equal it too (has the object drifted?).
 
 A fingerprint covers four aspects, each with a hash of its own, so that a plan can name what changed. The canonical
 form is JSON with sorted keys; a change of it, or of the rendering, restarts services in production and therefore
