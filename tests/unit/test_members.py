@@ -35,6 +35,7 @@ from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import Contest, Failure, Refusal, Wait
 from coreflow.domain.errors import Unavailable
 from coreflow.domain.ids import NodeId, ServiceId
+from coreflow.domain.journal import Entry, History, Record, history_document
 from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.records.models import BindingRecord
 from coreflow.domain.routing.certificate import Certificate
@@ -77,6 +78,18 @@ PART = Part(
     size_bytes=1,
     node=NodeId("n1"),
     error="gone",
+)
+ENTRY = Entry(
+    time=1.0,
+    action="create",
+    kind="service",
+    name="web",
+    owner="id-web",
+    reason="new",
+    asked=("file",),
+    pass_id=1,
+    outcome="failed",
+    detail="why",
 )
 PARTS = (PART, evolve(PART, kind="database"))
 SHOP = ServiceId("id-shop")
@@ -203,6 +216,12 @@ def documents() -> dict[str, object]:
         ),
         "status": status_document.document(status),
         "service": status_document.document(told),
+        "history": {
+            "source": "the daemon",
+            **history_document(
+                History(records=(Record(1, ENTRY),), kept="/journal.db", problem="full", last=1)
+            ),
+        },
         "images": images._document((image,), {image: None}),
         "backup": backup_document(backup),
         "restore": restore_document(

@@ -1,6 +1,6 @@
-"""Pages for operators and their programs: health and status of a daemon as JSON, and counters, as Prometheus reads them."""
+"""Pages for operators and their programs: health, status and journal of a daemon as JSON, and counters, as Prometheus reads them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import orjson
@@ -12,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from coreflow.domain.deploy.result import Metric
+from coreflow.domain.journal import History, InvalidQuery, Query, history_document, query_in
 
 from .net import Page, Room, ServerOptions, WebSocket, always_well, serve_websockets
 from .tasks import nursery_of_one_error
@@ -22,7 +23,7 @@ ROOM = Room(connections=32, per_address=8)
 
 
 JSON = "application/json"
-STATUS, SERVICES = "/api/v1/status", "/api/v1/services/"
+STATUS, SERVICES, HISTORY = "/api/v1/status", "/api/v1/services/", "/api/v1/history"
 
 
 @frozen(kw_only=True)
@@ -36,6 +37,8 @@ class AdminPages:
     status: Callable[[], str] | None = None
     service: Callable[[str], str | None] = lambda _: None
     """By name. None: there is no such service."""
+    history: Callable[[Query], Awaitable[History]] | None = None
+    """Reads the journal."""
 
     def readiness(self) -> Page:
         """Ready or not, with the reason."""
@@ -56,7 +59,7 @@ class AdminPages:
 NO_PAGES = AdminPages()
 
 
-def _json(document: Mapping[str, str], status: int) -> Page:
+def _json(document: Mapping[str, object], status: int = 200) -> Page:
     return Page(orjson.dumps(document).decode(), JSON, status)
 
 
@@ -80,6 +83,15 @@ def exposition(read: Callable[[], Iterable[Metric]]) -> Page:
     return Page(generate_latest(registry).decode(), CONTENT_TYPE_LATEST)
 
 
+async def history_page(read: Callable[[Query], Awaitable[History]], asked: Mapping[str, str]) -> Page:
+    """The journal as JSON: what a query asks for, or what is wrong with it."""
+    try:
+        query = query_in(asked)
+    except InvalidQuery as exc:
+        return _json({"error": str(exc)}, 400)
+    return _json(history_document(await read(query)))
+
+
 async def serve_admin(
     host: str,
     port: int,
@@ -88,16 +100,17 @@ async def serve_admin(
     *,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve metrics, health and status until cancelled; starts with the port. Raises Unavailable when it cannot listen."""
+    """Serve metrics, health, status and journal until cancelled; starts with the port. Raises Unavailable when it cannot listen."""
     found: dict[str, Callable[[], Page]] = {"/metrics": partial(exposition, read), "/readyz": pages.readiness}
     if (status := pages.status) is not None:
         found[STATUS] = lambda: Page(status(), JSON)
+    answers = {} if pages.history is None else {HISTORY: partial(history_page, pages.history)}
     serve = partial(
         serve_websockets,
         host,
         port,
         _nobody,
-        ServerOptions(room=ROOM, healthz=pages.health, pages=found, find_page=pages.find),
+        ServerOptions(room=ROOM, healthz=pages.health, pages=found, find_page=pages.find, answers=answers),
     )
     async with nursery_of_one_error() as nursery:
         listening = await nursery.start(serve)

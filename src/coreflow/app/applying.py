@@ -24,6 +24,7 @@ from coreflow.domain.swarm.specs import ImageSpec, NetworkSpec
 
 from .beside import WAIT_SECONDS, Background, Jobs, UnderWay
 from .bindings import Bindings
+from .journaling import NO_RECORDER, Recorder
 
 CONCURRENCY = 8
 """Units that are worked on at once; the engine serialises its writes anyway."""
@@ -44,8 +45,10 @@ class Applier:
         bindings: Bindings,
         background: Background,
         note: Callable[[Action], None],
+        recorder: Recorder = NO_RECORDER,
     ) -> None:
-        """`note` is told of everything that was, or may have been, written."""
+        """`note` is told of everything that was, or may have been, written; `recorder` keeps the journal."""
+        self._recorder = recorder
         self._cloudly, self._docker, self._bindings, self._note = cloudly, docker, bindings, note
         self._loads = Jobs(background, at_once=LOADS)
         self._provisions = Jobs(background, at_once=CONCURRENCY)
@@ -91,11 +94,14 @@ class Applier:
                 async with work.turn(step):
                     if last is None and work.is_overtaken:
                         return
-                    last = (
-                        blocked(step, last, work.broken)
-                        or postponed(step, self._setbacks, trio.current_time())
-                        or await self._tried(step, work)
+                    untried = blocked(step, last, work.broken) or postponed(
+                        step, self._setbacks, trio.current_time()
                     )
+                    if untried is None:
+                        last = await self._recorder.step(step.action, partial(self._tried, step, work))
+                    else:
+                        await self._recorder.blocked(untried)
+                        last = untried
                 work.take(last)
 
     async def _tried(self, step: Step, work: "_Application") -> Outcome:

@@ -4,6 +4,7 @@ Whatever a backup did stays: made again under the same id, it takes only the sna
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
@@ -28,11 +29,13 @@ from coreflow.domain.platform.bindings import BindingSpec
 from coreflow.domain.platform.instances import Instance, Instances, instance_of_service, nodes_of_service
 from coreflow.domain.ports import ControlPlane, CorestorePort, DockerPort
 from coreflow.domain.records.models import Records, ServiceRecord
+from coreflow.domain.swarm.actions import Start, Stop
 from coreflow.domain.swarm.observed import Observed, ObservedService
 from coreflow.domain.swarm.specs import Mount
 
 from .bindings import Bindings
 from .corestores import Corestores
+from .journaling import NO_RECORDER, Recorder
 from .lazy_log import LazyLog
 from .progress import Watcher
 from .replication import Replicator
@@ -85,11 +88,21 @@ class Tools:
     timeouts: Timeouts = Timeouts()
     restoring: set[Owner] = field(factory=set)
     """Where it is written down for the passes of this process which services are being restored."""
+    recorder: Recorder = NO_RECORDER
+    """Keeps the journal."""
 
     def step(self, text: str, **facts: object) -> None:
         """Say that a step begins."""
         log.info("step", step=text, **facts)
         self.watcher.step(text)
+
+    async def apply(self, action: Stop | Start) -> None:
+        """Stop or start a service for a restore. A heartbeat, which stops what is stopped, is not worth an entry."""
+        call = partial(self.docker.apply, action)
+        if isinstance(action, Stop) and action.expected:
+            await call()
+        else:
+            await self.recorder.act(action, call, "restore")
 
     def now_ms(self) -> int:
         """Milliseconds since 1970."""

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 import trio
+from attrs import frozen
 
 from coreflow.domain.deploy.problems import NOTHING_TOLD
 from coreflow.domain.deploy.result import Outcome, ReconcileResult
@@ -25,6 +26,7 @@ from coreflow.domain.deploy.schedule import (
 )
 from coreflow.domain.deploy.steps import Plan, kind_of, name_of, stage_of, subject_of, verb_of
 from coreflow.domain.errors import Unavailable
+from coreflow.domain.journal import Asker, in_order
 from coreflow.domain.pacing import Attention
 from coreflow.domain.swarm.convergence import Verdict
 
@@ -48,14 +50,21 @@ class Kicks:
         retry_failed: bool = False,
         try_now: bool = False,
         urgent: bool = False,
+        by: Asker | None = None,
     ) -> None:
-        """Ask for a pass; with `refresh`, for one that looks up every image again.
+        """Ask for a pass, and say who does; with `refresh`, for one that looks up every image again.
 
         With `retry_failed`, for one that tries again what was rolled back; with `try_now`, for one that ends every pause.
         Without `records`, those have not changed.
         An `urgent` one does not wait for companions, nor for the end of a back-off.
         """
-        request = PassRequest(refresh=refresh, retry_failed=retry_failed, try_now=try_now, records=records)
+        request = PassRequest(
+            refresh=refresh,
+            retry_failed=retry_failed,
+            try_now=try_now,
+            records=records,
+            by=frozenset() if by is None else frozenset({by}),
+        )
         self._become(self._agenda.kicked(request, urgent=urgent))
 
     def kick_at(self, time: float) -> None:
@@ -87,8 +96,8 @@ class Kicks:
         return request
 
     def _become(self, agenda: Agenda) -> None:
-        if agenda != self._agenda:
-            self._agenda = agenda
+        before, self._agenda = self._agenda, agenda
+        if agenda != before:
             changed, self._changed = self._changed, trio.Event()
             changed.set()
 
@@ -140,6 +149,7 @@ class Loop:
             elif asked.try_now or asked.refresh:
                 self._reconciler.try_now()
             self._number += 1
+            self._reconciler.recorder.series(self._number, self._askers(asked))
             with structlog.contextvars.bound_contextvars(pass_id=self._number):
                 self._failed = True
                 try:
@@ -159,6 +169,13 @@ class Loop:
                 self._on_reconciled(reconcile_result, asked.refresh)
             await self._pause(reconcile_result, began)
 
+    def _askers(self, asked: PassRequest) -> tuple[Asker, ...]:
+        """Return who asked for a series of passes; `interval` where nobody did."""
+        askers = in_order(asked.by)
+        if self._number == 1:
+            return ("start", *askers)
+        return askers or ("interval",)
+
     async def _pause(self, reconcile_result: ReconcileResult, began: float) -> None:
         seconds = seconds_to_next_pass(reconcile_result, self._reconciler.due_in, self._relist_seconds)
         with trio.move_on_after(seconds):
@@ -166,6 +183,18 @@ class Loop:
             with trio.move_on_after(BURST_SECONDS):
                 await self._kicks.wait_urgent()
             await trio.sleep_until(began + BURST_SECONDS)
+
+
+@frozen
+class KicksBy:
+    """The kicks of a loop, for somebody who is named with each."""
+
+    kicks: Kicks
+    by: Asker
+
+    def kick(self, *, urgent: bool = False) -> None:
+        """Something may have changed."""
+        self.kicks.kick(urgent=urgent, by=self.by)
 
 
 async def kick_on_changes(
@@ -202,7 +231,7 @@ async def kick_on_events(
     attention = Attention()
     async with changes() as subjects:
         is_well()
-        kicks.kick(records=False, urgent=True)
+        kicks.kick(records=False, urgent=True, by="event")
         for other in others:
             other.kick()
         async for subject in subjects:
@@ -225,7 +254,7 @@ async def kick_on_schedule(
 
         due: datetime = croniter(schedule, moment, second_at_beginning=True).get_next(datetime)
         await sleep(max((due - moment).total_seconds(), 0.0))
-        kicks.kick(refresh=True)
+        kicks.kick(refresh=True, by="schedule")
 
 
 class ActionLog:

@@ -22,6 +22,7 @@ from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.pacing import LONGEST_DELAY
 from coreflow.domain.ports import (
     GatewayPort,
+    Journal,
 )
 from coreflow.domain.redaction.redactor import TEXT_LIMIT
 
@@ -30,11 +31,21 @@ from .confidential import Confidential
 from .gate import Gate
 from .gateways import Gateways
 from .heard import Heard, unheard
-from .loop import ActionLog, Kicks, Loop, kick_on_changes, kick_on_events, kick_on_schedule
+from .journaling import Recorder
+from .loop import ActionLog, Kicks, KicksBy, Loop, kick_on_changes, kick_on_events, kick_on_schedule
 from .metrics import Metrics
 from .notifying import READY_SECONDS, telling
 from .operations import Operations
-from .peers import MIB, Ports, make_dcrouter, message_budget, new_confidential, open_ports
+from .peers import (
+    MIB,
+    Ports,
+    make_dcrouter,
+    message_budget,
+    new_confidential,
+    open_journal,
+    open_ports,
+    recorder_of,
+)
 from .reconcile import Listener, Reconciler, ReconcilerOptions
 from .retries import until_back
 from .routing import Router
@@ -64,23 +75,25 @@ class Coreflow:
         """What was done, in numbers."""
         self.status: StatusBoard | None = None
         """What runs, what is wrong, since when, and what to do about it."""
+        self.journal: Journal | None = None
+        """What has been done, entry by entry."""
         self.routing: Routing | None = None
         """Hosts and their certificates, where there is a proxy to tell of them."""
         self._ended = trio.Event()
 
     def kick(self) -> None:
         """Ask for a pass now, which tries what could not be done although its next try is not due."""
-        self._kicks.kick(try_now=True, urgent=True)
+        self._kicks.kick(try_now=True, urgent=True, by="hand")
 
     def refresh(self) -> None:
         """Trust nothing that was looked up before: ask for certificates now, and for a pass that looks up every image."""
         if self.routing is not None:
             self.routing.refresh()
-        self._kicks.kick(refresh=True, try_now=True, urgent=True)
+        self._kicks.kick(refresh=True, try_now=True, urgent=True, by="hand")
 
     def retry_failed(self) -> None:
         """Ask for a pass now that tries again what was rolled back."""
-        self._kicks.kick(retry_failed=True, urgent=True)
+        self._kicks.kick(retry_failed=True, urgent=True, by="hand")
 
     async def reconciled(self) -> ReconcileResult:
         """Wait for the end of the next series of passes."""
@@ -111,6 +124,7 @@ async def running(
     """
     kicks = Kicks()
     async with AsyncExitStack() as stack:
+        journal = await stack.enter_async_context(open_journal(settings))
         if ports is None:
             gate, known = Gate(settings.coretraffic_peers), new_confidential(settings)
             budget = message_budget(settings)
@@ -127,12 +141,14 @@ async def running(
             )
             gate.docker = ports.docker
             engine = await stack.enter_async_context(
-                _running(settings, ports, kicks, listener, lambda s: gate.learn(s.last.desired.cluster))
+                _running(
+                    settings, ports, kicks, listener, journal, lambda s: gate.learn(s.last.desired.cluster)
+                )
             )
             await stack.enter_async_context(_administered(settings, engine))
             yield engine
         else:
-            yield await stack.enter_async_context(_running(settings, ports, kicks, listener))
+            yield await stack.enter_async_context(_running(settings, ports, kicks, listener, journal))
 
 
 @asynccontextmanager
@@ -170,6 +186,7 @@ def admin_pages(engine: Coreflow) -> "AdminPages":
         ready=board.readiness,
         status=lambda: status_document.write(board.current()),
         service=service,
+        history=engine.journal.read if engine.journal is not None else None,
     )
 
 
@@ -220,11 +237,12 @@ async def _running(
     ports: Ports,
     kicks: Kicks,
     listener: Listener | None,
+    journal: Journal,
     on_reconciled: Callable[[ReconcileResult], None] = lambda _: None,
 ) -> AsyncIterator[Coreflow]:
     engine, board = Coreflow(kicks), _status_board(settings)
     routing = Routing(settings, ports, board.heard) if ports.coretraffic is not None else None
-    engine.routing, engine.status = routing, board
+    engine.routing, engine.status, engine.journal = routing, board, journal
 
     def reconciled(reconcile_result: ReconcileResult, refresh: bool) -> None:
         engine._take(reconcile_result)  # noqa: SLF001 - its own module
@@ -235,7 +253,7 @@ async def _running(
         if routing is not None:
             routing.reconciled(reconcile_result, refresh=refresh)
 
-    reconciler = _reconciler(settings, ports, listener or ActionLog(), board.heard)
+    reconciler = _reconciler(settings, ports, listener or ActionLog(), board.heard, recorder_of(journal))
     loop = Loop(
         reconciler,
         kicks,
@@ -244,14 +262,12 @@ async def _running(
         on_reconciled=reconciled,
         on_failed=board.failed,
     )
-    engine.operations = operations = Operations(
-        ports.tools(reconciler.bindings, restoring=reconciler.restoring)
-    )
+    engine.operations = operations = _operations(ports, reconciler, journal)
     engine.metrics = metrics = Metrics(operations)
     board.sources = status_sources(ports, routing.router if routing else None, reconciler, operations)
     if ports.serve is not None:
         ports.serve(operations)
-    answered = partial(kicks.kick, records=False)
+    answered = partial(kicks.kick, records=False, by="answer")
     async with reconciler.background(answered), trio.open_nursery() as nursery:
         for name, watch, longest in _watches(settings, ports, kicks, routing, board.heard):
             nursery.start_soon(partial(supervise, name, watch, longest=longest))
@@ -266,6 +282,12 @@ async def _running(
         nursery.cancel_scope.cancel()
 
 
+def _operations(ports: Ports, reconciler: Reconciler, journal: Journal) -> Operations:
+    """Backups and restores that the control plane asks for."""
+    recorder = recorder_of(journal, "push")
+    return Operations(ports.tools(reconciler.bindings, restoring=reconciler.restoring, recorder=recorder))
+
+
 def _status_board(settings: Settings) -> StatusBoard:
     return StatusBoard(
         time.time,  # noqa: TID251 - the edge
@@ -273,7 +295,9 @@ def _status_board(settings: Settings) -> StatusBoard:
     )
 
 
-def _reconciler(settings: Settings, ports: Ports, listener: Listener, heard: Heard) -> Reconciler:
+def _reconciler(
+    settings: Settings, ports: Ports, listener: Listener, heard: Heard, recorder: Recorder
+) -> Reconciler:
     return Reconciler(
         ports.cloudly,
         ports.docker,
@@ -281,7 +305,9 @@ def _reconciler(settings: Settings, ports: Ports, listener: Listener, heard: Hea
         render=settings.render_options,
         plan=settings.plan_options,
         listener=listener,
-        options=ReconcilerOptions(known=ports.known, settle_seconds=settings.settle_seconds, heard=heard),
+        options=ReconcilerOptions(
+            known=ports.known, settle_seconds=settings.settle_seconds, heard=heard, recorder=recorder
+        ),
     )
 
 
@@ -291,7 +317,8 @@ def _watches(
     """Return what asks for passes: name, job, and the longest pause before it is tried again, in seconds."""
     others = () if routing is None else (routing.router,)
     of_records = () if routing is None else (routing,)
-    records = partial(kick_on_changes, ports.cloudly.changes, kicks, of_records, urgent=True)
+    source = KicksBy(kicks, "push" if settings.needs_network else "file")
+    records = partial(kick_on_changes, ports.cloudly.changes, source, of_records, urgent=True)
     events = partial(kick_on_events, ports.docker.changes, kicks, others)
     docker = partial(heard_of, events, ports.docker, heard)
     tick = partial(kick_on_schedule, settings.schedule, kicks, partial(datetime.now, UTC))  # noqa: TID251 - the edge

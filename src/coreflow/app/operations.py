@@ -21,6 +21,7 @@ from coreflow.domain.backup.requests import BackupRequest, BackupResult, Restore
 from coreflow.domain.backup.snapshots import VOLUME
 from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ids import Owner, ServiceId
+from coreflow.domain.journal import Asker
 from coreflow.domain.status.parts import OperationState, OperationStatus
 from coreflow.domain.swarm.actions import Start
 from coreflow.domain.swarm.observed import ObservedService
@@ -66,6 +67,8 @@ class _Operation:
 
     done: trio.Event = Factory(trio.Event)
     result: Any = None
+    asked: tuple[Asker, ...] = ()
+    """Who asked for it, where it is not who asks otherwise."""
 
 
 class Operations:
@@ -173,8 +176,8 @@ class Operations:
         await operation.done.wait()
         return operation.result if operation.result is not None else _failed(request, INTERRUPTED)
 
-    def _begin(self, request: Request, make: Callable[[Tools], Awaitable[Any]]) -> _Operation:
-        operation = self._operations[request] = _Operation()
+    def _begin(self, request: Request, make: Callable[[Tools], Awaitable[Any]], *asked: Asker) -> _Operation:
+        operation = self._operations[request] = _Operation(asked=asked)
         self._send.send_nowait(partial(self._carry_out, request, operation, make))
         return operation
 
@@ -193,7 +196,9 @@ class Operations:
                     with scope:
                         if kind == "restore":
                             self._under_way[service] = scope
-                        operation.result = await self._reminded(make)
+                        async with self._tools.recorder.operation(request, *operation.asked) as take:
+                            operation.result = await self._reminded(make)
+                            take(operation.result)
                     if scope.cancelled_caught:
                         operation.result = _failed(request, TAKEN_BACK)
                 if operation.result is not None:
@@ -283,7 +288,7 @@ class Operations:
             self._not_before[live.id] = now + AGAIN_SECONDS
             request = _request_of(live)
             if request not in self._operations:
-                self._begin(request, partial(self._finish, live=live))
+                self._begin(request, partial(self._finish, live=live), "restore")
 
     def _is_abandoned(self, live: ObservedService, now: float) -> bool:
         """Return whether nobody is at the restore of a stopped service. Notes since when its lease has been the same."""
@@ -314,7 +319,7 @@ class Operations:
                 return None
             log.warning("unfinished restore found", service=live.name)
             if lease is None or is_outdated(live):
-                await self._tools.docker.apply(Start(live, live.lease, "no restore is under way"))
+                await self._tools.apply(Start(live, live.lease, "no restore is under way"))
                 return None
             return await finish_restore(tools, live, lease, self._owner)
         except CoreflowError as exc:

@@ -17,12 +17,14 @@ from attrs import Factory, evolve, frozen
 
 from coreflow.domain.errors import PreconditionFailed
 from coreflow.domain.ids import ClusterId, Owner
+from coreflow.domain.journal import Asker
 from coreflow.domain.ports import (
     ControlPlane,
     CorestorePort,
     CoretrafficPort,
     DockerPort,
     GatewayPort,
+    Journal,
     Operator,
     ReplicaPort,
 )
@@ -35,6 +37,7 @@ from .backups import Tools
 from .bindings import Bindings
 from .confidential import Confidential
 from .corestores import Corestores
+from .journaling import NO_RECORDER, Recorder
 from .lazy_log import LazyLog
 from .progress import Unwatched, Watcher
 from .replication import Replicator
@@ -74,7 +77,11 @@ class Ports:
     """What must not be told: it learns the records, and the adapters ask it."""
 
     def tools(
-        self, bindings: Bindings, watcher: Watcher | None = None, restoring: set[Owner] | None = None
+        self,
+        bindings: Bindings,
+        watcher: Watcher | None = None,
+        restoring: set[Owner] | None = None,
+        recorder: Recorder = NO_RECORDER,
     ) -> Tools:
         """Return what it takes to back up and restore. `restoring` is the set that a `Reconciler` of this process looks at."""
         return Tools(
@@ -86,6 +93,7 @@ class Ports:
             watcher=watcher or Unwatched(),
             clock=time.time,  # noqa: TID251 - the edge
             restoring=set() if restoring is None else restoring,
+            recorder=recorder,
         )
 
 
@@ -93,6 +101,24 @@ def new_confidential(settings: Settings) -> Confidential:
     """Return what a process with these settings must not tell, as long as it knows no records."""
     tokens = (settings.jumpcode, settings.corestore_api_token, settings.age_identity)
     return Confidential((*tokens, *settings.proxy_secrets))
+
+
+@asynccontextmanager
+async def open_journal(settings: Settings) -> AsyncIterator[Journal]:
+    """The journal: a file where the settings name a folder for it, else in memory."""
+    from coreflow.adapters.journal import Limits, MemoryJournal, open_sqlite_journal
+
+    if settings.state_dir is None:
+        yield MemoryJournal()
+        return
+    limits = Limits(bytes=settings.journal_limit_mb * MIB, seconds=settings.journal_days * _DAY)
+    async with open_sqlite_journal(settings.state_dir, limits, time.time) as journal:  # noqa: TID251 - the edge
+        yield journal
+
+
+def recorder_of(journal: Journal, *asked: Asker) -> Recorder:
+    """Keep a journal by the clock of this machine."""
+    return Recorder(journal, time.time, asked=asked)  # noqa: TID251 - the edge
 
 
 @asynccontextmanager
@@ -198,6 +224,7 @@ def _report(cloudly: "NetworkCloudly", level: str, event: Mapping[str, Any]) -> 
 
 
 MIB = 1024 * 1024
+_DAY = 86400.0
 _MODEST_MESSAGES = 32
 """So many connections may have messages of up to 1 MiB under way beside the long ones."""
 

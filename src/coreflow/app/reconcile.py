@@ -61,6 +61,7 @@ from .confidential import Confidential
 from .corestores import Corestores
 from .fetching import Fetching
 from .heard import Heard, unheard
+from .journaling import NO_RECORDER, Recorder
 from .lookups import LookUps
 
 SEEN_SECONDS = 2.0
@@ -111,6 +112,8 @@ class ReconcilerOptions:
     """Learns the records, and what they keep secret is taken out of texts. None: one of its own."""
     heard: Heard = unheard
     """Is told how each peer answered."""
+    recorder: Recorder = NO_RECORDER
+    """Keeps the journal."""
 
 
 class _Options(TypedDict, total=False):
@@ -120,6 +123,7 @@ class _Options(TypedDict, total=False):
     jitter: Callable[[float, float], float]
     known: Confidential | None
     heard: Heard
+    recorder: Recorder
 
 
 class Reconciler:
@@ -145,7 +149,8 @@ class Reconciler:
         self._known, self._heard = options.known or Confidential(), options.heard
         self._seen = NOTHING_SEEN
         self.bindings = Bindings(corestores, cloudly, self._known, options.heard)
-        self._applier = Applier(cloudly, docker, self.bindings, self._background, self._note)
+        self.recorder, note = options.recorder, self._note
+        self._applier = Applier(cloudly, docker, self.bindings, self._background, note, self.recorder)
         self.restoring: set[Owner] = set()
         """Services that somebody in this process is about to restore."""
         self._renderer = Renderer(render or RenderOptions())

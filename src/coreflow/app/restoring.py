@@ -292,7 +292,7 @@ async def _write(work: Work, lease: Lease) -> None:
         labels = {naming.STOPPED: replicas, **work.live.labels, naming.RESTORE: lease.label()}
         stopped = evolve(work.live, labels=labels)
         try:
-            await work.tools.docker.apply(stop)
+            await work.tools.apply(stop)
         except Unavailable:
             work.live = stopped  # it may be
             work.has_stopped = True
@@ -513,7 +513,7 @@ async def _start(work: Work) -> Outcome:
         assert work.live is not None  # noqa: S101 - see `next_step`
         with _ignoring_outages():
             try:
-                await work.tools.docker.apply(Start(work.live, work.live.lease, "the restore has ended"))
+                await work.tools.apply(Start(work.live, work.live.lease, "the restore has ended"))
                 return Outcome(Answer.DONE)
             except LostRace:
                 if not await _is_still_ours(work):

@@ -1,6 +1,7 @@
 """Carrying out that a cluster is taken down: its services, then its secrets and networks, and the end of its containers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import trio
 from attrs import Factory, define, frozen
@@ -11,6 +12,8 @@ from coreflow.domain.errors import PortError
 from coreflow.domain.ports import DockerPort
 from coreflow.domain.swarm.actions import Remove
 from coreflow.domain.swarm.observed import ObservedTask
+
+from .journaling import NO_RECORDER, Recorder
 
 AT_ONCE = 8
 """Removals at once; the engine serialises its writes anyway."""
@@ -48,7 +51,9 @@ class TearDown:
         return self.is_over and last is not None and not (last.removals or last.restoring)
 
 
-async def tear_down(docker: DockerPort, plan: Teardown, tell: Tell, *, timeout: float) -> TearDown:
+async def tear_down(
+    docker: DockerPort, plan: Teardown, tell: Tell, *, timeout: float, recorder: Recorder = NO_RECORDER
+) -> TearDown:
     """Remove what the plan says, wait until its containers have ended, and look again. Each wait ends after `timeout`.
 
     A stack that was removed a moment ago may still have a coreflow that ends, and that would make again what it sees go:
@@ -64,7 +69,7 @@ async def tear_down(docker: DockerPort, plan: Teardown, tell: Tell, *, timeout: 
     for _ in range(ROUNDS):
         services |= {removal.target.id for removal in plan.services}
         for removals in (plan.services, plan.rest):
-            await _remove_all(docker, removals, work, tell)
+            await _remove_all(partial(_remove, docker, recorder), removals, work, tell)
         work.is_over = await _ended(docker, is_ours, timeout)
         work.last = plan = plan_teardown(await docker.observe(), plan.cluster)
         if not plan.removals:
@@ -72,14 +77,20 @@ async def tear_down(docker: DockerPort, plan: Teardown, tell: Tell, *, timeout: 
     return work
 
 
-async def _remove_all(docker: DockerPort, removals: Iterable[Remove], work: TearDown, tell: Tell) -> None:
+async def _remove(docker: DockerPort, recorder: Recorder, removal: Remove) -> None:
+    await recorder.act(removal, partial(docker.apply, removal))
+
+
+async def _remove_all(
+    remove: Callable[[Remove], Awaitable[None]], removals: Iterable[Remove], work: TearDown, tell: Tell
+) -> None:
     limiter = trio.CapacityLimiter(AT_ONCE)
 
     async def one(removal: Remove) -> None:
         async with limiter:
             problem = ""
             try:
-                await docker.apply(removal)
+                await remove(removal)
             except PortError as exc:
                 problem = str(exc)
             outcome = Removed(kind_of(removal), name_of(removal), problem)

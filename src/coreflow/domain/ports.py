@@ -13,6 +13,7 @@ from coreflow.domain.backup.replication import Copy, Receipt, Slice
 from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from coreflow.domain.backup.snapshots import ArchiveObject, Snapshot, StoredVolume, VolumeSpec
 from coreflow.domain.deploy.leftovers import LoadedImage
+from coreflow.domain.journal import Entry, History, Query
 from coreflow.domain.platform.bindings import BindingSpec, BindingStatus, Provisioned
 from coreflow.domain.records.models import CertificateRecord, Records
 from coreflow.domain.routing.gateway import GatewayAction, ObservedRoute
@@ -249,6 +250,35 @@ class ReplicaPort(Protocol):
 
     async def get_slice(self, name: str, offset: int, max_bytes: int) -> Slice:
         """A piece of a copy. Raises Refused when there is none of this name."""
+        ...
+
+
+class Journal(Protocol):
+    """A memory of the actions that were carried out. Writing neither waits nor fails, and neither does reading fail.
+
+    Once `kept` has returned, what was noted before is there after a `kill -9`, unless the journal has a problem: then it
+    is in memory, and told with the problem. How much is kept is bounded.
+    """
+
+    @property
+    def problem(self) -> str:
+        """Return why what is noted is not kept where it should be; empty where it is."""
+        ...
+
+    def begin(self, entry: Entry) -> str:
+        """Note that an action begins; the ticket by which its end is noted."""
+        ...
+
+    def end(self, ticket: str, entry: Entry | None) -> None:
+        """Note what became of it; with None, forget it."""
+        ...
+
+    async def kept(self) -> None:
+        """Until what was noted is kept. Returns after a moment all the same, and at once as long as that takes longer."""
+        ...
+
+    async def read(self, query: Query) -> History:
+        """The last entries that fit. An action that has not ended has none yet."""
         ...
 
 

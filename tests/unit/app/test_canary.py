@@ -8,18 +8,22 @@ terminal, JSON, labels, metrics, and what is sent to Cloudly.
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
 import structlog
+import trio
 from attrs import define, field
 from rich.console import Console
 from tests.unit.app.worlds import World, bundle, cluster, new_engine, play, service
 
 from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
+from coreflow.adapters.journal import Limits, open_sqlite_journal
 from coreflow.adapters.memory import MemoryEngine, Registry
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import logs, status_document
@@ -27,6 +31,7 @@ from coreflow.app.cli import deploy, present
 from coreflow.app.cli.progress import Lines
 from coreflow.app.cli.running import Format
 from coreflow.app.confidential import Confidential
+from coreflow.app.journaling import Recorder
 from coreflow.app.loop import ActionLog
 from coreflow.app.reconcile import Reconciler
 from coreflow.app.telling import redacting
@@ -281,6 +286,50 @@ def test_texts_of_tasks_and_roll_outs(spelling: str, kept: float) -> None:
     play(lambda: outputs(engine, "json"))
     texts = play(lambda: outputs(Echoing(engine, frozenset(), spell, told=True), "json"))
     assert any("driver failed" in text for text in texts)
+    assert shown(texts) == []
+
+
+def noon() -> float:
+    """A clock that stands still."""
+    return 1_700_000_000.0
+
+
+def bytes_in(folder: Path) -> list[bytes]:
+    """Everything that is in its files."""
+    return [path.read_bytes() for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("spelling", ["plain", "base64", "JSON"])
+@pytest.mark.parametrize("fails", ["create_service", "create_secret"])
+def test_the_file_of_the_journal(fails: str, spelling: str, tmp_path: Path) -> None:
+    """Whatever an error quotes, the bytes of the journal's files hold no canary, and what was done is in them."""
+    echoing = Echoing(new_swarm(), frozenset({fails}), ECHOES[spelling])
+    found: list[bytes] = []
+
+    async def scene() -> None:
+        world = World(engine=cast(MemoryEngine, echoing))
+        world.cloudly.set(records())
+        known = Confidential([CANARIES["own"]])
+        with redacting(known.redact_ours):
+            async with open_sqlite_journal(tmp_path, Limits(), noon) as journal:
+                reconciler = Reconciler(
+                    world.cloudly,
+                    SwarmPort(echoing, redact=known.redact),
+                    render=world.render,
+                    known=known,
+                    recorder=Recorder(journal, noon),
+                )
+                await reconciler.reconcile(refresh=True)
+                await journal.kept()
+                assert not journal.problem
+                found.extend(bytes_in(tmp_path))  # with the log
+
+    trio.run(scene)
+    found.extend(bytes_in(tmp_path))
+    texts = [
+        text for data in found for text in re.split(r"[^ -~\x80-\uffff]+", data.decode(errors="replace"))
+    ]
+    assert any("cannot do it" in text for text in texts)
     assert shown(texts) == []
 
 

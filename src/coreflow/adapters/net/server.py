@@ -84,6 +84,8 @@ class ServerOptions(SocketOptions):
     """What a GET of a path is answered with."""
     find_page: Callable[[str], Page | None] = lambda _: None
     """The same for other paths. None: there is no such page."""
+    answers: Mapping[str, Callable[[Mapping[str, str]], Awaitable[Page]]] = Factory(dict)
+    """The same for what has to be waited for or asked with a query: name -> value, the first one of each name."""
     idle_timeout: float = IDLE_SECONDS
     """Seconds after which a connection is dropped that asks for nothing."""
     grace: float = CLOSE_SECONDS
@@ -266,12 +268,8 @@ class _Site:
         try:
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 return await self._converse(request)
-            if request.method in ("GET", "HEAD") and request.path == "/healthz":
-                wrong = self.options.healthz()
-                return _json({"status": wrong or "ok"}, 503 if wrong else 200)
-            if request.method in ("GET", "HEAD") and (page := self._page(request.path)) is not None:
-                headers = {"Content-Type": page.content_type, "Cache-Control": "no-store"}
-                return web.Response(body=page.text.encode(), status=page.status, headers=headers)
+            if request.method in ("GET", "HEAD"):
+                return await self._get(request)
             if request.method == "POST" and self.options.post is not None:
                 return await self._receive_post(request, self.options.post)
         except Interrupted:  # the server is stopping
@@ -288,6 +286,15 @@ class _Site:
     def _page(self, path: str) -> Page | None:
         page = self.options.pages.get(path)
         return page() if page is not None else self.options.find_page(path)
+
+    async def _get(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/healthz":
+            wrong = self.options.healthz()
+            return _json({"status": wrong or "ok"}, 503 if wrong else 200)
+        if (answer := self.options.answers.get(request.path)) is not None:
+            return _shown(await in_trio(self._nursery, answer, dict(request.query)))
+        page = self._page(request.path)
+        return _shown(page) if page is not None else _json({"error": "Not found"}, 404)
 
     async def _converse(self, request: web.BaseRequest) -> web.StreamResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol")
@@ -331,6 +338,11 @@ class _Site:
         posted = Posted(request.path, body.decode(errors="replace"))
         answer = await in_trio(self._nursery, post, posted)
         return web.Response(text=answer.text, status=answer.status, content_type="application/json")
+
+
+def _shown(page: Page) -> web.StreamResponse:
+    headers = {"Content-Type": page.content_type, "Cache-Control": "no-store"}
+    return web.Response(body=page.text.encode(), status=page.status, headers=headers)
 
 
 def _json(document: object, status: int) -> web.Response:

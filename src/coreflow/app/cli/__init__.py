@@ -29,6 +29,10 @@ COMMANDS = {
         "routes:routes",
         "Show which host leads to which tasks, with which certificate, and what is missing.",
     ),
+    "history": (
+        "history:history",
+        "Show what was done, when, why, who asked, and what became of it.",
+    ),
     "images": ("images:images", "List the images from archives that nothing needs any more, or remove them."),
     "backup": ("backups:backup", "Take snapshots of everything that belongs to a service."),
     "backups": ("backups:backups", "List the backups of a service, here and at Cloudly."),

@@ -30,6 +30,7 @@ from coreflow.app.bindings import Bindings
 from coreflow.app.cli import present
 from coreflow.app.cli.asking import is_anybody_there, is_meant
 from coreflow.app.cli.deploy import Flag, Output, write_json
+from coreflow.app.cli.journaled import journaled
 from coreflow.app.cli.running import Format, Records, read_settings, run, say_hints
 from coreflow.app.cli.verbosity import is_quiet
 from coreflow.app.operations import Operations
@@ -312,9 +313,10 @@ async def _at_work(records: Path | None, output: Format) -> AsyncIterator[_Work]
     """Open everything, and show how far it is."""
     settings = read_settings(need_records=records is None)
     console = console_for()
-    async with open_ports(settings, records) as ports:
+    async with open_ports(settings, records) as ports, journaled(settings) as recorder:
         with _watching(console, output) as watcher:
-            tools = ports.tools(Bindings(ports.corestores, ports.cloudly, ports.known), watcher)
+            bindings = Bindings(ports.corestores, ports.cloudly, ports.known)
+            tools = ports.tools(bindings, watcher, recorder=recorder)
             operations = Operations(tools, owner=f"command-{uuid.uuid4().hex[:12]}", finish_orphans=False)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(operations.run)

@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
+from coreflow.app.cli.journaled import journaled
 from coreflow.app.cli.running import Format, Records, Strict, read_settings, run
 from coreflow.app.cli.verbosity import is_quiet
+from coreflow.app.journaling import NO_RECORDER, Recorder
 from coreflow.app.peers import Ports, open_ports
 from coreflow.app.reconcile import Listener, Reconciler, ReconcilerOptions
 from coreflow.app.settings import Settings
@@ -97,9 +99,9 @@ def apply(
         confirmed = confirm_removal or settings.plan_options.confirmed
         options = attrs.evolve(settings.plan_options, retry_failed=retry_failed, confirmed=confirmed)
         console = console_for()
-        async with open_ports(settings, records) as ports:
+        async with open_ports(settings, records) as ports, journaled(settings) as recorder:
             with listening(console, format) as listener:
-                reconciler = _reconciler(ports, settings, options, listener)
+                reconciler = _reconciler(ports, settings, options, listener, recorder)
                 reconcile_result = await reconciler.deploy(timeout=timeout, refresh=refresh)
             wrong = present.wrong_token(reconcile_result, confirm_removal)
             confirm = _apply_command(records)
@@ -123,7 +125,11 @@ def _apply_command(records: Path | None) -> str:
 
 
 def _reconciler(
-    ports: Ports, settings: Settings, options: PlanOptions, listener: Listener | None = None
+    ports: Ports,
+    settings: Settings,
+    options: PlanOptions,
+    listener: Listener | None = None,
+    recorder: Recorder = NO_RECORDER,
 ) -> Reconciler:
     return Reconciler(
         ports.cloudly,
@@ -132,7 +138,9 @@ def _reconciler(
         render=settings.render_options,
         plan=options,
         listener=listener,
-        options=ReconcilerOptions(known=ports.known, settle_seconds=settings.settle_seconds),
+        options=ReconcilerOptions(
+            known=ports.known, settle_seconds=settings.settle_seconds, recorder=recorder
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 from coreflow.app.cli import present
 from coreflow.app.cli.asking import is_anybody_there, is_meant
 from coreflow.app.cli.deploy import Flag, Output, Seconds, write_json
+from coreflow.app.cli.journaled import journaled
 from coreflow.app.cli.running import Format, read_settings, run
 from coreflow.app.peers import open_docker
 from coreflow.app.streams import console_for
@@ -44,7 +45,8 @@ def down(
 
     async def command() -> int:
         console = console_for()
-        async with open_docker(read_settings(need_records=False)) as docker:
+        settings = read_settings(need_records=False)
+        async with open_docker(settings) as docker, journaled(settings) as recorder:
             observed = await docker.observe()
             plan = plan_teardown(observed, chosen(observed, cluster))
             is_text = format is Format.TEXT
@@ -58,7 +60,7 @@ def down(
                 if is_text:
                     present.print_line(console, told_of(removed))
 
-            result = await tear_down(docker, plan, tell, timeout=timeout)
+            result = await tear_down(docker, plan, tell, timeout=timeout, recorder=recorder)
         if is_text:
             present.print_line(console, summary(result))
         else:

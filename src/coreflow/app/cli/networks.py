@@ -1,12 +1,15 @@
 """`coreflow networks`."""
 
 from contextlib import suppress
+from functools import partial
 
 from attrs import frozen
 from rich.text import Text
 
 from coreflow.app.cli import present
+from coreflow.app.cli.journaled import journaled
 from coreflow.app.cli.running import read_settings, run
+from coreflow.app.journaling import NO_RECORDER, Recorder
 from coreflow.app.peers import open_docker
 from coreflow.app.streams import console_for
 from coreflow.domain.deploy.networks import base_networks, missing_networks
@@ -36,15 +39,16 @@ def networks() -> int:
     """
 
     async def command() -> int:
-        async with open_docker(read_settings(need_records=False)) as docker:
-            result = await make_networks(docker)
+        settings = read_settings(need_records=False)
+        async with open_docker(settings) as docker, journaled(settings) as recorder:
+            result = await make_networks(docker, recorder)
         _print(result)
         return 1 if result.problems else 0
 
     return run(command)
 
 
-async def make_networks(docker: DockerPort) -> Made:
+async def make_networks(docker: DockerPort, recorder: Recorder = NO_RECORDER) -> Made:
     """Make those that do not exist. One that somebody else makes meanwhile exists, too."""
     observed = await docker.observe()
     wanted, problems = base_networks(observed, NO_CLUSTER)
@@ -54,7 +58,8 @@ async def make_networks(docker: DockerPort) -> Made:
     made: list[str] = []
     for spec in missing:
         with suppress(LostRace):
-            await docker.apply(Create(spec, "new"))
+            action = Create(spec, "new")
+            await recorder.act(action, partial(docker.apply, action))
             made.append(spec.name)
     return Made(made=tuple(made), existing=tuple(spec.name for spec in wanted if spec.name not in made))
 

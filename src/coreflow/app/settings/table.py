@@ -144,7 +144,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="COREFLOW_ADMIN_LISTEN",
         default="127.0.0.1:3001",
         parse=parsers.address,
-        meaning="The address of the admin server: health, status and metrics ([status.md](status.md)).",
+        meaning="The address of the admin server: health, status, journal and metrics ([status.md](status.md)).",
     ),
     Setting(
         name="COREFLOW_INITIAL_DELAY",
@@ -260,6 +260,24 @@ SETTINGS: tuple[Setting, ...] = (
         name="COREFLOW_CONFIRM_REMOVAL",
         parse=parsers.line,
         meaning="The token that a refused removal names. Allows exactly that removal.",
+    ),
+    Setting(
+        name="COREFLOW_STATE_DIR",
+        parse=parsers.file,
+        meaning="The folder of the journal that `coreflow history` shows, as an absolute path. If not set, the journal is kept in memory "
+        "and ends with the process.",
+    ),
+    Setting(
+        name="COREFLOW_JOURNAL_LIMIT_MB",
+        default="16",
+        parse=parsers.count,
+        meaning="The maximum size of the journal, in MiB. The oldest entries are removed first.",
+    ),
+    Setting(
+        name="COREFLOW_JOURNAL_DAYS",
+        default="90",
+        parse=parsers.count,
+        meaning="The maximum age of an entry of the journal, in days.",
     ),
     Setting(
         name="COREFLOW_LOG_FORMAT",

@@ -74,6 +74,11 @@ class Settings:
     strict: bool
     prune: bool
     confirm_removal: str | None
+    state_dir: Path | None
+    """None: nothing outlives the process."""
+    journal_limit_mb: int
+    """In MiB."""
+    journal_days: int
     log_format: Literal["auto", "console", "json"]
     log_level: Literal["debug", "info", "warning", "error"]
     warnings: tuple[str, ...] = ()

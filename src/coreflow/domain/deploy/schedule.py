@@ -7,7 +7,7 @@ so a lost, late or repeated one cannot matter. All times are of one steady clock
 import math
 from collections.abc import Iterable, Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from .result import Outcome, ReconcileResult, Report
 from .steps import Plan, Step, kind_of, name_of
@@ -47,6 +47,8 @@ class PassRequest:
     """Try what could not be done although its next try is not due."""
     records: bool = False
     """Fetch the records: they may have changed."""
+    by: frozenset[str] = field(default=frozenset(), eq=False)
+    """Who asked, in the words of the journal. It makes no other pass of it."""
 
     def joined(self, other: "PassRequest") -> "PassRequest":
         """Return the request for one pass that does what both ask for."""
@@ -55,6 +57,7 @@ class PassRequest:
             retry_failed=self.retry_failed or other.retry_failed,
             try_now=self.try_now or other.try_now,
             records=self.records or other.records,
+            by=self.by | other.by,
         )
 
     def fetches(self, now: float, fetched_at: float, relist_seconds: float) -> bool:
@@ -63,7 +66,7 @@ class PassRequest:
 
 
 NOTHING_ASKED = PassRequest()
-ENGINE_CHANGED = NOTHING_ASKED
+ENGINE_CHANGED = PassRequest(by=frozenset({"event"}))
 """The engine is looked at anyway."""
 
 
@@ -84,7 +87,7 @@ class Agenda:
         return evolve(self, request=joined, is_kicked=True, is_urgent=self.is_urgent or urgent)
 
     def kicked_at(self, time: float, now: float) -> "Agenda":
-        """Return the agenda with a pass at a time, at the latest."""
+        """Return the agenda with a pass at a time, at the latest: the engine has changed."""
         return self.kicked(ENGINE_CHANGED) if time <= now else evolve(self, due=min(self.due, time))
 
     def at(self, now: float) -> "Agenda":
