@@ -1,5 +1,6 @@
 """`coreflow history` and what the daemon answers it: the journal over HTTP, and from the file where no daemon runs."""
 
+import itertools
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from typing import Any
 import pytest
 import trio
 from attrs import evolve
+from tests.integration.lab import NEWER_IMAGE, Lab, free_port, open_lab
 
 from coreflow.adapters.admin import AdminPages, serve_admin
 from coreflow.adapters.journal import Limits, MemoryJournal, open_sqlite_journal
 from coreflow.domain.journal import Entry, ended
 from coreflow.domain.ports import Journal
 
-pytestmark = pytest.mark.guest
+guest = pytest.mark.guest
+_numbers = itertools.count()
 NOW = 1_700_000_000.0
 SHOP = Entry(
     time=NOW, action="create", kind="service", name="shop", owner="id-shop", reason="new", asked=("push",)
@@ -91,6 +94,7 @@ async def called(*arguments: str, folder: Path, **where: Any) -> tuple[int, str,
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
+@guest
 async def test_the_journal_over_http(serve: Serve) -> None:
     """All of it, of one service, from a number on; a question that is none is told what is wrong."""
     journal = MemoryJournal()
@@ -138,6 +142,7 @@ async def test_the_journal_over_http(serve: Serve) -> None:
     assert (await ask("", "DELETE"))[0] == 404
 
 
+@guest
 async def test_a_daemon_is_asked_first(serve: Serve, tmp_path: Path) -> None:
     """Its journal is shown, with where it is kept, as text, as one document, and line by line."""
     state = tmp_path / "state"
@@ -160,6 +165,7 @@ async def test_a_daemon_is_asked_first(serve: Serve, tmp_path: Path) -> None:
         assert [json.loads(line)["name"] for line in out.splitlines()] == ["blog"]
 
 
+@guest
 async def test_a_journal_in_memory_says_so(serve: Serve, tmp_path: Path) -> None:
     """Whoever reads it must know that it ends with the daemon."""
     port = await serve(MemoryJournal())
@@ -170,6 +176,7 @@ async def test_a_journal_in_memory_says_so(serve: Serve, tmp_path: Path) -> None
     ]
 
 
+@guest
 async def test_the_file_where_no_daemon_answers(tmp_path: Path) -> None:
     """It is read as it is, and left as it is."""
     state = tmp_path / "state"
@@ -184,6 +191,7 @@ async def test_the_file_where_no_daemon_answers(tmp_path: Path) -> None:
     assert (await called("--since", "30d", folder=tmp_path, state=state))[1].count("\n") == 1
 
 
+@guest
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -201,6 +209,7 @@ async def test_what_cannot_be_shown(arguments: list[str], text: str, tmp_path: P
     assert len(err.splitlines()) == 1
 
 
+@guest
 async def test_following(serve: Serve, tmp_path: Path) -> None:
     """Entries come as they are made, until a signal ends it."""
     journal = MemoryJournal()
@@ -226,3 +235,58 @@ async def test_following(serve: Serve, tmp_path: Path) -> None:
                     os.kill(process.pid, signal.SIGTERM)
     assert seen == ["blog", "new"]
     assert process.returncode == 128 + signal.SIGTERM
+
+
+@pytest.fixture
+def lab(engine_host: str, tmp_path: Path) -> Iterator[Lab]:
+    """An empty cluster on a real Swarm."""
+    yield from open_lab(engine_host, tmp_path, f"h{os.getpid()}x{next(_numbers)}")
+
+
+@pytest.mark.engine
+def test_a_daemon_on_a_real_swarm(lab: Lab) -> None:
+    """Who asked, in the daemon's journal; killed, its file has it all; started again, it goes on, and a command beside it, too."""
+    state = lab.folder / "state"
+    settings: dict[str, Any] = {
+        "CLOUDLY_URL": lab.records.as_uri(),
+        "COREFLOW_INITIAL_DELAY": "0",
+        "COREFLOW_STATE_DIR": str(state),
+        "COREFLOW_ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
+    }
+
+    def shown() -> tuple[str, list[tuple[str, str, str, list[str]]]]:
+        """Where entries come from, and those about services."""
+        document = lab.run("history", "--format", "json", **settings).json
+        entries = [one for one in document["entries"] if one["kind"] == "service"]
+        return document["source"], [
+            (one["action"], one["name"].removeprefix(f"{lab.prefix}-"), one["outcome"], one["asked"])
+            for one in entries
+        ]
+
+    lab.write(lab.service("a"), lab.service("b"))
+    daemon = lab.start("run", **settings)
+    lab.wait("both run", lambda: lab.running("a") and lab.running("b"))
+    lab.write(lab.service("a", NEWER_IMAGE), lab.service("b"))
+    lab.wait("the change is followed", lambda: "update" in [one[0] for one in shown()[1]])
+    lab.client.remove_service(lab.name("b"))
+    lab.wait("it is made again", lambda: [one[0] for one in shown()[1]].count("create") == 3)
+    source, entries = shown()
+    assert source == f"the daemon at {settings['COREFLOW_ADMIN_LISTEN']}"
+    assert all("start" in asked for *_, asked in entries[:2])
+    assert entries[2:] == [("update", "a", "applied", ["file"]), ("create", "b", "applied", ["event"])]
+    daemon.send_signal(signal.SIGKILL)
+    daemon.wait()
+    source, after = shown()
+    assert source.startswith(f"{state}/journal.db (no daemon answers")
+    assert after == entries
+    daemon = lab.start("run", **settings)
+    lab.wait("it answers", lambda: shown()[0].startswith("the daemon"))
+    assert shown()[1] == entries
+    lab.write(lab.service("a", NEWER_IMAGE, environment={"N": "1"}), lab.service("b"))
+    command = {**settings, "COREFLOW_ADMIN_LISTEN": "127.0.0.1:1"}
+    assert lab.run("apply", "--records", str(lab.records), "--timeout", "60", **command).code == 0
+    lab.wait("one of both has done it", lambda: len(shown()[1]) > len(entries))
+    assert {("update", "a")} == {one[:2] for one in shown()[1][len(entries) :]}
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(timeout=10) == 0
+    assert [path.name for path in state.iterdir()] == ["journal.db"]

@@ -19,6 +19,8 @@ from tests.integration.corestore_server import CorestoreServer, running_corestor
 from tests.integration.engine_proxy import Trap, When, engine_proxy
 from tests.integration.lab import EXITING_IMAGE, LOCAL_IMAGE, NEWER_IMAGE, Lab, open_lab
 
+from coreflow.adapters.journal import FILE_NAME, read_file
+from coreflow.domain.journal import Query
 from coreflow.domain.redaction.spellings import views
 
 pytestmark = pytest.mark.engine
@@ -446,16 +448,19 @@ def _prune(lab: Lab, image: str, record: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_write_the_next_run_finishes(lab: Lab, when: When) -> None:
-    """`kill -9` at each write of an apply, then apply again: the same end as without the kill."""
+    """`kill -9` at each write of an apply, then apply again: the same end as without the kill. The journal has what was made."""
+    state = lab.folder / "state"
     services = [lab.service("a", secretBundleId="bundle"), lab.service("b", secretBundleId="bundle")]
     lab.write(*services, **lab.secrets(KEY="value"))
+    state.mkdir()
     for nth in itertools.count(1):
         with engine_proxy(lab.host, lab.folder) as proxy:
             proxy.trap = Trap(nth, when, lab.kill_last)
-            process = lab.start(
-                "apply", "--records", str(lab.records), "--timeout", "60", DOCKER_HOST=proxy.url
-            )
+            environ = {"DOCKER_HOST": proxy.url, "COREFLOW_STATE_DIR": str(state / str(nth))}
+            process = lab.start("apply", "--records", str(lab.records), "--timeout", "60", **environ)
             code = process.wait(timeout=90)
+        told = {record.entry.name for record in read_file(state / str(nth) / FILE_NAME, Query()).records}
+        assert {*lab.services(), *lab.secret_names()} <= told
         lab.deploy()
         assert lab.services() == [lab.name("a"), lab.name("b")]
         assert len(lab.secret_names()) == 2
