@@ -137,4 +137,7 @@ def test_under_systemd(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> No
 
         machine.does("systemctl", "stop", "coreflow")
         assert (machine.shows("ExecMainStatus"), machine.shows("Result")) == ("0", "success")
+        journal = ("env", "COREFLOW_STATE_DIR=/var/lib/coreflow", "/opt/coreflow/bin/coreflow", "history")
+        assert f"create service {lab.name('a')}" in machine.does(*journal)
+        assert "kept in memory" not in machine.log()
         assert len(lab.running("a")) == 1
