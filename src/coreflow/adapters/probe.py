@@ -1,4 +1,4 @@
-"""Asking a daemon on this machine whether it is well, by its admin port. Imports next to nothing: it is done every few seconds."""
+"""Asking a daemon on this machine, by its admin port, how it is. Imports next to nothing: it is done every few seconds."""
 
 import json
 from http.client import HTTPConnection, HTTPException
@@ -8,7 +8,7 @@ from coreflow.domain.errors import Refused, Unavailable
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find who listens there
 _LARGEST = 64 * 1024 * 1024
-"""Bytes of a document that are read."""
+"""Bytes of an answer that are read: the status of some 100,000 services."""
 _LONGEST = 200
 """Characters of an answer that are told."""
 
@@ -18,20 +18,11 @@ def ask_json(host: str, port: int, path: str, timeout: float) -> tuple[int, Any]
 
     Raises Unavailable where none answers.
     """
-    connection = HTTPConnection(_ANY.get(host, host), port, timeout=timeout)
+    status, text = _get(host, port, path, timeout, f"no daemon answers at {host}:{port}")
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        text = answer.read(_LARGEST)
-    except (OSError, HTTPException) as exc:
-        reason = getattr(exc, "strerror", None) or type(exc).__name__
-        raise Unavailable(f"no daemon answers at {host}:{port}: {reason}") from exc
-    finally:
-        connection.close()
-    try:
-        return answer.status, json.loads(text)
+        return status, json.loads(text)
     except ValueError:
-        return answer.status, None
+        return status, None
 
 
 def ask_health(host: str, port: int, timeout: float) -> None:
@@ -40,11 +31,29 @@ def ask_health(host: str, port: int, timeout: float) -> None:
     Raises Unavailable where none answers, Refused where it says that it is not.
     """
     where = f"no healthy daemon at {host}:{port}"
+    status, text = _get(host, port, "/healthz", timeout, where)
+    if status != 200:
+        raise Refused(f"{where}: {text[:_LONGEST].strip() or f'status {status}'}")
+
+
+def ask_page(host: str, port: int, path: str, timeout: float) -> str:
+    """Return a page of the daemon that listens there.
+
+    Raises Unavailable where none answers, Refused where there is no such page.
+    """
+    where = f"no daemon answers at {host}:{port}"
+    status, text = _get(host, port, path, timeout, where)
+    if status != 200:
+        raise Refused(f"the daemon at {host}:{port} has no {path}: status {status}")
+    return text
+
+
+def _get(host: str, port: int, path: str, timeout: float, where: str) -> tuple[int, str]:
     connection = HTTPConnection(_ANY.get(host, host), port, timeout=timeout)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", path)
         answer = connection.getresponse()
-        text = answer.read(_LONGEST).decode(errors="replace").strip()
+        return answer.status, answer.read(_LARGEST).decode(errors="replace")
     except TimeoutError as exc:
         raise Unavailable(f"{where}: no answer within {timeout:g} s") from exc
     except (OSError, HTTPException) as exc:
@@ -52,5 +61,3 @@ def ask_health(host: str, port: int, timeout: float) -> None:
         raise Unavailable(f"{where}: {reason}") from exc
     finally:
         connection.close()
-    if answer.status != 200:
-        raise Refused(f"{where}: {text or f'status {answer.status}'}")

@@ -52,14 +52,16 @@ class StatusSources:
 
 
 class StatusBoard:
-    """Gathers the parts of the status. `wall_clock` gives seconds since 1970."""
+    """Gathers the parts of the status. `wall_clock` gives seconds since 1970; `acts` says whether passes follow."""
 
-    def __init__(self, wall_clock: Callable[[], float], *, relist_seconds: float = 60.0) -> None:
+    def __init__(
+        self, wall_clock: Callable[[], float], *, relist_seconds: float = 60.0, acts: bool = True
+    ) -> None:
         self.sources = StatusSources()
         self._clock = wall_clock
         self._stale_seconds = STALE_PASSES * relist_seconds + STALE_MARGIN
         self._heard = NOBODY_HEARD
-        self._facts = Facts(now=wall_clock(), stale_seconds=self._stale_seconds)
+        self._facts = Facts(now=wall_clock(), stale_seconds=self._stale_seconds, acts=acts)
         self._onsets = NOTHING_WRONG
         self._ticked = wall_clock()
         self._made: Status | None = None

@@ -28,6 +28,8 @@ from coreflow.adapters.memory import MemoryEngine, Registry
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import logs, status_document
 from coreflow.app.cli import deploy, present
+from coreflow.app.cli import explain as cli_explain
+from coreflow.app.cli import status as cli_status
 from coreflow.app.cli.progress import Lines
 from coreflow.app.cli.running import Format
 from coreflow.app.confidential import Confidential
@@ -224,6 +226,10 @@ def status_texts(result: ReconcileResult) -> Iterator[str]:
         told = explain(facts, status, one.name)
         assert told is not None
         yield from leaves(status_document.document(told))
+        console = Console(file=io.StringIO(), width=10_000)
+        cli_explain.show(console, told)
+        cli_status.show(console, status, "by a test", everything=True)
+        yield from console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
 def shown(texts: list[str]) -> list[str]:

@@ -25,6 +25,8 @@ COMMANDS = {
     "plan": ("deploy:plan", "Show what an apply would do, and why. Writes nothing."),
     "apply": ("deploy:apply", "Carry out the plan, and wait until everything runs."),
     "run": ("daemon:run", "Keep the Swarm in the state that the records describe, until SIGTERM."),
+    "status": ("status:status", "Show what runs, what is wrong, since when, and what to do about it."),
+    "explain": ("explain:explain", "Show one service from its record to its tasks, and why it is as it is."),
     "routes": (
         "routes:routes",
         "Show which host leads to which tasks, with which certificate, and what is missing.",

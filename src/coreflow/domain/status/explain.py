@@ -139,7 +139,7 @@ def _side(service: ServiceSpec | ObservedService | None) -> Side | None:
 
 def _decision(own: ServiceFacts, service: ServiceStatus, facts: Facts, tasks: list[ObservedTask]) -> str:
     """Say why what differs is acted on, or is not; the first reason that holds."""
-    reasons = (*_obstacles(own, facts), *_differences(own, tasks))
+    reasons = (*_obstacles(own, facts), *_differences(own, tasks, acts=facts.acts))
     if reasons:
         return reasons[0]
     if service.state == "as desired":
@@ -163,15 +163,17 @@ def _obstacles(own: ServiceFacts, facts: Facts) -> Iterator[str]:
         yield f"waits: {own.wait.reason}"
 
 
-def _differences(own: ServiceFacts, tasks: list[ObservedTask]) -> Iterator[str]:
+def _differences(own: ServiceFacts, tasks: list[ObservedTask], *, acts: bool) -> Iterator[str]:
     live, spec = own.live, own.spec
     if spec is not None and live is None:
-        yield "it is made by the next pass"
+        yield "it is made by the next pass" if acts else "`coreflow apply` makes it"
     if spec is not None and live is not None and spec.seal != live.seal:
         failed = failed_attempt(spec, live, tasks, NOTHING_WRITTEN)
         if failed is not None and failed.is_final:
             yield "Swarm rolled this back: it is not tried again by itself"
-        yield "left alone until the roll-out ends" if live.in_roll_out else "written by the next pass"
+        if live.in_roll_out:
+            yield "left alone until the roll-out ends"
+        yield "written by the next pass" if acts else "`coreflow apply` writes it"
 
 
 def _tasks(tasks: list[ObservedTask], observed: Observed) -> Iterator[TaskStatus]:

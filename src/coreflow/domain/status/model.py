@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 from .connections import Connection
 from .parts import OperationStatus
@@ -14,6 +14,7 @@ State = Literal[
     "as desired",
     "rolling out",
     "waiting",
+    "drifted",
     "unfinished",
     "crash-looping",
     "failed",
@@ -28,7 +29,7 @@ State = Literal[
     "unknown",
 ]
 """How a service is, in the words of `plan`, `apply` and the log."""
-UNDER_WAY: frozenset[State] = frozenset({"rolling out", "waiting", "stopped for a restore"})
+UNDER_WAY: frozenset[State] = frozenset({"rolling out", "waiting", "drifted", "stopped for a restore"})
 """States that end by themselves."""
 
 
@@ -134,6 +135,33 @@ class Status:
     operations: tuple[OperationStatus, ...] = ()
     networks: tuple[NetworkStatus, ...] = ()
     connections: tuple[Connection, ...] = ()
+
+    def of(self, name: str) -> "Status | None":
+        """Return the status of one service, by its name or the id of its record; None: there is none."""
+        service = self.service(name)
+        if service is None:
+            return None
+        names = {service.name, service.record}
+        hosts = tuple(host for host in self.hosts if host.service == service.name)
+        names |= {host.host for host in hosts}
+        problems = tuple(problem for problem in self.problems if names & {*problem.subjects})
+        return evolve(
+            self,
+            verdict=self._verdict_of(service, problems),
+            problems=problems,
+            counts={service.state: 1},
+            services=(service,),
+            hosts=hosts,
+            bindings=tuple(b for b in self.bindings if b.service == service.record),
+            operations=tuple(o for o in self.operations if o.service_id == service.record),
+        )
+
+    def _verdict_of(self, service: ServiceStatus, problems: tuple[CurrentProblem, ...]) -> Overall:
+        if self.verdict == "unknown":
+            return "unknown"
+        if problems:
+            return "degraded"
+        return "under way" if service.state in UNDER_WAY else "as desired"
 
     def service(self, name: str) -> ServiceStatus | None:
         """The service of this name, or of the record with this id."""

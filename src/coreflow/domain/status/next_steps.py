@@ -16,7 +16,11 @@ _OF_TASKS = (
         "install the volume plugin on the nodes that may run it (`docker plugin ls`), or change `volumes`",
     ),
     ("image missing", "push {image} to its registry, or change the image of {record}"),
-    ("health check fails", "{logs} tells more; then mend the image, or `healthCheck` of {record}"),
+    ("health check fail", "{logs} tells more; then mend the image, or `healthCheck` of {record}"),
+    (
+        "insufficient resources",
+        "`docker node ls`: a node with more room, or smaller reservations in `resources` of its record",
+    ),
     (
         "no suitable node",
         "`docker node ls`, then `docker node update --availability active NODE`, or change the placement",

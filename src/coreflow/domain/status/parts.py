@@ -48,6 +48,8 @@ class Facts:
     """Whether proxies that are connected are among the connections."""
     bindings: tuple[BindingStatus, ...] = ()
     operations: tuple[OperationStatus, ...] = ()
+    acts: bool = True
+    """Whether somebody carries out what is left to do, as a daemon does."""
     pass_error: str = ""
     """Why the last pass did not end, if it did not, and no peer is to blame."""
 

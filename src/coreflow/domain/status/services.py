@@ -24,6 +24,7 @@ from . import next_steps
 from .model import UNDER_WAY, CurrentProblem, RollOut, ServiceStatus, State
 from .parts import Facts, Timeline
 
+BY_HAND = "changed by hand"
 _UNDONE = frozenset({"failed", "blocked"})
 
 
@@ -231,7 +232,7 @@ def _status(
     service: ServiceFacts, book: ServiceBook, facts: Facts, timeline: Timeline
 ) -> tuple[ServiceStatus, list[CurrentProblem]]:
     """The status of a service that is not simply as desired, and its problems."""
-    judged = judge_service(service, book)
+    judged = judge_service(service, book, acts=facts.acts)
     problems: list[CurrentProblem] = []
     since: float | None = None
     if judged.state != "as desired":
@@ -285,12 +286,12 @@ def _problem(judged: _Judged, name: str, since: float) -> CurrentProblem:
     )
 
 
-def judge_service(service: ServiceFacts, book: ServiceBook) -> _Judged:
-    """The state of a service, the gravest thing that is true of it."""
-    return next(_judge(service, book), _Judged("as desired", is_problem=False))
+def judge_service(service: ServiceFacts, book: ServiceBook, *, acts: bool = True) -> _Judged:
+    """The state of a service, the gravest thing that is true of it. `acts`: somebody carries out what is left to do."""
+    return next(_judge(service, book, acts), _Judged("as desired", is_problem=False))
 
 
-def _judge(service: ServiceFacts, book: ServiceBook) -> Iterator[_Judged]:
+def _judge(service: ServiceFacts, book: ServiceBook, acts: bool) -> Iterator[_Judged]:
     live, verdict = service.live, service.verdict
     outcome = service.undone
     if live is not None and live.is_stopped:
@@ -310,21 +311,21 @@ def _judge(service: ServiceFacts, book: ServiceBook) -> Iterator[_Judged]:
         state: State = "not done" if outcome.status == "failed" else "blocked"
         yield _Judged(state, _of_outcome(outcome), _next_for(outcome))
     if live is None:
-        yield _absent(service)
-    yield from _judge_tasks(service, book)
+        yield _absent(service, acts=acts)
+    yield from _judge_tasks(service, book, acts)
 
 
-def _absent(service: ServiceFacts) -> _Judged:
+def _absent(service: ServiceFacts, *, acts: bool) -> _Judged:
     """A service that is not in the Swarm, and for which nothing has failed."""
     if service.outcome is not None:
         return _Judged("waiting", _of_outcome(service.outcome), is_problem=False)
     if service.wait is not None:
         return _Judged("waiting", service.wait.reason, is_problem=False)
-    step = "`coreflow apply`; the daemon makes it in its next pass"
+    step = "made by the next pass" if acts else "`coreflow apply` makes it"
     return _Judged("missing", "it is not in the Swarm", step)
 
 
-def _judge_tasks(service: ServiceFacts, book: ServiceBook) -> Iterator[_Judged]:
+def _judge_tasks(service: ServiceFacts, book: ServiceBook, acts: bool) -> Iterator[_Judged]:
     """Yield what is true of a service that is there, and can be written."""
     live, verdict = service.live, service.verdict
     if live is not None and verdict is not None and not verdict.done:
@@ -350,8 +351,9 @@ def _judge_tasks(service: ServiceFacts, book: ServiceBook) -> Iterator[_Judged]:
         yield _Judged("waiting", service.wait.reason, is_problem=False)
     if service.outcome is not None:
         yield _Judged("waiting", _of_outcome(service.outcome), is_problem=False)
-    if drift(service):
-        yield _Judged("waiting", drift(service), is_problem=False)
+    if differs := drift(service):
+        state: State = "drifted" if differs.startswith(BY_HAND) else "waiting"
+        yield _Judged(state, differs, "" if acts else "`coreflow apply`", is_problem=not acts)
 
 
 def _written_at(live: ObservedService | None) -> float:

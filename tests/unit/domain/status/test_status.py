@@ -132,6 +132,8 @@ CASES: tuple[tuple[str, ReconcileResult, str, str, str], ...] = (
     ("exits 1", world(verdict=loop("exits: task: non-zero exit (1)")), "crash-looping", "ended 7 times, last: exits: task: non-zero exit (1)", "docker service logs"),
     ("exits 0", world(verdict=loop("exits: its container ended with exit code 0")), "crash-looping", "exit code 0", "record id-web"),
     ("unhealthy", world(verdict=loop("health check fails: unhealthy container")), "crash-looping", "health check fails", "healthCheck"),
+    ("maybe unhealthy", world(verdict=loop("exits: its container ended with exit code 0, maybe stopped since its health check failed")), "crash-looping", "health check failed", "healthCheck"),
+    ("nodes too small", world(verdict=short("no suitable node (insufficient resources on 1 node)")), "unfinished", "insufficient resources", "`resources`"),
     ("image gone", world(verdict=short("image missing: No such image: app:1")), "unfinished", "0 of 1 running: image missing", "push app:1"),
     ("no suitable node", world(verdict=short("no suitable node (1 node not available)")), "unfinished", "no suitable node", "docker node update --availability active"),
     ("plugin missing", world(verdict=short("volume plugin missing on the nodes")), "unfinished", "volume plugin missing", "install the volume plugin"),
@@ -141,7 +143,7 @@ CASES: tuple[tuple[str, ReconcileResult, str, str, str], ...] = (
     ("record rejected", world(plan=Plan(rejections=(REJECTED,))), "rejected", "secret bundle b does not exist", "record id-web: mend the record"),
     ("registry down", world(plan=Plan(rejections=(Rejection(unit="id-web", name="web", reasons=("image r.example/app:1: r.example does not answer; asked again after 30 s",), held=True),))), "held", "r.example does not answer", "tried again by itself"),
     ("contested", world(plan=Plan(contests=(Contest("id-web", "web", "other:1", 3),))), "contested", "other:1, again and again", "serve.zone.writer"),
-    ("not there", world(None, verdict=Verdict(service="web", running=0, wanted=1, detail="not there")), "missing", "not in the Swarm", "coreflow apply"),
+    ("not there", world(None, verdict=Verdict(service="web", running=0, wanted=1, detail="not there")), "missing", "not in the Swarm", "made by the next pass"),
     ("create refused", world(None, verdict=short("not there"), outcomes=(failed("invalid mount"),)), "missing", "create service web: invalid mount", "mend the record"),
     ("create refused for now", world(None, verdict=short("not there"), outcomes=(failed("busy", again=15.0),)), "missing", "busy", "tried again by itself"),
     ("update refused", world(outcomes=(evolve(failed("no"), step=Step("id-web", Update(WEB, LIVE, "image"))),)), "not done", "update service web: no", "mend the record"),
@@ -192,7 +194,8 @@ def test_a_held_service_that_crash_loops_has_two_problems() -> None:
             "waiting",
             "preparing",
         ),
-        (world(live(WEB, by_hand={"replicas": 5})), "waiting", "changed by hand"),
+        (world(live(WEB, by_hand={"replicas": 5})), "drifted", "changed by hand"),
+        (world(live(spec("web", image="app:0"))), "waiting", "image app:0 → app:1"),
         (
             world(
                 live(WEB, update_state="updating", update_started=STAMP, previous_image="app:0@sha256:b"),
@@ -234,6 +237,51 @@ def test_a_service_that_only_takes_its_time_is_a_problem_after_a_minute() -> Non
     assert only(later).kind == web(later).state == "unfinished"
     assert only(later).since == NOW
     assert only(later).next_step.startswith("a larger network")
+
+
+@pytest.mark.parametrize(
+    ("there", "kind", "decision"),
+    [
+        (live(WEB, by_hand={"replicas": 5}), "drifted", "`coreflow apply` writes it"),
+        (live(spec("web", image="app:0")), "waiting", "`coreflow apply` writes it"),
+        (None, "missing", "`coreflow apply` makes it"),
+    ],
+)
+def test_what_nobody_carries_out_is_a_problem(
+    there: ObservedService | None, kind: str, decision: str
+) -> None:
+    """Where no daemon runs, the next step is a command."""
+    verdict = RUNS if there is not None else short("not there")
+    given = facts(world(there, verdict=verdict), acts=False)
+    status, _ = make_status(given)
+    assert only(status).kind == kind
+    assert "coreflow apply" in only(status).next_step
+    told = explain(given, status, "web")
+    assert told is not None
+    assert told.decision == decision
+
+
+def test_the_status_of_one_service_has_its_problems_and_no_others() -> None:
+    held = Rejection(unit="id-other", name="other", reasons=("away",), held=True)
+    table = RouteTable(
+        missing=(Missing(host="a.example", service="web", reason="no certificate"),), claims=(CLAIM,)
+    )
+    status = status_of(world(plan=Plan(rejections=(held,))), table=table)
+    of_web = status.of("id-web")
+    assert of_web is not None
+    assert [p.subjects for p in of_web.problems] == [("a.example",)]
+    assert (of_web.verdict, of_web.counts) == ("degraded", {"as desired": 1})
+    other = status.of("other")
+    assert other is not None
+    assert ([p.kind for p in other.problems], other.hosts) == (["held"], ())
+    assert status.of("nobody") is None
+    away = status_of(connections=heard(ENGINE, Unavailable("gone"))).of("web")
+    assert away is not None
+    assert away.verdict == "unknown"
+    fine, moving = status_of().of("web"), status_of(world(live(WEB, by_hand={"replicas": 5}))).of("web")
+    assert fine is not None
+    assert moving is not None
+    assert (fine.verdict, moving.verdict) == ("as desired", "under way")
 
 
 def test_an_onset_is_kept_while_its_problem_lasts() -> None:
