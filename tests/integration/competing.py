@@ -99,7 +99,7 @@ class Ring:
         folder = self.lab.folder / f"side{len(self.sides)}"
         folder.mkdir()
         proxy = self._stack.enter_context(engine_proxy(self.lab.host, folder))
-        lab = Lab(self.lab.host, folder, self.lab.prefix)
+        lab = Lab(self.lab.host, folder, self.lab.prefix, environ={"COREFLOW_SETTLE_SECONDS": "5"})
         self._stack.callback(lab.client.close)
         self._stack.callback(lab.end)
         side = Side(lab, proxy, shares.records if shares is not None else lab.records)

@@ -129,6 +129,7 @@ class Lab:
             "COREFLOW_BASE_SERVICES": "",
             "COREFLOW_LISTEN": "127.0.0.1:0",
             "COREFLOW_ADMIN_LISTEN": "127.0.0.1:0",
+            "COREFLOW_SETTLE_SECONDS": "1",  # of the images that run here, only those of the soak tests end later
             "NO_COLOR": "1",
             **self.environ,
             **extra,
