@@ -1,6 +1,7 @@
 """The external gateway, if the control plane hands one out: its routes for our hosts, and its certificates."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import structlog
 import trio
@@ -25,6 +26,7 @@ from coreflow.domain.routing.routes import HostClaim
 from coreflow.domain.status.connections import GATEWAY
 
 from .heard import Heard, unheard
+from .journaling import NO_RECORDER, Recorder
 
 log = structlog.get_logger()
 
@@ -57,8 +59,8 @@ def gateway_routes(
 class Gateways:
     """Keeps the routes of the present gateway in step. One that fails is left alone for a while, each time longer."""
 
-    def __init__(self, make: MakeGateway, heard: Heard = unheard) -> None:
-        self._make, self._heard = make, heard
+    def __init__(self, make: MakeGateway, heard: Heard = unheard, recorder: Recorder = NO_RECORDER) -> None:
+        self._make, self._heard, self._recorder = make, heard, recorder
         self._record: GatewayRecord | None = None
         self._port: GatewayPort | None = None
         self._wanted: _Wanted | None = None
@@ -144,7 +146,7 @@ class Gateways:
         for action in plan_gateway(wanted.cluster, routes, await port.routes(), complete=wanted.complete):
             host = action.host if isinstance(action, DeleteRoute) else action.route.host
             try:
-                await port.apply(action)
+                await self._recorder.route(action, partial(port.apply, action))
             except PortError as exc:
                 self._say(host, str(exc))
                 clean = False

@@ -28,10 +28,13 @@ from coreflow.domain.journal import (
     after_outcome,
     begun,
     begun_operation,
+    begun_removal,
+    begun_route,
     ended,
     interrupted,
 )
 from coreflow.domain.ports import Journal
+from coreflow.domain.routing.gateway import GatewayAction
 from coreflow.domain.swarm.actions import Start, Stop
 
 from .telling import told
@@ -88,7 +91,17 @@ class Recorder:
         self, action: Action | Stop | Start, call: Callable[[], Awaitable[None]], *asked: Asker
     ) -> None:
         """Carry out an action of no pass, and note it. Raises what it raises."""
-        entry = begun(action, self._clock(), 0, asked or self._asked)
+        await self._act(begun(action, self._clock(), 0, asked or self._asked), call)
+
+    async def route(self, action: GatewayAction, call: Callable[[], Awaitable[None]]) -> None:
+        """Write a route at a gateway, and note it. Raises what it raises."""
+        await self._act(begun_route(action, self._clock(), self._asked), call)
+
+    async def removal(self, image: str, call: Callable[[], Awaitable[None]]) -> None:
+        """Remove an image, and note it. Raises what it raises."""
+        await self._act(begun_removal(image, self._clock(), self._asked), call)
+
+    async def _act(self, entry: Entry, call: Callable[[], Awaitable[None]]) -> None:
         async with self._noted(entry) as noted:
             try:
                 await call()

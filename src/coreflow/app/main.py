@@ -31,7 +31,7 @@ from .confidential import Confidential
 from .gate import Gate
 from .gateways import Gateways
 from .heard import Heard, unheard
-from .journaling import Recorder
+from .journaling import NO_RECORDER, Recorder
 from .loop import ActionLog, Kicks, KicksBy, Loop, kick_on_changes, kick_on_events, kick_on_schedule
 from .metrics import Metrics
 from .notifying import READY_SECONDS, telling
@@ -241,7 +241,8 @@ async def _running(
     on_reconciled: Callable[[ReconcileResult], None] = lambda _: None,
 ) -> AsyncIterator[Coreflow]:
     engine, board = Coreflow(kicks), _status_board(settings)
-    routing = Routing(settings, ports, board.heard) if ports.coretraffic is not None else None
+    recorder = recorder_of(journal)
+    routing = Routing(settings, ports, board.heard, recorder) if ports.coretraffic is not None else None
     engine.routing, engine.status, engine.journal = routing, board, journal
 
     def reconciled(reconcile_result: ReconcileResult, refresh: bool) -> None:
@@ -253,7 +254,7 @@ async def _running(
         if routing is not None:
             routing.reconciled(reconcile_result, refresh=refresh)
 
-    reconciler = _reconciler(settings, ports, listener or ActionLog(), board.heard, recorder_of(journal))
+    reconciler = _reconciler(settings, ports, listener or ActionLog(), board.heard, recorder)
     loop = Loop(
         reconciler,
         kicks,
@@ -332,10 +333,13 @@ def _watches(
 class Routing:
     """Jobs beside the passes so that hosts lead to tasks: certificates, proxies, the external gateway."""
 
-    def __init__(self, settings: Settings, ports: Ports, heard: Heard = unheard) -> None:
+    def __init__(
+        self, settings: Settings, ports: Ports, heard: Heard = unheard, recorder: Recorder = NO_RECORDER
+    ) -> None:
         assert ports.coretraffic is not None  # noqa: S101 - else there is no routing
         self.cloudly = ports.cloudly
-        self._gateways = Gateways(ports.make_gateway, heard) if ports.make_gateway is not None else None
+        make = ports.make_gateway
+        self._gateways = Gateways(make, heard, recorder) if make is not None else None
         self.router = Router(
             ports.docker,
             ports.coretraffic,

@@ -17,6 +17,7 @@ from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.steps import Action, kind_of, name_of, owner_of, verb_of
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.ids import BASE
+from coreflow.domain.routing.gateway import CreateRoute, DeleteRoute, GatewayAction, UpdateRoute
 from coreflow.domain.swarm.actions import Start, Stop
 
 Asker = Literal[
@@ -48,10 +49,10 @@ class Entry:
     action: str
     """In a word or two, as the log has it: `create`, `update`, `remove`, `stop`, `backup` …"""
     kind: str
-    """What it was done to: `service`, `secret`, `network`, `image`, `binding`."""
+    """What it was done to: `service`, `secret`, `network`, `image`, `binding`, `gateway route`."""
     name: str
     owner: str
-    """The id of the service record, or `base`."""
+    """The id of the service record, or `base`; empty where it is nobody's."""
     reason: str
     asked: tuple[Asker, ...] = ()
     """Who asked for it; several where they asked for the same pass."""
@@ -123,6 +124,45 @@ def begun(action: Action | Stop | Start, time: float, pass_id: int, asked: Itera
 
 def _word(action: Stop | Start) -> str:
     return "stop" if isinstance(action, Stop) else "start"
+
+
+_ROUTES: dict[type[GatewayAction], str] = {
+    CreateRoute: "create",
+    UpdateRoute: "update",
+    DeleteRoute: "remove",
+}
+
+
+def begun_route(action: GatewayAction, time: float, asked: Iterable[Asker]) -> Entry:
+    """A route at an external gateway that is made, changed or removed."""
+    host = action.host if isinstance(action, DeleteRoute) else action.route.host
+    return _bounded(
+        Entry(
+            time=time,
+            asked=in_order(asked),
+            action=_ROUTES[type(action)],
+            kind="gateway route",
+            name=host,
+            owner="",
+            reason=action.reason,
+        )
+    )
+
+
+def begun_removal(image: str, time: float, asked: Iterable[Asker]) -> Entry:
+    """An image that is removed from a node."""
+    reason = "nothing needs it any more"
+    return _bounded(
+        Entry(
+            time=time,
+            asked=in_order(asked),
+            action="remove",
+            kind="image",
+            name=image,
+            owner="",
+            reason=reason,
+        )
+    )
 
 
 def begun_operation(request: BackupRequest | RestoreRequest, time: float, asked: Iterable[Asker]) -> Entry:

@@ -19,12 +19,15 @@ from rich.console import Console
 from tests.unit.app.worlds import BAD, GOOD, MISSING, NEWER, World, cluster, play, service
 
 from coreflow.adapters.engine.protocol import EngineError
+from coreflow.adapters.journal import MemoryJournal
 from coreflow.adapters.memory import Fault, MemoryCloudly, MemoryEngine
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import streams
 from coreflow.app.cli import check, deploy, images, main, present, progress, routes, running
 from coreflow.app.cli.running import Format
+from coreflow.app.journaling import Recorder
 from coreflow.domain.deploy.steps import Wait
+from coreflow.domain.journal import Query
 from coreflow.domain.routing.routes import HostClaim, RouteTable
 from coreflow.domain.swarm.convergence import Verdict
 
@@ -128,7 +131,13 @@ def test_images_are_pruned_one_by_one() -> None:
         found = tuple(image for image in await port.images() if image.reference.startswith("app:"))
         assert [image.reference for image in found] == ["app:1", "app:2", "app:3"]
         world.engine.faults.append(Fault(method="remove_image", error=EngineError(409, "conflict: in use")))
-        outcomes = await images.remove(port, found)
+        journal = MemoryJournal()
+        outcomes = await images.remove(port, found, Recorder(journal, trio.current_time))
+        told = [record.entry for record in (await journal.read(Query())).records]
+        assert [(one.action, one.name, one.outcome) for one in told] == [
+            ("remove", image.reference, "applied" if problem is None else "failed")
+            for image, problem in outcomes.items()
+        ]
         assert list(outcomes.values()) == ["removing image app:1: a container is made from it", None, None]
         left = {image.reference for image in await port.images()}
         assert left & {"app:1", "app:2", "app:3"} == {"app:1"}

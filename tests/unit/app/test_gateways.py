@@ -8,12 +8,15 @@ from structlog.testing import capture_logs
 from tests.unit.app.test_routing import HOST, OTHER, Stage, until, web
 from tests.unit.app.worlds import Json, cluster, play
 
+from coreflow.adapters.journal import MemoryJournal
 from coreflow.adapters.memory import MemoryGateway
 from coreflow.app.gateways import Gateways
-from coreflow.domain.errors import Unavailable
+from coreflow.app.journaling import Recorder
+from coreflow.domain.errors import Refused, Unavailable
 from coreflow.domain.ids import ClusterId
+from coreflow.domain.journal import Query
 from coreflow.domain.records.models import GatewayRecord
-from coreflow.domain.routing.gateway import GatewayRoute, ObservedRoute
+from coreflow.domain.routing.gateway import GatewayAction, GatewayRoute, ObservedRoute
 
 RECORD: Json = {
     "type": "dcrouter",
@@ -31,7 +34,9 @@ class Bench:
         self.stage = Stage()
         self.gateway = MemoryGateway()
         self.made: list[GatewayRecord] = []
-        self.gateways = Gateways(self._make)
+        self.journal = MemoryJournal()
+        recorder = Recorder(self.journal, trio.current_time, asked=("push",))
+        self.gateways = Gateways(self._make, recorder=recorder)
 
     def _make(self, record: GatewayRecord, _: ClusterId) -> MemoryGateway:
         self.made.append(record)
@@ -43,9 +48,40 @@ class Bench:
         reconcile_state = await self.stage.reconciler.look()
         self.gateways.reconciled(reconcile_state, reconcile_state.desired.hosts.values())
 
+    async def journalled(self) -> list[tuple[str, str, str]]:
+        """What was written, of which host, and what became of it."""
+        entries = [record.entry for record in (await self.journal.read(Query())).records]
+        assert {entry.kind for entry in entries} <= {"gateway route"}
+        return [(entry.action, entry.name, entry.outcome) for entry in entries]
+
     def hosts(self) -> list[str]:
         """The hosts of our routes there."""
         return sorted(r.route.host for r in self.gateway.listed if r.cluster == "test" and r.route)
+
+
+def test_the_journal_has_the_routes() -> None:
+    """What was written, and what the gateway refused."""
+
+    async def body(bench: Bench) -> None:
+        await bench.settle(web("a", HOST))
+        await until(lambda: bench.hosts() == [HOST])
+        apply = bench.gateway.apply
+
+        async def refuse(_: GatewayAction) -> None:
+            bench.gateway.apply = apply  # type: ignore[method-assign]
+            raise Refused("no")
+
+        bench.gateway.apply = refuse  # type: ignore[method-assign, assignment]
+        await bench.settle(web("a", OTHER))
+        await trio.sleep(30)
+        assert await bench.journalled() == [
+            ("create", HOST, "applied"),
+            ("create", OTHER, "failed"),
+            ("remove", HOST, "applied"),
+            ("create", OTHER, "applied"),
+        ]
+
+    scene_with(body)
 
 
 def scene_with(body: Callable[[Bench], Awaitable[None]]) -> None:

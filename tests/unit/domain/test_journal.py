@@ -8,7 +8,7 @@ from coreflow.domain.backup.parts import Part
 from coreflow.domain.backup.requests import BackupRequest, BackupResult, RestoreRequest, RestoreResult
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.deploy.steps import Step
-from coreflow.domain.ids import ServiceId
+from coreflow.domain.ids import ClusterId, ServiceId
 from coreflow.domain.journal import (
     INTERRUPTED,
     KILLED,
@@ -22,6 +22,8 @@ from coreflow.domain.journal import (
     after_outcome,
     begun,
     begun_operation,
+    begun_removal,
+    begun_route,
     document,
     ended,
     history_document,
@@ -32,6 +34,7 @@ from coreflow.domain.journal import (
     query_text,
     select,
 )
+from coreflow.domain.routing.gateway import CreateRoute, DeleteRoute, UpdateRoute, wanted_routes
 from coreflow.domain.swarm.actions import Create, Start, Stop
 
 SHOP = ServiceId("id-shop")
@@ -79,6 +82,29 @@ def test_backups_and_restores() -> None:
     brought = RestoreResult(backup_id="b1", service_id=SHOP, status="completed", undo_id="undo-1")
     assert (restore.action, restore.kind) == ("restore", "service")
     assert after_operation(restore, brought, 6.0).detail == "backup undo-1 takes it back"
+
+
+def test_routes_at_a_gateway_and_images() -> None:
+    """They are no objects of the Swarm, and belong to no service."""
+    (wanted,) = wanted_routes(ClusterId("c"), ["a.example"], "in.example", 443, "passthrough")
+    made = [
+        begun_route(action, 5.0, ("push",))
+        for action in (
+            CreateRoute(wanted, "new"),
+            UpdateRoute("1", wanted, "target"),
+            DeleteRoute("1", "b", "gone"),
+        )
+    ]
+    assert [(e.action, e.kind, e.name, e.owner) for e in made] == [
+        ("create", "gateway route", "a.example", ""),
+        ("update", "gateway route", "a.example", ""),
+        ("remove", "gateway route", "b", ""),
+    ]
+    assert (made[1].reason, made[1].asked) == ("target", ("push",))
+    removed = begun_removal("app:1", 5.0, ("command",))
+    assert (removed.action, removed.kind, removed.name) == ("remove", "image", "app:1")
+    records = [Record(1, made[0]), Record(2, removed)]
+    assert select(records, Query(service="shop")) == ()
 
 
 def test_texts_are_bounded() -> None:

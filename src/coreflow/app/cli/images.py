@@ -1,5 +1,6 @@
 """`coreflow images`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,9 @@ from rich.text import Text
 
 from coreflow.app.cli import present
 from coreflow.app.cli.deploy import Flag, Output, write_json
+from coreflow.app.cli.journaled import journaled
 from coreflow.app.cli.running import Format, Records, read_settings, run
+from coreflow.app.journaling import NO_RECORDER, Recorder
 from coreflow.app.peers import open_ports
 from coreflow.app.settings import Settings
 from coreflow.app.streams import console_for
@@ -44,21 +47,23 @@ async def _look(
     settings: Settings, records: Path | None, *, prune: bool
 ) -> tuple[tuple[LoadedImage, ...], Outcomes | None]:
     """Return what is left over, and, with `prune`, what became of it."""
-    async with open_ports(settings, records) as ports:
+    async with open_ports(settings, records) as ports, journaled(settings) as recorder:
         wanted = await ports.cloudly.records()
         loaded = (
             await ports.docker.images()
         )  # before the observation: what comes to be needed meanwhile is seen
         found = leftovers(wanted, await ports.docker.observe(), loaded)
-        return found, await remove(ports.docker, found) if prune else None
+        return found, await remove(ports.docker, found, recorder) if prune else None
 
 
-async def remove(docker: DockerPort, images: tuple[LoadedImage, ...]) -> Outcomes:
+async def remove(
+    docker: DockerPort, images: tuple[LoadedImage, ...], recorder: Recorder = NO_RECORDER
+) -> Outcomes:
     """Remove images, one after the other; one that cannot be removed keeps no other."""
     outcomes: Outcomes = {}
     for image in images:
         try:
-            await docker.remove_image(image.reference)
+            await recorder.removal(image.reference, partial(docker.remove_image, image.reference))
         except PortError as exc:
             outcomes[image] = str(exc)
         else:
