@@ -40,7 +40,7 @@ _DOMAIN = {
     "records": ("records.models",),
     "redaction": ("redaction.redactor",),
     "replication": ("backup.replication",),
-    "report": ("deploy.result",),
+    "report": ("deploy.result", "measures"),
     "rollback": ("deploy.rollback",),
     "routes": ("routing.routes",),
     "salvage": ("records.salvage",),

@@ -60,6 +60,13 @@ async def test_passes_and_backups_are_counted(nursery: trio.Nursery, tmp_path: P
         port = await nursery.start(serve_admin, "127.0.0.1", 0, engine.metrics.read)
         await engine.reconciled()
         await engine.operations.backup(BackupRequest(backup_id="b", service_id=ServiceId("id-a")))
+        young = await trio.to_thread.run_sync(read, port)
+        assert young["coreflow_services", "as_desired"] == 0, "its tasks have only just begun to run"
+        assert young["coreflow_service_tasks_wanted", "a"] == 1
+        with trio.fail_after(30):
+            while engine.status is not None and not engine.status.current().counts.get("as desired"):
+                await trio.sleep(0.2)
+                world.engine.advance(0)
         found = await trio.to_thread.run_sync(read, port)
     assert found["coreflow_passes_total",] >= 1
     assert found["coreflow_actions_total", "create", "service", "applied"] == 1

@@ -1,19 +1,17 @@
 """Pages for operators and their programs: health, status and journal of a daemon as JSON, and counters, as Prometheus reads them."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 
 import orjson
 import structlog
 import trio
 from attrs import frozen
-from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
 
-from coreflow.domain.deploy.result import Metric
 from coreflow.domain.journal import History, InvalidQuery, Query, history_document, query_in
+from coreflow.domain.measures import Metric
 
+from .exposition import exposition
 from .net import Page, Room, ServerOptions, WebSocket, always_well, serve_websockets
 from .tasks import nursery_of_one_error
 
@@ -61,26 +59,6 @@ NO_PAGES = AdminPages()
 
 def _json(document: Mapping[str, object], status: int = 200) -> Page:
     return Page(orjson.dumps(document).decode(), JSON, status)
-
-
-class _Metrics(Collector):
-    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        for metric in self._read():
-            family = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-            found = family(f"coreflow_{metric.name}", metric.meaning, labels=metric.labels)
-            for labels, value in metric.values.items():
-                found.add_metric(labels, value)
-            yield found
-
-
-def exposition(read: Callable[[], Iterable[Metric]]) -> Page:
-    """The metrics as text."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(read))
-    return Page(generate_latest(registry).decode(), CONTENT_TYPE_LATEST)
 
 
 async def history_page(read: Callable[[Query], Awaitable[History]], asked: Mapping[str, str]) -> Page:

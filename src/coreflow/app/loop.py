@@ -6,6 +6,7 @@ regular intervals finds changes that triggered nothing.
 """
 
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -36,11 +37,17 @@ from .supervise import is_well
 log = structlog.get_logger()
 
 
+CAUSES = ("push", "file", "event", "schedule", "answer", "hand", "again")
+"""Words of the journal for who asks; `again` after a failure."""
+
+
 class Kicks:
     """Wake-up calls for the loop, coalesced: an `Agenda` that can be waited for."""
 
     def __init__(self) -> None:
         self._agenda, self._changed = EMPTY_AGENDA, trio.Event()
+        self.causes: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
+        """How often each cause has asked for a pass."""
 
     def kick(
         self,
@@ -58,6 +65,7 @@ class Kicks:
         Without `records`, those have not changed.
         An `urgent` one does not wait for companions, nor for the end of a back-off.
         """
+        self.causes[by or "other"] += 1
         request = PassRequest(
             refresh=refresh,
             retry_failed=retry_failed,
@@ -69,10 +77,12 @@ class Kicks:
 
     def kick_at(self, time: float) -> None:
         """Ask for a pass then, at the latest, by trio's clock: the engine has changed."""
+        self.causes["event"] += 1
         self._become(self._agenda.kicked_at(time, trio.current_time()))
 
     def failed(self, request: PassRequest) -> None:
         """Ask once more for what was asked for, whenever the next pass comes."""
+        self.causes["again"] += 1
         self._become(self._agenda.failed(request))
 
     async def wait(self) -> None:
@@ -130,6 +140,8 @@ class Loop:
         self._started = False
         self._number = 0
         self._fetched_at = -math.inf
+        self.began = 0.0
+        """When the last series of passes began, by trio's clock."""
         self._failed = False
 
     async def run_forever(self) -> None:
@@ -139,7 +151,7 @@ class Loop:
                 await trio.sleep_forever()
             self._started = True
         while True:
-            began = trio.current_time()
+            began = self.began = trio.current_time()
             asked = self._kicks.take()
             fetch = asked.fetches(began, self._fetched_at, self._relist_seconds)
             if self._failed:

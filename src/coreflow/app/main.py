@@ -25,6 +25,7 @@ from coreflow.domain.ports import (
     Journal,
 )
 from coreflow.domain.redaction.redactor import TEXT_LIMIT
+from coreflow.domain.status.metrics import MetricOptions
 
 from . import status_document
 from .confidential import Confidential
@@ -248,37 +249,36 @@ async def _running(
     def reconciled(reconcile_result: ReconcileResult, refresh: bool) -> None:
         engine._take(reconcile_result)  # noqa: SLF001 - its own module
         operations.observed(reconcile_result.last.observed.services)
-        metrics.reconciled(reconcile_result)
+        metrics.reconciled(reconcile_result, trio.current_time() - loop.began)
         board.reconciled(reconcile_result)
         on_reconciled(reconcile_result)
         if routing is not None:
             routing.reconciled(reconcile_result, refresh=refresh)
 
+    def failed(error: Exception) -> None:
+        board.failed(error)
+        metrics.failed(error, trio.current_time() - loop.began)
+
     reconciler = _reconciler(settings, ports, listener or ActionLog(), board.heard, recorder)
-    loop = Loop(
-        reconciler,
-        kicks,
-        initial_delay=settings.initial_delay,
-        relist_seconds=settings.relist_seconds,
-        on_reconciled=reconciled,
-        on_failed=board.failed,
-    )
+    make_loop = partial(Loop, reconciler, kicks, on_reconciled=reconciled, on_failed=failed)
+    loop = make_loop(initial_delay=settings.initial_delay, relist_seconds=settings.relist_seconds)
     engine.operations = operations = _operations(ports, reconciler, journal)
-    engine.metrics = metrics = Metrics(operations)
+    engine.metrics = metrics = _metrics(settings, ports, kicks, operations, board)
     board.sources = status_sources(ports, routing.router if routing else None, reconciler, operations)
     if ports.serve is not None:
         ports.serve(operations)
+    engine_is_back = partial(until_back, ports.docker.running_tasks, lambda: reconciler.engine_has_hung)
+    run_loop = partial(supervise, "reconcile", loop.run_forever, kicks.wait_urgent, engine_is_back)
     answered = partial(kicks.kick, records=False, by="answer")
     async with reconciler.background(answered), trio.open_nursery() as nursery:
-        for name, watch, longest in _watches(settings, ports, kicks, routing, board.heard):
+        for name, watch, longest in (
+            *_watches(settings, ports, kicks, routing, board.heard),
+            *(() if routing is None else routing.supervised),
+        ):
             nursery.start_soon(partial(supervise, name, watch, longest=longest))
-        engine_is_back = partial(until_back, ports.docker.running_tasks, lambda: reconciler.engine_has_hung)
-        nursery.start_soon(supervise, "reconcile", loop.run_forever, kicks.wait_urgent, engine_is_back)
+        nursery.start_soon(run_loop)
         nursery.start_soon(supervise, "operations", operations.run)
         nursery.start_soon(tick, board)
-        for name, job in routing.jobs if routing is not None else ():
-            longest = ENGINE_SECONDS if name == "watch tasks" else LONGEST_DELAY
-            nursery.start_soon(partial(supervise, name, job, longest=longest))
         yield engine
         nursery.cancel_scope.cancel()
 
@@ -287,6 +287,20 @@ def _operations(ports: Ports, reconciler: Reconciler, journal: Journal) -> Opera
     """Backups and restores that the control plane asks for."""
     recorder = recorder_of(journal, "push")
     return Operations(ports.tools(reconciler.bindings, restoring=reconciler.restoring, recorder=recorder))
+
+
+def _metrics(
+    settings: Settings, ports: Ports, kicks: Kicks, operations: Operations, board: StatusBoard
+) -> Metrics:
+    return Metrics(
+        operations,
+        board.current,
+        time.time,  # noqa: TID251 - the edge
+        calls=ports.calls,
+        triggers=kicks.causes,
+        connects=ports.connects,
+        options=MetricOptions(per_service=settings.metrics_per_service),
+    )
 
 
 def _status_board(settings: Settings) -> StatusBoard:
@@ -355,6 +369,13 @@ class Routing:
         if self._gateways is not None:
             jobs.append(("gateway", self._gateways.run))
         self.jobs: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = tuple(jobs)
+
+    @property
+    def supervised(self) -> tuple[tuple[str, Callable[[], Awaitable[None]], float], ...]:
+        """Return the jobs, each with the longest pause before it is tried again, in seconds."""
+        return tuple(
+            (name, job, ENGINE_SECONDS if name == "watch tasks" else LONGEST_DELAY) for name, job in self.jobs
+        )
 
     @property
     def gateway(self) -> GatewayPort | None:

@@ -22,6 +22,7 @@ from coreflow.domain.backup.snapshots import VOLUME
 from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ids import Owner, ServiceId
 from coreflow.domain.journal import Asker
+from coreflow.domain.measures import LONG_SECONDS, Histogram
 from coreflow.domain.status.parts import OperationState, OperationStatus
 from coreflow.domain.swarm.actions import Start
 from coreflow.domain.swarm.observed import ObservedService
@@ -57,8 +58,17 @@ class Counters:
     restores: dict[str, int] = Factory(dict)
     left_stopped: int = 0
     """How many services are stopped by a restore that could not be finished, as of the last look."""
+    seconds: dict[str, Histogram] = Factory(dict)
+    """How long they took, by kind."""
+    completed: dict[str, float] = Factory(dict)
+    """When the last backup of a service was completed, by the id of its record; in seconds since 1970."""
     bytes_moved: int = 0
     """Of archive objects, in both directions."""
+
+    def took(self, kind: str, seconds: float) -> None:
+        """Count how long one took."""
+        known = self.seconds.get(kind, Histogram(bounds=LONG_SECONDS))
+        self.seconds[kind] = known.after(seconds)
 
 
 @define(eq=False)
@@ -187,6 +197,7 @@ class Operations:
         kind = "backup" if isinstance(request, BackupRequest) else "restore"
         service = request.service_id
         self.counters.running += 1
+        began = trio.current_time()
         self._note(request, "under way")
         lock, scope = self._locks.setdefault(service, trio.Lock()), trio.CancelScope()
         try:
@@ -203,6 +214,7 @@ class Operations:
                         operation.result = _failed(request, TAKEN_BACK)
                 if operation.result is not None:
                     self._ended(kind, operation.result)
+                    self.counters.took(kind, trio.current_time() - began)
                 if isinstance(operation.result, RestoreResult) and operation.result.status != "failed":
                     _remember(self._undelivered, request, (operation.result, trio.current_time()))
         except Exception as exc:  # noqa: BLE001 - it costs one operation
@@ -236,6 +248,8 @@ class Operations:
     def _ended(self, kind: str, result: BackupResult | RestoreResult) -> None:
         counts = self.counters.backups if kind == "backup" else self.counters.restores
         counts[result.status] = counts.get(result.status, 0) + 1
+        if kind == "backup" and result.status == "completed":
+            self.counters.completed[result.service_id] = self._tools.clock()
         say = log.info if result.status == "completed" else log.warning
         facts = {"reason": result.error} if result.error else {}
         if isinstance(result, BackupResult):

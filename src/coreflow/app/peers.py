@@ -37,6 +37,7 @@ from .backups import Tools
 from .bindings import Bindings
 from .confidential import Confidential
 from .corestores import Corestores
+from .engine_calls import EngineCalls
 from .journaling import NO_RECORDER, Recorder
 from .lazy_log import LazyLog
 from .progress import Unwatched, Watcher
@@ -71,6 +72,10 @@ class Ports:
     """Without it, backups have no copies elsewhere."""
     connections: tuple[Callable[[], Iterable[Connection]], ...] = ()
     """How connections are that adapters keep up by themselves."""
+    calls: EngineCalls = Factory(EngineCalls)
+    """Counts of the calls of the engine, where they are counted."""
+    connects: Callable[[], int | None] = lambda: None
+    """How often a connection to Cloudly was made. None: there is none to be made."""
     serve: Callable[[Operator], None] | None = None
     """Tells who asks for backups and restores whom to ask."""
     known: Confidential = Factory(Confidential)
@@ -122,13 +127,16 @@ def recorder_of(journal: Journal, *asked: Asker) -> Recorder:
 
 
 @asynccontextmanager
-async def open_docker(settings: Settings, known: Confidential | None = None) -> AsyncIterator[DockerPort]:
+async def open_docker(
+    settings: Settings, known: Confidential | None = None, calls: EngineCalls | None = None
+) -> AsyncIterator[DockerPort]:
     """The Docker port for the engine that the settings name. Raises PreconditionFailed when its certificates or context are missing."""
     known = known or new_confidential(settings)
     from coreflow.adapters.engine.client import open_engine
     from coreflow.adapters.swarm.port import SwarmPort
 
-    async with open_engine(_endpoint(settings)) as engine:
+    on_call = calls.called if calls is not None else None
+    async with open_engine(_endpoint(settings), on_call) as engine:
         yield SwarmPort(engine, writer=f"{socket.gethostname()}:{os.getpid()}", redact=known.redact)
 
 
@@ -237,24 +245,28 @@ async def open_ports(
     budget: "MessageBudget | None" = None,
 ) -> AsyncIterator[Ports]:
     """Open every peer. What `known` holds is told nowhere meanwhile; what arrives takes of the budget."""
-    known = known or new_confidential(settings)
+    known, calls = known or new_confidential(settings), EngineCalls()
     async with AsyncExitStack() as stack:
         stack.enter_context(redacting(known.redact_ours))
         cloudly = await stack.enter_async_context(open_cloudly(settings, known, records, budget))
-        docker = await stack.enter_async_context(open_docker(settings, known))
+        docker = await stack.enter_async_context(open_docker(settings, known, calls))
         is_chosen = "CORESTORE_CONTROL_URL" in settings.sources
         corestores = Corestores(
             partial(_corestore, settings, known, is_chosen=is_chosen),
             settings.corestore_control_url if is_chosen else None,
             is_ours=CORESTORE in settings.render_options.base.services,
         )
-        ports = Ports(cloudly=cloudly, docker=docker, corestores=corestores, known=known)
+        ports = Ports(cloudly=cloudly, docker=docker, corestores=corestores, known=known, calls=calls)
         if settings.needs_network and records is None:
             from coreflow.adapters.cloudly import NetworkCloudly
 
             assert isinstance(cloudly, NetworkCloudly)  # noqa: S101 - see open_cloudly
             ports = evolve(
-                ports, replica=cloudly, serve=cloudly.serve, connections=(cloudly.link.connections,)
+                ports,
+                replica=cloudly,
+                serve=cloudly.serve,
+                connections=(cloudly.link.connections,),
+                connects=lambda: cloudly.link.connects,
             )
         yield ports
 

@@ -18,6 +18,7 @@ from coreflow.domain.backup.requests import BackupRequest, BackupResult, Restore
 from coreflow.domain.backup.snapshots import RESTORE_TAG, Snapshot, VolumeSpec
 from coreflow.domain.errors import PortError, Refused, Unavailable, Unreached, Untouched
 from coreflow.domain.ids import ServiceId
+from coreflow.domain.status.model import Status
 from coreflow.domain.swarm.naming import RESTORE, STOPPED
 from coreflow.domain.swarm.stopped import undo_id
 
@@ -330,8 +331,10 @@ def test_the_daemon_says_how_many_are_left_stopped() -> None:
         liar.effect, liar.error = half, Unavailable("hung up")
 
         async def day(operations: Operations) -> None:
+            metrics = Metrics(operations, lambda: Status(verdict="unknown", time=0.0), lambda: 0.0)
+
             def left() -> float:
-                (metric,) = [m for m in Metrics(operations).read() if m.name == "restores_left_stopped"]
+                (metric,) = [m for m in metrics.read() if m.name == "restores_left_stopped"]
                 return metric.values[()]
 
             await operations.restore(RestoreRequest(backup_id="b1", service_id=SHOP))

@@ -78,6 +78,8 @@ class Link:
         self._wall_clock, self._heard = wall_clock, NOBODY_HEARD
         self._up_since = 0.0
         self._log = LinkLog()
+        self.connects = 0
+        """How often a connection was made and logged in."""
 
     @property
     def live(self) -> Live | None:
@@ -188,6 +190,7 @@ class Link:
     def _up(self, live: Live) -> None:
         self._live, self._failure = live, None
         self._up_since = trio.current_time()
+        self.connects += 1
         self._log.is_up(live.peer.address)
         self._heard = self._heard.after(CLOUDLY, "", None, self._wall_clock())
         self._known.set()

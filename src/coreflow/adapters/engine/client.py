@@ -27,6 +27,7 @@ from requests.adapters import HTTPAdapter
 from .connections import BASE_URL, Connect, OnePool, ProgramConnection, UnixConnection, ssh_command
 from .endpoint import Endpoint, Tls
 from .protocol import Document, EngineError, EngineTimeout, EngineUnreachable
+from .timed import OnCall, timed
 
 T = TypeVar("T")
 
@@ -146,8 +147,9 @@ def _plain(exc: BaseException) -> str:
 class DockerEngine:
     """One engine; open it with `open_engine`."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoint: Endpoint, on_call: OnCall | None = None) -> None:
+        """`on_call` is told of every call that ended: method, path without names, HTTP status, and seconds."""
+        self._endpoint, self._on_call = endpoint, on_call
         self._client: docker.APIClient | None = None
         self._opening = trio.Lock()
         self._calls = trio.CapacityLimiter(CALLS)
@@ -211,9 +213,7 @@ class DockerEngine:
         limiter: trio.CapacityLimiter | None = None,
         seconds: float = CALL_SECONDS,
     ) -> Any:
-        client = await self._connected()
-
-        def call() -> Any:
+        def call(client: docker.APIClient) -> Any:
             headers = {"X-Registry-Auth": auth} if auth is not None else {}
             with self._translated():
                 url = f"{client.base_url}/v{client.api_version}{path}"
@@ -226,7 +226,9 @@ class DockerEngine:
 
         is_read = method == "GET"
         slots = limiter or (self._calls if is_read else self._writes)
-        return await trio.to_thread.run_sync(call, limiter=slots, abandon_on_cancel=is_read)
+        with timed(self._on_call, method, path):
+            client = await self._connected()
+            return await trio.to_thread.run_sync(call, client, limiter=slots, abandon_on_cancel=is_read)
 
     async def _document(self, path: str, **options: Any) -> Document:
         answer = await self._read(path, **options)
@@ -482,9 +484,9 @@ def _loaded(text: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def open_engine(where: str | Endpoint) -> AsyncIterator[DockerEngine]:
+async def open_engine(where: str | Endpoint, on_call: OnCall | None = None) -> AsyncIterator[DockerEngine]:
     """An engine at `unix:///path`, `tcp://host:port` or `ssh://host`. Nothing is asked of it before the first call."""
-    engine = DockerEngine(where if isinstance(where, Endpoint) else Endpoint(where))
+    engine = DockerEngine(where if isinstance(where, Endpoint) else Endpoint(where), on_call)
     try:
         yield engine
     finally:

@@ -147,6 +147,12 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="The address of the admin server: health, status, journal and metrics ([status.md](status.md)).",
     ),
     Setting(
+        name="COREFLOW_METRICS_PER_SERVICE",
+        default="true",
+        parse=parsers.boolean,
+        meaning="Whether metrics have series for each service and each host, up to 1,000 of either.",
+    ),
+    Setting(
         name="COREFLOW_INITIAL_DELAY",
         default="10",
         parse=parsers.seconds,

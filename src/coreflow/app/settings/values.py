@@ -48,6 +48,7 @@ class Settings:
     docker_context: str | None
     listen: Address
     admin_listen: Address
+    metrics_per_service: bool
     initial_delay: float
     schedule: str
     """A cron expression of six fields, seconds first."""

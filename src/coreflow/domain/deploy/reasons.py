@@ -11,6 +11,9 @@ from coreflow.domain.swarm.observed import ObservedService
 from coreflow.domain.swarm.specs import Aspect, PublishedPort, ServiceBody, ServiceSpec
 from coreflow.domain.swarm.templates import BRACES, EXPANDED
 
+BY_HAND = "changed by hand"
+"""Part of the reason for putting a drift right."""
+
 
 def intent_of(spec: ServiceSpec, live: ObservedService) -> str:
     """Return what changed in the record since the last write, and what somebody changed on top of it."""
@@ -26,7 +29,7 @@ def intent_of(spec: ServiceSpec, live: ObservedService) -> str:
         return "labels do not match what runs"
     texts = ["; ".join(intended)] if intended else []
     if by_hand:
-        texts.append(f"changed by hand: {', '.join(by_hand)}")
+        texts.append(f"{BY_HAND}: {', '.join(by_hand)}")
     return "; ".join(texts)
 
 
@@ -36,7 +39,7 @@ def drift_of(live: ServiceBody, wanted: ServiceBody) -> str:
     marks = (*(path for path, _ in live.other), *(mount.other for mount in live.mounts))
     if any(BRACES in line for line in lines) or any(EXPANDED in mark for mark in marks):
         return "becomes literal text"
-    return "changed by hand"
+    return BY_HAND
 
 
 def changes_of(live: ServiceBody, wanted: ServiceBody) -> str:

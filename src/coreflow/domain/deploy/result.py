@@ -152,16 +152,3 @@ class ReconcileResult:
         """The old name of `is_stable`."""
         warn_of("ReconcileResult.is_settled", "is_stable")
         return self.is_stable
-
-
-@frozen(kw_only=True)
-class Metric:
-    """A number, or several that differ in their labels."""
-
-    name: str
-    """Without the prefix, and without the `_total` of a counter."""
-    meaning: str
-    kind: Literal["counter", "gauge"] = "counter"
-    labels: tuple[str, ...] = ()
-    values: Mapping[tuple[str, ...], float] = Factory(dict)
-    """By the values of the labels."""
