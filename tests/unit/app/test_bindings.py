@@ -14,7 +14,7 @@ from tests.unit.app.worlds import Json, World, bundle, cluster, new_engine, play
 from coreflow.adapters.memory import Fault, MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.corestores import Corestores
-from coreflow.app.reconcile import Reconciler
+from coreflow.app.reconcile import Reconciler, ReconcilerOptions
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.deploy.result import ReconcileResult
@@ -334,3 +334,26 @@ def test_killed_after_any_write_it_ends_well() -> None:
         assert len(await bench.secret()) >= 2
 
     scene_with(body)
+
+
+def test_it_is_heard_how_a_corestore_answers() -> None:
+    """One that is away is; one that refuses is there."""
+
+    async def scene() -> None:
+        bench = Bench()
+        heard: list[tuple[str, str]] = []
+        bench.reconciler = Reconciler(
+            bench.world.cloudly,
+            SwarmPort(bench.world.engine),
+            Corestores.one(bench.corestore),
+            render=bench.world.render,
+            options=ReconcilerOptions(heard=lambda peer, _, error: heard.append((peer, str(error or "")))),
+        )
+        bench.corestore.faults += [Unavailable("gone"), Refused("no")]
+        for _ in range(3):
+            bench.reconciler.try_now()
+            await bench.deploy(service("a"), bindings=({},))
+        assert [text for peer, text in heard if peer == "corestore"][:3] == ["gone", "", ""]
+        assert {peer for peer, text in heard if not text} == {"records", "engine", "corestore"}
+
+    play(scene)

@@ -36,7 +36,13 @@ class Bench:
         self.made: list[GatewayRecord] = []
         self.journal = MemoryJournal()
         recorder = Recorder(self.journal, trio.current_time, asked=("push",))
-        self.gateways = Gateways(self._make, recorder=recorder)
+        self.heard: list[tuple[str, str]] = []
+        """What each look at it ended with."""
+
+        def heard(peer: str, _: str, error: Exception | None) -> None:
+            self.heard.append((peer, str(error or "")))
+
+        self.gateways = Gateways(self._make, heard, recorder=recorder)
 
     def _make(self, record: GatewayRecord, _: ClusterId) -> MemoryGateway:
         self.made.append(record)
@@ -229,5 +235,18 @@ def test_certificates_only_if_wanted() -> None:
         await bench.settle(web("a", HOST), gateway=None)
         assert source(bench) is None
         assert len(bench.made) == 2
+
+    scene_with(body)
+
+
+def test_it_is_heard_how_a_gateway_answers() -> None:
+    """Away, and there again."""
+
+    async def body(bench: Bench) -> None:
+        bench.gateway.faults.append(Unavailable("gone"))
+        await bench.settle(web("a", HOST))
+        await until(lambda: bench.hosts() == [HOST], seconds=60)
+        assert bench.heard[0] == ("gateway", "gone")
+        await until(lambda: bench.heard[-1] == ("gateway", ""))
 
     scene_with(body)

@@ -9,12 +9,15 @@ import trio
 from tests.unit.app.worlds import BAD, MISSING, World, cluster, daemon_settings, play, service
 
 from coreflow.adapters.engine.protocol import EngineError
-from coreflow.adapters.memory import Fault
+from coreflow.adapters.memory import Fault, MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app import status_document
+from coreflow.app.corestores import Corestores
 from coreflow.app.main import Coreflow, Ports, running
 from coreflow.app.status import DEAD_SECONDS, StatusBoard
+from coreflow.domain.backup.requests import BackupRequest
 from coreflow.domain.errors import InvalidRecord, Problem, Refused, Unavailable
+from coreflow.domain.ids import ServiceId
 from coreflow.domain.status.connections import ENGINE, RECORDS
 from coreflow.domain.status.explain import Explanation
 from coreflow.domain.status.model import CurrentProblem, Status
@@ -234,5 +237,29 @@ def test_a_write_that_is_refused_is_a_problem(tmp_path: Path) -> None:
             (problem,) = status.problems
             assert problem.cause.startswith("create service a: ")
             await until(engine, lambda status: status.verdict == "as desired")
+
+    play(scene)
+
+
+def test_a_backup_that_fails_is_a_problem_until_one_is_complete(tmp_path: Path) -> None:
+    """With the name of its service, and the command that makes another."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        ports = Ports(
+            cloudly=world.cloudly,
+            docker=SwarmPort(world.engine),
+            corestores=Corestores.one(MemoryCorestore()),
+        )
+        async with running(daemon_settings(tmp_path), ports) as engine:
+            await until(engine, lambda status: status.verdict == "as desired")
+            assert engine.operations is not None
+            await engine.operations.backup(BackupRequest(backup_id="b", service_id=ServiceId("id-a")))
+            (problem,) = status_of(engine).problems
+            assert (problem.kind, problem.subjects) == ("backup failed", ("a",))
+            assert problem.next_step == "`coreflow backup a`"
+            (operation,) = status_of(engine).operations
+            assert (operation.kind, operation.backup_id, operation.state) == ("backup", "b", "failed")
 
     play(scene)

@@ -504,3 +504,36 @@ async def test_the_back_off_begins_anew(
     await far.came_up()
     pauses = [dial - end for dial, end in zip(far.dials[1:], hang_ups, strict=True)]
     assert is_spread(pauses, expected)
+
+
+async def test_its_state_is_told_with_since_when(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Nothing before the first attempt, then up, down with the reason, and up again."""
+    far = CloudlyStandIn()
+    link = Link(far.dial, TOKEN, handlers={}, wall_clock=far.wall_clock, on_up=lambda: None)
+    assert link.connections() == ()
+    nursery.start_soon(link.run)
+    await far.came_up()
+    await settle()
+    (up,) = link.connections()
+    assert (up.peer, up.is_up, up.fault, up.error) == ("cloudly", True, "", "")
+    await trio.sleep(10)
+    (later,) = link.connections()
+    assert (later.since, later.checked) == (up.since, up.checked + 10)
+    far.hang_up()
+    await settle()
+    (down,) = link.connections()
+    assert (down.is_up, down.fault) == (False, "away")
+    assert down.since >= later.checked
+    assert down.error
+
+
+async def test_a_token_that_is_refused_is_told_from_a_peer_that_is_away(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    far = CloudlyStandIn()
+    far.answers[LOGIN.name] = REJECTED
+    link = link_to(far, nursery)
+    with pytest.raises(TokenRefused):
+        await link.wait()
+    (connection,) = link.connections()
+    assert (connection.is_up, connection.fault) == (False, "refused")

@@ -324,6 +324,39 @@ def test_services_that_one_registry_holds_are_one_problem() -> None:
     assert problem.cause == "r.example answers 503"
 
 
+def test_a_held_service_is_seen_all_the_same() -> None:
+    """Nothing is wanted of it now, but it runs on."""
+    held = Rejection(unit="id-web", name="web", reasons=("away",), held=True)
+    there = observed(LIVE, tasks=(task(LIVE),), nodes=(node(),), time=1000.0)
+    last = state(wanted=desired(), observed=there, plan=Plan(rejections=(held,)))
+    given = facts(result(last=last))
+    found = web(make_status(given)[0])
+    assert (found.state, found.running, found.wanted, found.image) == ("held", 1, 1, "app:1")
+    told = explain(given, make_status(given)[0], "web")
+    assert told is not None
+    assert (told.record, told.spec) == ("held: away", None)
+
+
+def test_a_service_without_a_record_waits_for_its_end() -> None:
+    """It runs until whatever takes its place does."""
+    there = observed(LIVE, time=1000.0)
+    wait = Wait("id-web", "web", "runs until new does (renamed)")
+    given = facts(result(last=state(wanted=desired(), observed=there, plan=Plan(waits=(wait,)))))
+    status, _ = make_status(given)
+    told = explain(given, status, "web")
+    assert told is not None
+    assert told.record == "no record wants it"
+
+
+def test_a_roll_back_that_is_final_is_not_written_again() -> None:
+    """Although nobody has noted it yet."""
+    labels = {naming.FAILED: WEB.fingerprints.whole, naming.FAILED_CAUSE: "image"}
+    given = facts(world(live(spec("web", image="app:0"), labels=labels)))
+    told = explain(given, make_status(given)[0], "web")
+    assert told is not None
+    assert told.decision == "Swarm rolled this back: it is not tried again by itself"
+
+
 def test_a_refused_removal_names_its_token() -> None:
     refusal = Refusal(("a", "b"), 3, "tok")
     problem = only(status_of(world(plan=Plan(refusal=refusal))))
