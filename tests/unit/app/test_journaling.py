@@ -5,19 +5,22 @@ from pathlib import Path
 
 import pytest
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
+from tests.unit.app.test_backups import SHOP, Bench
 from tests.unit.app.worlds import NEWER, NO_BASE, World, cluster, daemon_settings, play, service
 from tests.unit.domain import examples
 
 from coreflow.adapters.journal import MemoryJournal
 from coreflow.adapters.memory import Fault, MemoryCorestore
 from coreflow.adapters.swarm.port import SwarmPort
+from coreflow.app.backups import Timeouts
 from coreflow.app.corestores import Corestores
 from coreflow.app.journaling import NO_RECORDER, Recorder
 from coreflow.app.main import Ports, running
+from coreflow.app.operations import Operations
 from coreflow.app.reconcile import NullListener, Reconciler
 from coreflow.app.telling import redacting
-from coreflow.domain.backup.requests import BackupRequest
+from coreflow.domain.backup.requests import BackupRequest, RestoreRequest
 from coreflow.domain.deploy.result import Outcome
 from coreflow.domain.errors import LostRace, Unavailable
 from coreflow.domain.ids import ServiceId
@@ -273,6 +276,36 @@ def test_by_hand_and_by_schedule(tmp_path: Path) -> None:
             await trio.sleep(30)
             *_, last = (await engine.journal.read(ALL)).records
         assert last.entry.asked == ("file", "hand")
+
+    play(scene)
+
+
+def test_a_restore_stops_and_starts_its_service() -> None:
+    """Four entries: the backup, and the restore with the two actions that it takes. Its heartbeats are none."""
+
+    async def scene() -> None:
+        bench, journal = Bench(), MemoryJournal()
+        await bench.deploy()
+        bench.timeouts = Timeouts(heartbeat=0.01, look=0.01)
+        recorder = Recorder(journal, now, asked=("push",))
+        async with trio.open_nursery() as nursery:
+            operations = Operations(evolve(bench.tools(), recorder=recorder))
+            nursery.start_soon(operations.run)
+            await operations.backup(BackupRequest(backup_id="b1", service_id=SHOP))
+            result = await operations.restore(RestoreRequest(backup_id="b1", service_id=SHOP))
+            nursery.cancel_scope.cancel()
+        assert result.status == "completed"
+        entries = [record.entry for record in (await journal.read(Query(service="shop"))).records]
+        assert [(e.action, e.name, e.outcome, e.asked) for e in entries] == [
+            ("backup", SHOP, "completed", ("push",)),
+            ("stop", "shop", "applied", ("restore",)),
+            ("start", "shop", "applied", ("restore",)),
+            ("restore", SHOP, "completed", ("push",)),
+        ]
+        assert entries[1].reason == "restoring backup b1"
+        assert entries[-1].detail == f"backup {result.undo_id} takes it back"
+        writes = [method for method, _ in bench.world.engine.service_writes if method == "update_service"]
+        assert len(writes) > 3, "there were heartbeats"
 
     play(scene)
 
