@@ -166,6 +166,8 @@ class Router:
             self._tasks = tasks
             if self._located() != self._sent:
                 self.poke()
+            elif self.table_made:
+                self.table_made = self._wall_clock()
 
     async def publish(self) -> None:
         """Publish the table whenever something it is made of has changed, until cancelled."""

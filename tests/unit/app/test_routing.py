@@ -102,6 +102,7 @@ def test_a_host_leads_to_every_task() -> None:
                 assert len(stage.addresses()) == count
                 await trio.sleep(100)
                 assert len(stage.proxy.tables) == 1
+                assert stage.now() - stage.router.table_made < 2  # looked at, and still so
 
     play(scene)
 
