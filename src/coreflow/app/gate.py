@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from coreflow.domain.errors import PortError
+from coreflow.domain.pacing import Thinning
 from coreflow.domain.ports import DockerPort
 from coreflow.domain.routing.admission import (
     NO_PROXIES,
@@ -37,6 +38,7 @@ class Gate:
         self._cluster: str | None = None
         self._knows_cluster = trio.Event()
         self._looks, self._looked_at = 0, -math.inf
+        self._thinning = Thinning()
 
     async def admit(self, host: str) -> Callable[[str], bool]:
         """The tags that a connection from this address may have: any but that of coretraffic, or any."""
@@ -62,9 +64,13 @@ class Gate:
                 try:
                     self._tasks = await self._look()
                 except PortError as exc:
-                    log.warning(
-                        "cannot tell whether a connection is coretraffic's", peer=host, reason=str(exc)
-                    )
+                    if times := self._thinning.times(str(exc), trio.current_time()):
+                        log.warning(
+                            "cannot tell whether a connection is coretraffic's",
+                            peer=host,
+                            reason=str(exc),
+                            times=times,
+                        )
                     self._tasks = NO_PROXIES
             return self._tasks
 

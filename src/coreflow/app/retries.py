@@ -13,6 +13,7 @@ from .lazy_log import LazyLog
 log = LazyLog()
 T = TypeVar("T")
 
+_WAITING = "waiting for a peer"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 
 
@@ -30,13 +31,16 @@ async def with_retries(
     until, pause, said = trio.current_time() + seconds, 0.0, ""
     while True:
         try:
-            return await call()
+            found = await call()
+            if said:
+                log.info("continuing", was=_WAITING)
+            return found
         except Unavailable as exc:
             on_failure()
             if trio.current_time() >= until:
                 raise
             if str(exc) != said:
-                log.info("waiting for a peer", reason=str(exc))
+                log.info(_WAITING, reason=str(exc))
             said = str(exc)
         pause = next_delay(pause, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         await trio.sleep(pause)

@@ -65,15 +65,13 @@ class _Course:
     """When the last count was told."""
 
     @property
-    def due(self) -> float | None:
-        """Return when something is to be told of it although nothing happens."""
-        if self.flaps_since is None:
-            return None
+    def due(self) -> float:
+        """Return when something is to be told of one that flaps although nothing happens."""
         return min(self.told + self.gap, self.changed + QUIET_SECONDS)
 
     def ticked(self, subject: str, now: float) -> tuple["_Course", News | None]:
         """Return it as it is by now, and what is to be told of that."""
-        if self.flaps_since is None or self.due is None or now < self.due:
+        if self.flaps_since is None or now < self.due:
             return self, None
         seconds = now - self.flaps_since
         news = News(
@@ -140,8 +138,7 @@ class Flapping:
     @property
     def due(self) -> float | None:
         """Return when something is to be told although nothing happens."""
-        times = (self.courses[name].due for name in self.restless)
-        return min((time for time in times if time is not None), default=None)
+        return min((self.courses[name].due for name in self.restless), default=None)
 
     def after(self, wrong: Mapping[str, str], now: float) -> tuple["Flapping", tuple[News, ...]]:
         """Return it with what is wrong by now, and what is to be told; what is not named is well. Any clock in seconds."""

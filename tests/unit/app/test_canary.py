@@ -23,6 +23,7 @@ from rich.console import Console
 from tests.unit.app.worlds import World, bundle, cluster, new_engine, play, service
 
 from coreflow.adapters.engine.protocol import EngineError, EngineUnreachable
+from coreflow.adapters.exposition import exposition
 from coreflow.adapters.journal import Limits, open_sqlite_journal
 from coreflow.adapters.memory import MemoryEngine, Registry
 from coreflow.adapters.swarm.port import SwarmPort
@@ -42,6 +43,7 @@ from coreflow.domain.errors import CoreflowError
 from coreflow.domain.redaction.spellings import views
 from coreflow.domain.status.explain import explain
 from coreflow.domain.status.make import make_status
+from coreflow.domain.status.metrics import MetricOptions, status_metrics
 from coreflow.domain.status.parts import Facts
 
 Json = dict[str, Any]
@@ -222,6 +224,7 @@ def status_texts(result: ReconcileResult) -> Iterator[str]:
     facts = Facts(now=result.last.observed.time, looked=result.last.observed.time, result=result)
     status, _ = make_status(facts)
     yield from leaves(status_document.document(status))
+    yield exposition(lambda: status_metrics(status, MetricOptions())).text
     for one in status.services:
         told = explain(facts, status, one.name)
         assert told is not None

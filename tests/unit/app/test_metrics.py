@@ -17,7 +17,7 @@ from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.engine_calls import EngineCalls
 from coreflow.app.main import Coreflow, Ports, running
 from coreflow.app.metrics import metrics_table
-from coreflow.domain.measures import Histogram, Metric
+from coreflow.domain.measures import Metric
 
 ROOT = Path(__file__).parents[3]
 NAME = re.compile(r"\bcoreflow_[a-z_]+\b")
@@ -150,13 +150,6 @@ def test_series_of_each_service_can_be_switched_off(tmp_path: Path) -> None:
     (found,) = watched(tmp_path, (records(service("a")), 30), COREFLOW_METRICS_PER_SERVICE="false")
     assert not found["service_tasks_running"].values
     assert value(found, "services", "as_desired") == 1
-
-
-def test_a_histogram_counts_up_to_each_bound() -> None:
-    histogram = Histogram(bounds=(1.0, 2.0)).after(1.0).after(1.5).after(99.0)
-    assert histogram.buckets() == (("1.0", 1.0), ("2.0", 2.0), ("+Inf", 3.0))
-    assert histogram.total == 101.5
-    assert Histogram(bounds=(1.0,)).buckets() == (("1.0", 0.0), ("+Inf", 0.0))
 
 
 def test_the_page_has_every_metric(tmp_path: Path) -> None:

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coreflow.domain.pacing import FIRST_DELAY, LONGEST_DELAY, LONGEST_GAP, Attention, Repeats, next_delay
+from coreflow.domain.pacing import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    LONGEST_GAP,
+    Attention,
+    Repeats,
+    Thinning,
+    next_delay,
+)
 
 
 @pytest.mark.parametrize(
@@ -79,3 +87,18 @@ def test_only_so_many_things_are_remembered() -> None:
     assert not repeats.is_new("c", 3)
     assert not repeats.is_new("b", 3)
     assert repeats.is_new("a", 3)
+
+
+def test_many_like_events_are_told_with_counts_and_later_each_time() -> None:
+    """The first at once; after a quiet time the next is told at once again, with those that were not."""
+    thinning = Thinning(first=10.0, longest=40.0)
+    told = [(now, times) for now in range(100) if (times := thinning.times("x", float(now)))]
+    assert told == [(0, 1), (1, 1), (11, 10), (31, 20), (71, 40)]
+    assert thinning.times("y", 100.0) == 1
+    assert thinning.times("x", 200.0) == 29
+
+
+def test_only_so_many_kinds_of_events_are_remembered() -> None:
+    thinning = Thinning(kept=2)
+    assert [thinning.times(what, 0.0) for what in "aabbccaa"] == [1, 1, 1, 1, 1, 1, 1, 1]
+    assert thinning.times("a", 1.0) == 0

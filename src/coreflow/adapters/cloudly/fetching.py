@@ -20,6 +20,7 @@ from attrs import define, evolve, field, frozen
 from coreflow.adapters.net.typedsocket import ConnectionClosed, TimedOut
 from coreflow.adapters.tasks import nursery_of_one_error
 from coreflow.domain.errors import CoreflowError, InvalidRecord, Problem, Refused, Unavailable
+from coreflow.domain.pacing import Thinning
 from coreflow.domain.records.codec import RecordDecoder, platform_frame
 from coreflow.domain.records.converter import decode
 from coreflow.domain.records.models import GatewayRecord, Records, RejectedRecord
@@ -88,6 +89,7 @@ class Fetcher:
         self._config_of: Live | None = None
         self._config: Document = {}
         self._good: Document = {}
+        self._thinning = Thinning()
         self._good_ones: dict[str, dict[str, Any]] = {collection.member: {} for collection in COLLECTIONS}
         self._known: tuple[bytes, tuple[RejectedRecord, ...], Records] | None = None
 
@@ -197,7 +199,8 @@ class Fetcher:
         except _GONE:
             raise
         except Refused as exc:  # not for us: each by itself may be
-            log.info("asking for records one by one", kind=collection.kind, reason=str(exc))
+            if times := self._thinning.times((collection.kind, str(exc)), trio.current_time()):
+                log.info("asking for records one by one", kind=collection.kind, reason=str(exc), times=times)
             live.not_offered.add(method.name)
             found.one_by_one.add(member)
         except CoreflowError as exc:

@@ -76,6 +76,14 @@ def test_each_problem_is_told_when_it_begins(plan: Plan, line: str) -> None:
     assert is_calm(log)
 
 
+def test_several_notes_of_one_service_are_told_together() -> None:
+    notes = (Note(unit="id-web", name="web", text="look"), Note(unit="id-web", name="web", text="and there"))
+    log, lines = tell(NOTHING_TOLD, found(notes=notes))
+    assert lines == ["warning: note web: look; and there"]
+    _, lines = tell(log, found(notes=notes[:1]))
+    assert lines == ["warning: note web: look"], "one has gone, which is news"
+
+
 def test_another_reason_is_told_too() -> None:
     log, _ = tell(NOTHING_TOLD, found(rejections=(rejected("no"),)))
     _, lines = tell(log, found(rejections=(rejected("still no"),)))
