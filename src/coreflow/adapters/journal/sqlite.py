@@ -31,7 +31,7 @@ from coreflow.domain.journal import (
 
 from .reading import read_file, reason_of
 from .store import FILE_NAME, MOST_BYTES, MOST_CHANGES, Change, Limits, Store
-from .writers import new_name
+from .writers import Writer
 
 log = structlog.get_logger()
 
@@ -56,7 +56,6 @@ class SqliteJournal:
         self, folder: Path, limits: Limits, clock: Callable[[], float], *, again: float = AGAIN_SECONDS
     ) -> None:
         self._path, self._limits, self._clock, self._again = folder / FILE_NAME, limits, clock, again
-        self._writer = new_name()
         self._news = threading.Condition()
         self._waiting: deque[Change] = deque()
         self._tickets = itertools.count(1)
@@ -166,27 +165,36 @@ class SqliteJournal:
     # --- the thread
 
     def _run(self) -> None:
-        store: Store | None = None
-        while not self._is_over():
-            try:
-                if store is None:
-                    store = Store(self._path, self._limits, self._writer)
-                    self._was_open = True
-                    store.tidy(self._clock())
+        writer: Writer | None = None
+        try:
+            while not self._is_over():
+                try:
+                    writer = writer or Writer(self._path.parent)
+                    self._write_as(writer.name)
+                except Exception as exc:  # noqa: BLE001 - a bug, too, must not end the thread: the queue would fill
+                    self._trouble(reason_of(exc))
+                    if self._is_closed:
+                        return
+                    self._pause(self._again, is_trouble=True)
+        finally:
+            if writer is not None:
+                with suppress(OSError):
+                    writer.close()
+
+    def _write_as(self, writer: str) -> None:
+        """Write until the end. Raises whatever keeps it from that."""
+        store = Store(self._path, self._limits, writer)
+        try:
+            self._was_open = True
+            store.tidy(self._clock())
+            while True:
                 self._write(store)
                 self._fine()
+                if self._is_over():
+                    return
                 if self._pause(TIDY_SECONDS):
                     store.tidy(self._clock())
-            except Exception as exc:  # noqa: BLE001 - a bug, too, must not end the thread: the queue would fill
-                if store is not None:
-                    with suppress(sqlite3.Error, OSError):
-                        store.close()
-                    store = None
-                self._trouble(reason_of(exc))
-                if self._is_closed:
-                    return
-                self._pause(self._again, is_trouble=True)
-        if store is not None:
+        finally:
             with suppress(sqlite3.Error, OSError):
                 store.close()
 

@@ -17,7 +17,7 @@ from attrs import asdict, field, frozen
 from coreflow.domain.ids import BASE
 from coreflow.domain.journal import Entry, Query, Record, fits, in_order, interrupted
 
-from .writers import Writer, is_dead, remove_dead
+from .writers import is_dead, remove_dead
 
 FILE_NAME = "journal.db"
 MIB = 1024 * 1024
@@ -76,29 +76,20 @@ class Store:
     """The file, open for writing."""
 
     def __init__(self, path: Path, limits: Limits, writer: str) -> None:
-        """Open the file, or make it and its folder. Raises sqlite3.Error, OSError, or OutOfReach."""
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        self.path, self._limits = path, limits
+        """Open the file, or make it, as a `Writer` of a name. Raises sqlite3.Error, OSError, or OutOfReach."""
+        self.path, self._limits, self._writer = path, limits, writer
         self._log = path.with_name(path.name + "-wal")
-        self._writer = Writer(path.parent, writer)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._db = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
+            self._prepare()
         except BaseException:
-            self._writer.close()
+            self._db.close()
             raise
 
     def close(self) -> None:
-        """Close it; whatever has not ended by now is told as interrupted by the next one who opens it."""
+        """Close it. What has not ended by now may still, as long as the writer lives."""
         self._db.close()
-        self._writer.close()
 
     def _prepare(self) -> None:
         self._one("pragma auto_vacuum = incremental")  # before there is any table, and in vain later
@@ -106,6 +97,7 @@ class Store:
             raise OutOfReach("the file system cannot hold SQLite's log")
         self._one("pragma synchronous = normal")
         self._one("pragma wal_autocheckpoint = 0")
+        self._one("pragma secure_delete = off")  # where it is on, removing entries fills the log with zeros
         if (version := self._one("pragma user_version")) == 0:
             with self._transaction():
                 if self._one("pragma user_version") == 0:
@@ -128,7 +120,7 @@ class Store:
         self._make_room()
         with self._transaction():
             for change in changes:
-                key = (self._writer.name, change.ticket)
+                key = (self._writer, change.ticket)
                 if not change.is_end:
                     self._db.execute("insert into begun values (?, ?, ?)", (*key, change.text))
                     continue
@@ -146,7 +138,7 @@ class Store:
         """Remove what is too old, and tell what dead writers began as interrupted."""
         self._make_room()
         for writer in self._writers():
-            if writer != self._writer.name and is_dead(self.path.parent, writer):
+            if writer != self._writer and is_dead(self.path.parent, writer):
                 self._bury(writer)
         remove_dead(self.path.parent)
         while self._delete("time < ?", now - self._limits.seconds):
@@ -192,8 +184,8 @@ class Store:
         with self._transaction():
             return bool(
                 self._db.execute(
-                    f"delete from entries where id in (select id from entries where {condition} order by id limit 64)",  # noqa: S608 - ours
-                    values,
+                    f"delete from entries where id in (select id from entries where {condition} order by id limit ?)",  # noqa: S608 - ours
+                    (*values, MOST_CHANGES),
                 ).rowcount
             )
 

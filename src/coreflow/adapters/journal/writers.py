@@ -17,17 +17,13 @@ def _file_of(folder: Path, writer: str) -> Path:
     return folder / f"journal-{writer}{_SUFFIX}"
 
 
-def new_name() -> str:
-    """A name that no other writer has."""
-    return uuid.uuid4().hex[:12]
-
-
 class Writer:
-    """A process as a writer, until it is closed."""
+    """A process as a writer, until it is closed, whether it can write just now or not."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        """Raises OSError where no file can be made."""
-        self.name = name
+    def __init__(self, folder: Path) -> None:
+        """Make the folder, too, if it does not exist. Raises OSError where that, or the file, cannot be made."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.name = uuid.uuid4().hex[:12]
         self._path = _file_of(folder, self.name)
         self._descriptor = self._locked()
 
