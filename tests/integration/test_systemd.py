@@ -114,7 +114,7 @@ def test_under_systemd(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> No
         assert lab.services() == [lab.name("a")]  # it says that it is started after the first pass
         lab.wait("the workload runs", lambda: lab.running("a"))
         assert machine.shows("ActiveState") == "active"
-        assert "as desired" in machine.shows("StatusText")
+        lab.wait("the status says so", lambda: "as desired: 1 as desired" in machine.shows("StatusText"))
         before = main_pid(machine)
         user = int(machine.does("stat", "-c", "%u", f"/proc/{before}"))
         assert 61184 <= user <= 65519  # a user that exists only while it runs

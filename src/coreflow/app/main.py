@@ -26,6 +26,7 @@ from coreflow.domain.ports import (
 )
 from coreflow.domain.redaction.redactor import TEXT_LIMIT
 from coreflow.domain.status.metrics import MetricOptions
+from coreflow.domain.status.model import Status
 
 from . import status_document
 from .confidential import Confidential
@@ -54,6 +55,7 @@ from .settings import Settings
 from .status import StatusBoard
 from .status_sources import heard_of, status_sources, tick
 from .supervise import supervise
+from .telling import told
 
 if TYPE_CHECKING:
     from coreflow.adapters.admin import AdminPages
@@ -101,6 +103,11 @@ class Coreflow:
         await self._ended.wait()
         assert self.last is not None  # noqa: S101 - set before the event
         return self.last
+
+    def present_status(self) -> Status:
+        """The status as it is now."""
+        assert self.status is not None  # noqa: S101 - of a running engine
+        return self.status.current()
 
     async def settled(self) -> ReconcileResult:
         """The old name of `reconciled`."""
@@ -184,7 +191,7 @@ def admin_pages(engine: Coreflow) -> "AdminPages":
 
     return AdminPages(
         health=board.health,
-        ready=board.readiness,
+        ready=lambda: told(board.readiness()),
         status=lambda: status_document.write(board.current()),
         service=service,
         history=engine.journal.read if engine.journal is not None else None,

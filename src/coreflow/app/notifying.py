@@ -7,10 +7,13 @@ from typing import Protocol
 import trio
 
 from coreflow.domain.deploy.result import ReconcileResult
+from coreflow.domain.status.model import Status
 
 READY_SECONDS = 30.0
 """How long whoever waits for the start waits for the end of the first pass. A peer that is away must not make the start fail:
 starting again would mend nothing."""
+STATUS_SECONDS = 5.0
+"""How often the status is looked at, where no pass ends."""
 BEATS = 3
 """Signs of life in the time after which the watchdog bites."""
 WAITING = "waiting for the records or the engine; the log says which"
@@ -41,17 +44,21 @@ class ServiceManager(Protocol):
         ...
 
 
-class Settles(Protocol):
-    """The engine, as far as it says how passes end."""
+class Observable(Protocol):
+    """The engine, as far as it says how it is."""
 
-    async def settled(self) -> ReconcileResult:
+    async def reconciled(self) -> ReconcileResult:
         """Wait for the end of the next series of passes."""
+        ...
+
+    def present_status(self) -> Status:
+        """The status as it is now."""
         ...
 
 
 @asynccontextmanager
 async def telling(
-    manager: ServiceManager, engine: Settles, *, ready_seconds: float = READY_SECONDS
+    manager: ServiceManager, engine: Observable, *, ready_seconds: float = READY_SECONDS
 ) -> AsyncIterator[None]:
     """Tell the manager for as long as the block lasts.
 
@@ -69,13 +76,18 @@ async def telling(
             nursery.cancel_scope.cancel()
 
 
-async def _passes(manager: ServiceManager, engine: Settles, ready_seconds: float) -> None:
-    status = WAITING
+async def _passes(manager: ServiceManager, engine: Observable, ready_seconds: float) -> None:
     with trio.move_on_after(ready_seconds):
-        status = status_of(await engine.settled())
-    manager.ready(status)
+        await engine.reconciled()
+    said = status_of(engine.present_status())
+    manager.ready(said)
     while True:
-        manager.status(status_of(await engine.settled()))
+        with trio.move_on_after(STATUS_SECONDS):  # what goes away between two passes is told, too
+            await engine.reconciled()
+        text = status_of(engine.present_status())
+        if text != said:
+            manager.status(text)
+            said = text
 
 
 async def _beat(manager: ServiceManager, seconds: float) -> None:
@@ -84,16 +96,17 @@ async def _beat(manager: ServiceManager, seconds: float) -> None:
         await trio.sleep(seconds)
 
 
-def status_of(result: ReconcileResult) -> str:
-    """Say how the cluster is, in a few words and without names."""
-    plan = result.last.plan
-    running = sum(verdict.done for verdict in result.verdicts.values())
-    counts = {
-        "rejected or held": len(plan.rejections),
-        "rolled back": len(plan.failures),
-        "unfinished": len(result.verdicts) - running,
-    }
-    text = f"{plan.kept} service{'' if plan.kept == 1 else 's'} as desired"
-    wrong = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    refusal = "; a removal needs a confirmation" if plan.refusal is not None else ""
-    return text + (f"; {wrong}" if wrong else "") + refusal
+def status_of(status: Status) -> str:
+    """Say how the cluster is, in a few words and without names: `degraded: 3 as desired, 1 held; 1 problem`."""
+    if status.checked.services is None:
+        return WAITING
+    counts = ", ".join(
+        f"{number} {state}" for state, number in sorted(status.counts.items(), key=_most_first)
+    )
+    number = len(status.problems)
+    problems = f"; {number} problem{'' if number == 1 else 's'}" if number else ""
+    return f"{status.verdict}: {counts or 'no services'}{problems}"
+
+
+def _most_first(pair: tuple[str, int]) -> tuple[int, str]:
+    return -pair[1], pair[0]

@@ -1,5 +1,6 @@
 """What a service manager is told, by the clock and over a real socket."""
 
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -7,15 +8,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 from tests.unit.app.worlds import play
-from tests.unit.domain.examples import desired, live, observed, result, spec, state
+from tests.unit.domain.examples import desired, result, state
 
 from coreflow.adapters.notify import Manager
-from coreflow.app.notifying import WAITING, status_of, telling
+from coreflow.app.notifying import STATUS_SECONDS, WAITING, status_of, telling
 from coreflow.domain.deploy.result import ReconcileResult
-from coreflow.domain.deploy.steps import Failure, Plan, Refusal
-from coreflow.domain.swarm.convergence import Verdict
+from coreflow.domain.status.model import Checked, CurrentProblem, Status
 
 
 @define
@@ -41,13 +41,17 @@ class Told:
         self._note("stopping")
 
 
+SEEN = Checked(services=0.0)
+
+
 @define
 class Passes:
-    """Whose passes end at these times."""
+    """Whose passes end at these times, and whose engine is away from a time on."""
 
     times: list[float]
+    away: float = math.inf
 
-    async def settled(self) -> ReconcileResult:
+    async def reconciled(self) -> ReconcileResult:
         due = next((time for time in self.times if time > trio.current_time()), None)
         if due is None:
             await trio.sleep_forever()
@@ -55,13 +59,20 @@ class Passes:
             await trio.sleep_until(due)
         return result(last=state(wanted=desired()))
 
+    def present_status(self) -> Status:
+        if trio.current_time() >= self.away:
+            return Status(verdict="unknown", time=0.0, checked=SEEN, counts={"unknown": 2})
+        ended = sum(time <= trio.current_time() for time in self.times)
+        seen = SEEN if ended else Checked()
+        return Status(verdict="as desired", time=0.0, checked=seen, counts={"as desired": ended})
 
-def told(manager: Told, times: list[float], until: float) -> list[tuple[float, str]]:
+
+def told(manager: Told, times: list[float], until: float, away: float = math.inf) -> list[tuple[float, str]]:
     """What it is told, from the start to the end, in seconds since the start."""
 
     async def scene() -> None:
         start = trio.current_time()
-        async with telling(manager, Passes([start + time for time in times]), ready_seconds=30):
+        async with telling(manager, Passes([start + t for t in times], start + away), ready_seconds=30):
             await trio.sleep_until(start + until)
         manager.messages = [(round(at - start, 3), text) for at, text in manager.messages]
 
@@ -72,17 +83,25 @@ def told(manager: Told, times: list[float], until: float) -> list[tuple[float, s
 def test_ready_is_said_after_the_first_pass() -> None:
     """Once; later passes change the status."""
     assert told(Told(), [2, 50], until=60) == [
-        (2, "ready: 0 services as desired"),
-        (50, "0 services as desired"),
+        (2, "ready: as desired: 1 as desired"),
+        (50, "as desired: 2 as desired"),
         (60, "stopping"),
     ]
+
+
+def test_what_goes_away_between_passes_is_said() -> None:
+    """Within seconds, and once."""
+    messages = told(Told(), [2], until=60, away=20)
+    texts = [text for _, text in messages]
+    assert texts == ["ready: as desired: 1 as desired", "unknown: 2 unknown", "stopping"]
+    assert 20 <= [at for at, _ in messages][1] <= 20 + STATUS_SECONDS
 
 
 def test_a_peer_that_is_away_does_not_make_the_start_fail() -> None:
     """Whoever waits for the start is told to go on, and why."""
     assert told(Told(), [100], until=120) == [
         (30, f"ready: {WAITING}"),
-        (100, "0 services as desired"),
+        (100, "as desired: 1 as desired"),
         (120, "stopping"),
     ]
 
@@ -95,16 +114,19 @@ def test_signs_of_life_come_in_time() -> None:
 
 
 def test_the_status_has_counts_and_no_names() -> None:
-    """What is as desired first, then what is wrong."""
-    web = spec("web")
-    plan = Plan(kept=1, failures=(Failure("id-a", "a", "rolled back"),), refusal=Refusal(("b",), 4, "word"))
-    whole = result(
-        last=state(live(web), wanted=desired(web), plan=plan, observed=observed(live(web))),
-        verdicts=(),
+    """In the words of the status, the most first."""
+    problem = CurrentProblem(kind="held", subjects=("web",), cause="c", since=0.0, next_step="n")
+    status = Status(
+        verdict="degraded",
+        time=0.0,
+        checked=SEEN,
+        problems=(problem,),
+        counts={"held": 1, "waiting": 1, "as desired": 3},
     )
-    assert status_of(whole) == "1 service as desired; 1 rolled back; a removal needs a confirmation"
-    unfinished = result(verdicts=(Verdict(service="web", running=0, wanted=1, done=False),))
-    assert status_of(unfinished) == "0 services as desired; 1 unfinished"
+    assert status_of(status) == "degraded: 3 as desired, 1 held, 1 waiting; 1 problem"
+    assert status_of(evolve(status, problems=(problem, problem))).endswith("; 2 problems")
+    assert status_of(Status(verdict="as desired", time=0.0, checked=SEEN)) == "as desired: no services"
+    assert status_of(Status(verdict="unknown", time=0.0)) == WAITING
 
 
 # the protocol
