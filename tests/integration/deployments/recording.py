@@ -18,10 +18,8 @@ ENVIRONMENT = {
     "COREFLOW_CORETRAFFIC_IMAGE": "coreflow/test:1",
     "COREFLOW_CORELOG_IMAGE": "coreflow/test:1",
 }
-PULLED = "127.0.0.1:5000/test:1"
-"""The image whose reference is pinned to the digest that its registry gives."""
 _CREATES = re.compile(r"/(networks|secrets|services)/create")
-_PLACEHOLDER = re.compile(r"<<(network|secret|digest):([^>]+)>>")
+_PLACEHOLDER = re.compile(r"<<(network|secret):([^>]+)>>")
 
 
 @frozen
@@ -34,7 +32,7 @@ class Deployment:
     def replay(self, lab: Lab) -> None:
         """Write the cluster file, and send the calls to the lab's engine."""
         lab.records.write_text(json.dumps(self.records))
-        identities = {("digest", PULLED): _digest(lab)}
+        identities: dict[tuple[str, str], str] = {}
         for path, body in self.calls:
             text = _PLACEHOLDER.sub(lambda match: identities[match[1], match[2]], json.dumps(body))
             answer = lab.post(path, json.loads(text))
@@ -71,17 +69,11 @@ def record(name: str, python: str, host: str, folder: Path) -> Path:
     return path
 
 
-def _digest(lab: Lab) -> str:
-    """The digest that the test registry gives for the pulled image."""
-    digest: str = lab.client.inspect_distribution(PULLED)["Descriptor"]["digest"]
-    return digest
-
-
 def _without_identities(lab: Lab, text: str) -> str:
     """The calls with placeholders for what is different on every Swarm."""
     named = [(network["Id"], f"network:{network['Name']}") for network in lab.client.networks()]
     named += [(secret["ID"], f"secret:{secret['Spec']['Name']}") for secret in lab.client.secrets()]
-    for identity, name in [*named, (_digest(lab), f"digest:{PULLED}")]:
+    for identity, name in named:
         text = text.replace(identity, f"<<{name}>>")
     return text
 
@@ -90,7 +82,6 @@ def _cluster(lab: Lab) -> Json:
     """A cluster that uses what a Swarm without plugins can carry."""
     full = lab.service(
         "full",
-        image=PULLED,
         scaleFactor=2,
         maxReplicas=2,
         environment={"NODE_ENV": "production", "COUNT": "3", "EMPTY": ""},
