@@ -35,8 +35,9 @@ from .writers import Writer
 
 log = structlog.get_logger()
 
-KEPT_SECONDS = 0.1
-"""How long somebody waits at most for what was noted to be in the file. Once it took longer, nobody waits until that is over."""
+KEPT_SECONDS = 2.0
+"""How long somebody waits at most for what was noted to be in the file: a millisecond, unless the machine is overloaded or the
+disk hangs. Once it took longer, nobody waits until that is over, and a kill meanwhile loses what was not written."""
 READ_SECONDS = 2.0
 SLOW = "the disk does not answer"
 AGAIN_SECONDS = 10.0
