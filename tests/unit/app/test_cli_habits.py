@@ -203,6 +203,19 @@ def test_an_engine_that_is_away_is_named_with_the_usual_cures(
     assert running.ENGINE_AWAY in told, told
 
 
+@pytest.mark.parametrize("arguments", [["run"], ["plan"], ["backups", "shop"], ["restore", "shop"]])
+def test_whoever_names_no_records_learns_how_for_that_command(arguments: list[str], call: Called) -> None:
+    done = call(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"hint: {running.NO_RECORDS}"
+    assert "--records" in call("help", arguments[0]).stdout
+
+
+def test_each_timeout_says_what_for(call: Called) -> None:
+    assert "until everything runs" in call("help", "apply").stdout
+    assert "until everything runs" not in call("help", "down").stdout
+
+
 def test_quiet_leaves_hints_out(call: Called) -> None:
     loud, quiet = call("plan", **NOWHERE), call("-q", "plan", **NOWHERE)
     assert loud.returncode == quiet.returncode == 1

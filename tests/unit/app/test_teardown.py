@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from tests.unit.app.worlds import World, cluster, play, service
 from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.memory import Fault
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.cli import down
+from coreflow.app.cli import down, images, networks, verbosity
 from coreflow.app.teardown import Removed, TearDown, tear_down
+from coreflow.domain.deploy.leftovers import LoadedImage
 from coreflow.domain.deploy.teardown import plan_teardown
 from coreflow.domain.errors import Refused
 from coreflow.domain.ids import ClusterId
@@ -199,3 +201,33 @@ def test_what_goes_and_stays_is_shown() -> None:
     assert {"kind": "service", "name": "a", "problem": None} in whole["removed"]
     assert [left["kind"] for left in whole["left"]] == ["network"]
     assert "canary" not in text + document
+
+
+def test_quietly_only_what_is_wrong_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But whoever is asked sees what goes."""
+    quiet = type(verbosity._verbosity)("v", default=verbosity.Verbosity.QUIET)
+    monkeypatch.setattr(verbosity, "_verbosity", quiet)
+
+    async def scene() -> tuple[str, str, str]:
+        world = await deployed()
+        plan = plan_teardown(await SwarmPort(world.engine).observe(), CLUSTER)
+        unasked, asked, told = io.StringIO(), io.StringIO(), io.StringIO()
+        down.show_teardown(plan, Console(file=unasked, width=200))
+        down.show_teardown(plan, Console(file=asked, width=200), asks=True)
+        for removed in (Removed("service", "a"), Removed("service", "b", "service b: no")):
+            down.show_removed(removed, Console(file=told, width=200))
+        return unasked.getvalue(), asked.getvalue(), told.getvalue()
+
+    unasked, asked, told = play(scene)
+    kept, gone = LoadedImage("kept:1", "sha256:1", 1), LoadedImage("gone:1", "sha256:2", 1)
+    pruned = io.StringIO()
+    images._print(Console(file=pruned, width=200), (kept, gone), {kept: "in use", gone: None})
+    networks._print(networks.Made(existing=("mine",), problems=("other is not an overlay",)))
+    assert capsys.readouterr().out == "other is not an overlay\n"
+    assert re.search(r"! image +kept:1 +in use", pruned.getvalue())
+    assert "gone:1" not in pruned.getvalue()
+    assert unasked == ""
+    assert re.search(r"- service +a ", asked)
+    assert told.split() == ["!", "service", "b:", "no"]

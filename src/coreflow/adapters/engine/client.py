@@ -136,9 +136,9 @@ def _kind(value: object) -> str:
 
 
 def _plain(exc: BaseException) -> str:
-    """The innermost reason, in a few words: the SDK wraps it several times."""
-    while exc.__context__ is not None and not exc.__suppress_context__:
-        exc = exc.__context__
+    """The innermost reason, in a few words: the SDK wraps it several times, and so does what it is made of."""
+    while (inner := exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)) is not None:
+        exc = inner
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     return type(exc).__name__ if isinstance(exc, requests.exceptions.RequestException) else str(exc)

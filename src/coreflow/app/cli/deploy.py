@@ -29,7 +29,8 @@ from coreflow.gc_pause import LARGE_CLUSTER, gc_paused
 GOES_ON = "The time is up. Swarm goes on with what is unfinished; apply again to see how it ends."
 
 
-def _seconds(_: object, value: float) -> None:
+def not_negative(_: object, value: float) -> None:
+    """Raises ValueError if that is no number of seconds."""
     if not math.isfinite(value) or value < 0:
         raise ValueError("must be a number of seconds, 0 or more.")
 
@@ -46,7 +47,7 @@ Refresh = Annotated[bool, Flag, Parameter(help="Look up every image again, to no
 Retry = Annotated[bool, Flag, Parameter(help="Retry what Swarm has rolled back.")]
 Detailed = Annotated[bool, Flag, Parameter(help="Exit with status 2 if something would change.")]
 Confirm = Annotated[str | None, Parameter(help="The token of a refused removal, which confirms it.")]
-Seconds = Annotated[float, Parameter(help="Seconds to wait until everything runs.", validator=_seconds)]
+Seconds = Annotated[float, Parameter(help="Seconds to wait until everything runs.", validator=not_negative)]
 
 
 def plan(

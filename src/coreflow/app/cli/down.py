@@ -8,9 +8,10 @@ from rich.text import Text
 
 from coreflow.app.cli import present
 from coreflow.app.cli.asking import is_anybody_there, is_meant
-from coreflow.app.cli.deploy import Flag, Output, Seconds, write_json
+from coreflow.app.cli.deploy import Flag, Output, not_negative, write_json
 from coreflow.app.cli.journaled import journaled
 from coreflow.app.cli.running import Format, read_settings, run
+from coreflow.app.cli.verbosity import is_quiet
 from coreflow.app.peers import open_docker
 from coreflow.app.streams import console_for
 from coreflow.app.teardown import Removed, TearDown, tear_down
@@ -27,6 +28,13 @@ Cluster = Annotated[
 ]
 Yes = Annotated[bool, Flag, Parameter(help="Do not ask.")]
 Confirm = Annotated[str | None, Parameter(help="Do not ask if exactly what this word stands for goes.")]
+Wait = Annotated[
+    float,
+    Parameter(
+        help="Seconds to wait for a coreflow that is ending, and again until the last container has stopped.",
+        validator=not_negative,
+    ),
+]
 
 
 def down(
@@ -34,7 +42,7 @@ def down(
     cluster: Cluster = None,
     yes: Yes = False,
     confirm_removal: Confirm = None,
-    timeout: Seconds = 60.0,
+    timeout: Wait = 60.0,
     format: Output = Format.TEXT,  # noqa: A002 - the option's name
 ) -> int:
     """Remove everything that coreflow made for a cluster: services, then secrets and networks. Data stays.
@@ -51,14 +59,14 @@ def down(
             plan = plan_teardown(observed, chosen(observed, cluster))
             is_text = format is Format.TEXT
             if is_text:
-                show_teardown(plan, console)
+                show_teardown(plan, console, asks=not yes and confirm_removal is None)
             _check(plan)
             if plan.removals:
                 await _confirm(plan, yes=yes, word=confirm_removal, may_ask=is_text)
 
             def tell(removed: Removed) -> None:
                 if is_text:
-                    present.print_line(console, told_of(removed))
+                    show_removed(removed, console)
 
             result = await tear_down(docker, plan, tell, timeout=timeout, recorder=recorder)
         if is_text:
@@ -109,8 +117,9 @@ async def _confirm(plan: Teardown, *, yes: bool, word: str | None, may_ask: bool
         raise Refused("nothing was removed")
 
 
-def show_teardown(plan: Teardown, console: Console) -> None:
-    """Print what goes and what stays."""
+def show_teardown(plan: Teardown, console: Console, *, asks: bool = False) -> None:
+    """Print what goes and what stays; quietly, only where somebody is asked whether that is meant, and problems."""
+    is_short = is_quiet() and not asks
     mark = present.MARKS["remove"]
     going = [present.Row(mark=mark, kind=kind_of(r), name=name_of(r), reason=r.reason) for r in plan.removals]
     blocks = [
@@ -118,20 +127,26 @@ def show_teardown(plan: Teardown, console: Console) -> None:
         for heading, rows in (
             (f"cluster {plan.cluster}" if plan.cluster else "no cluster", going),
             ("stays", [_row(left, present.NOTE) for left in plan.left]),
-            ("problems", [_row(left, present.PROBLEM) for left in plan.restoring]),
+            (present.PROBLEMS, [_row(left, present.PROBLEM) for left in plan.restoring]),
         )
-        if rows
+        if rows and (heading == present.PROBLEMS or not is_short)
     ]
     if blocks:
         present.print_blocks(console, blocks)
     if not plan.removals:
         present.print_line(console, Text("Nothing to remove.", "bold"))
-    else:
+    elif not is_short:
         present.print_line(console, Text(STAYS, "dim"))
 
 
 def _row(left: Left, mark: tuple[str, str]) -> present.Row:
     return present.Row(mark=mark, kind=left.kind, name=left.name, reason=left.reason)
+
+
+def show_removed(removed: Removed, console: Console) -> None:
+    """Print what became of one object; quietly, only if something is wrong."""
+    if removed.problem or not is_quiet():
+        present.print_line(console, told_of(removed))
 
 
 def told_of(removed: Removed) -> Text:

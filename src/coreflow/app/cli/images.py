@@ -12,6 +12,7 @@ from coreflow.app.cli import present
 from coreflow.app.cli.deploy import Flag, Output, write_json
 from coreflow.app.cli.journaled import journaled
 from coreflow.app.cli.running import Format, Records, read_settings, run
+from coreflow.app.cli.verbosity import is_quiet
 from coreflow.app.journaling import NO_RECORDER, Recorder
 from coreflow.app.peers import open_ports
 from coreflow.app.settings import Settings
@@ -87,7 +88,10 @@ def _document(found: tuple[LoadedImage, ...], removed: Outcomes | None) -> prese
 
 
 def _print(console: Console, found: tuple[LoadedImage, ...], removed: Outcomes | None) -> None:
-    rows = tuple(_row(image, removed) for image in found)
+    told = found
+    if removed is not None and is_quiet():
+        told = tuple(image for image in found if removed[image] is not None)
+    rows = tuple(_row(image, removed) for image in told)
     present.print_blocks(console, [present.Block("images", rows)] if rows else [])
     size = sum(image.size for image in found)
     count = f"{len(found)} image{'' if len(found) == 1 else 's'}"

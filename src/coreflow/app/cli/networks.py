@@ -9,6 +9,7 @@ from rich.text import Text
 from coreflow.app.cli import present
 from coreflow.app.cli.journaled import journaled
 from coreflow.app.cli.running import read_settings, run
+from coreflow.app.cli.verbosity import is_quiet
 from coreflow.app.journaling import NO_RECORDER, Recorder
 from coreflow.app.peers import open_docker
 from coreflow.app.streams import console_for
@@ -71,7 +72,7 @@ def _print(result: Made) -> None:
         *(present.Row(mark=present.MARKS["create"], kind=kind, name=n, reason="made") for n in result.made),
         *(present.Row(mark=present.WAITING, kind=kind, name=n, reason="exists") for n in result.existing),
     ]
-    if rows:
+    if rows and not is_quiet():
         present.print_blocks(console, [present.Block("networks", tuple(rows))])
     for problem in result.problems:
         present.print_line(console, Text(problem, "bold red"))

@@ -186,7 +186,7 @@ ENGINE_AWAY = (
     "is Docker running there (systemctl status docker), does DOCKER_HOST name it, and may this user open it "
     "(root, or the group docker)?"
 )
-NO_RECORDS = "CLOUDLY_URL=file:///path/to/cluster.yaml needs no JUMPCODE; plan, apply and check take --records FILE, too"
+NO_RECORDS = "name a cluster file with --records FILE, or with CLOUDLY_URL=file:///path/to/cluster.yaml: neither needs a JUMPCODE"
 
 
 def frames_of(exc: BaseException) -> Iterator[str]:

@@ -72,6 +72,14 @@ async def test_nothing_of_this_machine_is_sent(
     assert not sent & {"authorization", "x-ours", "x-registry-auth", "x-registry-config"}
 
 
+async def test_an_engine_that_cannot_be_reached_is_told_in_a_few_words() -> None:
+    """The innermost reason, without the texts and calls that libraries put around it."""
+    async with open_engine("tcp://127.0.0.1:1") as engine:
+        with pytest.raises(EngineUnreachable) as caught:
+            await engine.version()
+    assert str(caught.value) == "tcp://127.0.0.1:1: Connection refused"
+
+
 async def test_something_else_than_an_engine(ear: str) -> None:
     """A server that answers, but not as an engine, is no engine."""
     Ear.version = b"[]"
