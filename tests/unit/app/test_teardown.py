@@ -13,7 +13,8 @@ from tests.unit.app.worlds import World, cluster, play, service
 from coreflow.adapters.engine.protocol import EngineError
 from coreflow.adapters.memory import Fault
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.cli import down, images, networks, verbosity
+from coreflow.app.cli import down, images, verbosity
+from coreflow.app.cli import networks as networks_command
 from coreflow.app.teardown import Removed, TearDown, tear_down
 from coreflow.domain.deploy.leftovers import LoadedImage
 from coreflow.domain.deploy.teardown import plan_teardown
@@ -221,10 +222,10 @@ def test_quietly_only_what_is_wrong_is_shown(
         return unasked.getvalue(), asked.getvalue(), told.getvalue()
 
     unasked, asked, told = play(scene)
-    kept, gone = LoadedImage("kept:1", "sha256:1", 1), LoadedImage("gone:1", "sha256:2", 1)
+    kept, gone = (LoadedImage(reference=f"{n}:1", id=f"sha256:{n}") for n in ("kept", "gone"))
     pruned = io.StringIO()
     images._print(Console(file=pruned, width=200), (kept, gone), {kept: "in use", gone: None})
-    networks._print(networks.Made(existing=("mine",), problems=("other is not an overlay",)))
+    networks_command._print(networks_command.Made(existing=("mine",), problems=("other is not an overlay",)))
     assert capsys.readouterr().out == "other is not an overlay\n"
     assert re.search(r"! image +kept:1 +in use", pruned.getvalue())
     assert "gone:1" not in pruned.getvalue()
