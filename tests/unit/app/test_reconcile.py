@@ -465,6 +465,28 @@ def test_several_nodes_keep_a_loaded_image_where_it_is() -> None:
     play(scene)
 
 
+def test_a_copied_id_removes_nothing() -> None:
+    """A record whose id is that of another keeps what runs under its name, until the id is mended."""
+
+    async def scene() -> None:
+        world = World()
+        right = cluster(service("web"), service("worker"), service("third"))
+        world.cloudly.set(right)
+        assert (await world.reconciler().deploy(timeout=60)).is_stable
+        wrong = cluster(service("web"), {**service("worker"), "id": service("web")["id"]}, service("third"))
+        world.cloudly.set(wrong)
+        world.engine.calls.clear()
+        result = await world.reconciler().deploy(timeout=60)
+        assert not result.is_stable
+        assert [r.name for r in result.last.plan.rejections] == ["web"]
+        assert world.engine.writes == 0
+        world.cloudly.set(right)
+        assert (await world.reconciler().deploy(timeout=60)).is_stable
+        assert world.engine.writes == 0
+
+    play(scene)
+
+
 def test_a_renamed_record_runs_all_the_time() -> None:
     """The new service comes first; the old one goes once the new one runs."""
 

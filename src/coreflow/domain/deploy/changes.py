@@ -16,6 +16,7 @@ from .reasons import changes_of, drift_of, intent_of
 from .rollback import MOST_ATTEMPTS, FailedAttempt, failed_attempt
 from .steps import Action, Failure, Step, Wait
 
+NAMED_TOO = "another record, which is not deployed, has that name, and both must not use its data at once"
 SURPLUS_SECONDS = 30.0
 """How long a task too many may run, and how long after a write that did not help there is another one."""
 _AT_REST = frozenset({"", "completed", "rollback_completed"})
@@ -67,6 +68,9 @@ def _make_or_update(facts: Facts, spec: ServiceSpec, live: ObservedService | Non
     if live is None:
         if shortage:
             return _rejected(spec, shortage)
+        if spec.body.update.order == "stop-first":
+            for old in filter(facts.is_named, facts.predecessors(spec)):
+                return _rejected(spec, f"renamed from {old.name}: {NAMED_TOO}")
         return _paused(facts, spec) or _with_needs(facts, spec, _creation(facts, spec))
     if spec.owner != live.owner:
         return _rejected(spec, f"a service named {spec.name} belongs to {live.owner or 'an unknown owner'}")

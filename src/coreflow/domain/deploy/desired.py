@@ -1,5 +1,6 @@
 """Everything we want, and everything we cannot want yet, as values."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from attrs import Factory, frozen
@@ -61,6 +62,13 @@ def unknown_notes(records: Records) -> Iterator[Note]:
             yield Note(unit="", name=f"{field.kind or 'document'} {field.id or ''}".rstrip(), text=str(field))
 
 
+def duplicate_ids(records: Records) -> dict[str, int]:
+    """Ids of services that several records have, those included that cannot be read, and how many."""
+    counts = Counter[str](service.id for service in records.services)
+    counts.update(one.id for one in records.rejected if one.kind == "service" and one.id is not None)
+    return {identity: times for identity, times in counts.items() if times > 1}
+
+
 @frozen(kw_only=True)
 class Desired:
     """Everything we want, by name."""
@@ -77,7 +85,7 @@ class Desired:
     held: frozenset[Unit] = frozenset()
     """Units whose objects are left alone."""
     held_names: frozenset[str] = frozenset()
-    """Names of services that belong to records whose id cannot be read."""
+    """Names, as Swarm compares them, of records that are not deployed: what runs under one of them is left alone."""
     hosts: Mapping[str, HostClaim] = Factory(dict)
     """By host name: which service it leads to. Those of services that run but cannot be deployed as recorded, too."""
     provision: tuple[tuple[BindingSpec, str], ...] = ()
@@ -86,5 +94,10 @@ class Desired:
     """Bindings to give back."""
     waiting: tuple[Note, ...] = ()
     """Held services that will be deployed once their bindings are provisioned, and what they wait for."""
-    prune: bool = True
-    """False when a record's owner is unknown: then nothing can be said to be unwanted."""
+    doubt: str = ""
+    """The reason why nothing can be said to be unwanted, if there is one: nobody knows to which service a record belongs."""
+
+    @property
+    def prune(self) -> bool:
+        """Return whether what no record names is unwanted."""
+        return not self.doubt

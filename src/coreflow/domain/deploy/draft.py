@@ -1,10 +1,11 @@
 """A rendering under way: specs, claims of names and hosts, and what is left alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 from attrs import evolve
 
-from coreflow.domain.ids import BASE
+from coreflow.domain.ids import BASE, Owner
 from coreflow.domain.records.models import Records, ServiceRecord
 from coreflow.domain.records.salvage import Salvaged
 from coreflow.domain.routing.routes import HostClaim
@@ -26,6 +27,12 @@ from .pins import PinnedImages
 from .services import WORKLOAD, Rendered, host_names, host_ports, value_problems
 
 _IMAGE_FIELDS = ("imageId", "imageVersion", "registryTarget")
+NAMES_SHOWN = 5
+_UNLESS = "no longer wanted, unless it belongs to"
+OF_NO_ID = f"{_UNLESS} the record whose id is missing"
+OF_ONE_ID = f"{_UNLESS} one of the records with the id {{}}"
+OF_NO_NAME = f"{_UNLESS} the record {{}}, whose name cannot be read"
+WITHOUT_NETWORKS = "no longer wanted; removed once there are the base networks"
 
 
 class Draft:
@@ -50,8 +57,9 @@ class Draft:
         self.notes: list[Note] = []
         self.waiting: list[Note] = []
         self.held: set[Unit] = set()
-        self.held_names: set[str] = set()
-        self.prune = True
+        self.doubt = ""
+        self._nameless_ids: set[str] = set()
+        """The names of records whose id is missing."""
         self.hosts: dict[str, HostClaim] = {}
         self._hosts: dict[str, str] = {}
         self._claimed: dict[str, str] = {}
@@ -71,9 +79,11 @@ class Draft:
     def _reject_undecoded(self, identity: str | None, name: str | None, reasons: tuple[str, ...]) -> None:
         self.reject(identity or "", name or identity or "(no name)", reasons)
         if identity is None:
-            self.prune = False
+            self.doubt = self.doubt or OF_NO_ID
             if name is not None:
-                self.held_names.add(name)
+                self._nameless_ids.add(name)
+        elif name is None and Owner(identity) not in self.live.owned:
+            self.doubt = self.doubt or OF_NO_NAME.format(identity)
 
     def _other_reasons(self, salvaged: Salvaged[ServiceRecord] | None) -> tuple[str, ...]:
         """Return what else is wrong with a service that cannot be decoded, as far as it can be read."""
@@ -96,7 +106,8 @@ class Draft:
         """Nothing can be made without the base networks."""
         self.held.update(unit_of(spec.owner, spec.name) for spec in self.services.values())
         self.services.clear()
-        self.prune = False
+        self._claimed.clear()
+        self.doubt = self.doubt or WITHOUT_NETWORKS
 
     def note(self, unit: Unit, name: str, text: str) -> None:
         self.notes.append(Note(unit=unit, name=name, text=text))
@@ -132,7 +143,7 @@ class Draft:
         if same in self._claimed:
             spec = self.services[self._claimed[same]]
             return spec.name, f"the name {spec.name} belongs to service {spec.owner}"
-        for held in self.held_names:
+        for held in self._nameless_ids:
             if naming.folded(held) == same:
                 return held, f"another record, whose id is missing, has the name {held}"
         return None
@@ -156,9 +167,43 @@ class Draft:
 
     def keep_hosts(self, service: ServiceRecord) -> None:
         """Keep the host names that nobody else has for what runs and cannot be deployed as its record says: it is routed."""
-        names = self.live.names_of(service)
-        if not names:
-            return
+        names = self.live.names_of(service) or self._named_alike(service)
+        if names:
+            self._keep_hosts(service, names)
+
+    def reject_duplicates(self, duplicates: Mapping[str, int]) -> None:
+        """Reject all records with these ids: nobody knows which is meant, nor what the others are of."""
+        for identity, times in sorted(duplicates.items()):
+            twins = [service for service in self.records.services if service.id == identity]
+            unread = (r.name for r in self.records.rejected if r.kind == "service" and r.id == identity)
+            names = sorted({*(service.name for service in twins), *filter(None, unread)})
+            shown = f": {_listed(names)}" if len(names) > 1 else ""
+            if twins:
+                self.reject(identity, names[0], (f"{times} service records have the id {identity}{shown}",))
+            self.doubt = self.doubt or OF_ONE_ID.format(identity)
+            self._keep_hosts_of_twins(twins)
+
+    def _keep_hosts_of_twins(self, twins: Iterable[ServiceRecord]) -> None:
+        """Keep, for each record of one id, the host names of the service that runs under its name."""
+        for twin in twins:
+            wanted = naming.folded(twin.name)
+            own = [name for name in self.live.names_of(twin) if naming.folded(name) == wanted]
+            if alike := own or self._named_alike(twin):
+                self._keep_hosts(twin, alike)
+
+    def _named_alike(self, service: ServiceRecord) -> Sequence[str]:
+        """The service that runs under the name of a record with another id, where no record has that of the service."""
+        live = self.live.by_folded_name.get(naming.folded(service.name))
+        if live is None or live.owner in self._ids or naming.folded(service.name) in self._claimed:
+            return ()
+        return (live.name,)
+
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        rejected = (one.id for one in self.records.rejected if one.kind == "service" and one.id is not None)
+        return frozenset((BASE, *rejected, *(service.id for service in self.records.services)))
+
+    def _keep_hosts(self, service: ServiceRecord, names: Sequence[str]) -> None:
         for host, _ in host_names(service):
             self._hosts.setdefault(host, service.id)
         name = service.name if service.name in names else names[0]
@@ -206,13 +251,30 @@ class Draft:
             rejections=tuple(sorted(self.rejections, key=lambda r: (r.name, r.unit))),
             notes=tuple(self.notes),
             held=frozenset(self.held),
-            held_names=frozenset(self.held_names),
+            held_names=frozenset(self._undeployed_names()),
             hosts=self.hosts,
             waiting=tuple(self.waiting),
-            prune=self.prune,
+            doubt=self.doubt,
         )
+
+    def _undeployed_names(self) -> Iterator[str]:
+        """The names of records that are not deployed, whatever the reason: their ids may be wrong."""
+        rejected = (one.name for one in self.records.rejected if one.kind == "service" and one.name)
+        for name in (*(service.name for service in self.records.services), *rejected):
+            if name not in self.services and naming.folded(name) not in self._claimed:
+                yield naming.folded(name)
 
 
 def is_workload(service: ServiceRecord) -> bool:
     """Return whether the record is a workload: its category says so, or says nothing."""
     return not service.service_category or service.service_category == WORKLOAD
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Several names in words, not all of very many."""
+    rest = len(names) - NAMES_SHOWN
+    return (
+        f"{', '.join(names[:NAMES_SHOWN])} and {rest} more"
+        if rest > 0
+        else " and ".join((", ".join(names[:-1]), names[-1]))
+    )

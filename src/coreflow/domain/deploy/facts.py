@@ -101,6 +101,10 @@ class Facts:
 
         return tuple(filter(is_unclaimed, sorted(suspects, key=lambda s: naming.folded(s.name))))
 
+    def is_named(self, service: ObservedService) -> bool:
+        """Return whether a record that is not deployed has the name of a service: its id may be a slip."""
+        return naming.folded(service.name) in self.desired.held_names
+
     def predecessors(self, spec: ServiceSpec) -> tuple[ObservedService, ...]:
         """The record's services under other names: several where it was renamed again before the last one ran."""
         if spec.owner == BASE:

@@ -38,6 +38,11 @@ class Live:
         return frozenset((s.owner, naming.folded(s.name)) for lives in self.owned.values() for s in lives)
 
     @cached_property
+    def by_folded_name(self) -> Mapping[str, ObservedService]:
+        """The services of the cluster, by what Swarm compares of their names."""
+        return {naming.folded(s.name): s for lives in self.owned.values() for s in lives}
+
+    @cached_property
     def foreign(self) -> Mapping[str, ObservedService]:
         """Services that are not the cluster's, by what Swarm compares of their names."""
         return {naming.folded(s.name): s for s in self.observed.services if s.cluster != self.cluster}

@@ -4,7 +4,7 @@ What the decoder has found has its place already.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import evolve
 
@@ -28,6 +28,8 @@ _SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "no image": ("registryTarget",),
 }
 """The fields that a reason is about which begins with these words."""
+_SHARED_ID = re.compile(r"[0-9]+ service records have the id ")
+PLACES_SHOWN = 5
 _HAS_PLACE = " @ $"
 
 
@@ -40,30 +42,38 @@ def located(rejections: tuple[Rejection, ...], records: Records) -> tuple[Reject
     paths = _paths([one for one in rejections if not one.held], records) if places is not None else {}
     if places is None or not paths:
         return rejections
-    known = places.below(paths.values())
+    known = places.below(path for several in paths.values() for path in several)
     return tuple(
-        evolve(one, reasons=tuple(_with_place(reason, path, known) for reason in one.reasons))
-        if (path := paths.get((one.unit, one.name))) is not None and not one.held
+        evolve(one, reasons=tuple(_with_places(reason, several, known) for reason in one.reasons))
+        if (several := paths.get((one.unit, one.name))) and not one.held
         else one
         for one in rejections
     )
 
 
-def _paths(rejections: Iterable[Rejection], records: Records) -> dict[tuple[str, str], str]:
-    """The paths of the records of rejections: of several with one id, that of the first."""
+def _paths(rejections: Iterable[Rejection], records: Records) -> dict[tuple[str, str], list[str]]:
+    """The paths of the records of rejections, in the order of the document."""
     wanted = {(one.unit, one.name) for one in rejections}
     units = {unit for unit, _ in wanted}
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for number, service in enumerate(records.services if units else ()):
         if service.id in units:
-            found.setdefault(service.id, records.origin.path(number))
-    nameless: dict[str, str] = {}
+            found.setdefault(service.id, []).append(records.origin.path(number))
+    nameless: dict[str, list[str]] = {}
     for rejected in records.rejected:
         if rejected.kind == "service" and rejected.path:
             known, key = (nameless, rejected.name) if rejected.id is None else (found, rejected.id)
-            known.setdefault(key or "(no name)", rejected.path)
+            known.setdefault(key or "(no name)", []).append(rejected.path)
     paths = {(unit, name): found.get(unit) if unit else nameless.get(name) for unit, name in wanted}
-    return {key: path for key, path in paths.items() if path is not None}
+    return {key: several for key, several in paths.items() if several is not None}
+
+
+def _with_places(reason: str, paths: Sequence[str], places: Mapping[str, str]) -> str:
+    """A reason with the place of the first record of an id, or, where it is about the id, with those of all."""
+    if not _SHARED_ID.match(reason):
+        return _with_place(reason, paths[0], places)
+    known = [place for path in paths if (place := place_of(path, places)) is not None]
+    return f"{reason} ({' and '.join(known[:PLACES_SHOWN])})" if known else reason
 
 
 def _with_place(reason: str, path: str, places: Mapping[str, str]) -> str:

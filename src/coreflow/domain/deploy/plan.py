@@ -38,6 +38,7 @@ from .networks import missing_networks
 from .removals import plan_garbage, plan_removals
 from .steps import Plan, PlanOptions, Step, Wait, name_of, owner_of
 
+IN_USE = "disabled; given back once its service, which no record describes, is removed"
 NOT_MADE = "not created before the removal is confirmed"
 
 
@@ -143,10 +144,13 @@ def plan_releases(facts: Facts, changes: Part, removals: Part) -> Part:
     busy = facts.held | changes.rejected
     busy |= {step.unit for step in (*changes.steps, *removals.steps) if owner_of(step.action) != BASE}
     busy |= {unit_of(s.owner, s.name) for s in facts.owned.values() if s.in_roll_out}
+    kept = {unit_of(s.owner, s.name) for s in facts.unclaimed} - busy
     reason = "disabled; given back once its service runs without it"
     return merged(
         Part(waits=(Wait(unit_of(spec.owner, spec.name), spec.name, reason),))
         if unit_of(spec.owner, spec.name) in busy
+        else Part(notes=(Note(unit=unit_of(spec.owner, spec.name), name=spec.name, text=IN_USE),))
+        if unit_of(spec.owner, spec.name) in kept
         else Part(steps=(_release(spec),))
         for spec in facts.desired.release
     )

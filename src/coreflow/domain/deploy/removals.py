@@ -17,34 +17,34 @@ from .steps import Refusal, Step, Wait
 
 REMOVAL_ALLOWANCE = 3
 """So many services may be removed in one pass without a confirmation, as long as others remain."""
+NAMED = "left alone: a record of this name, but with another id, is not deployed"
 SECRET_GRACE_SECONDS = 60.0
 """A secret younger than this that nobody has mounted yet stays: it may be for a service that is about to be written."""
 
 
 def plan_removals(facts: Facts, changes: Part) -> Part:
     """Remove services of ours that nobody wants, unless that would be most of them. `changes` are planned before."""
-    held, removed = facts.held | changes.rejected, changes.removed
-    unwanted = [
-        service
-        for service in facts.unclaimed
-        if service.name not in removed
-        and service.name not in facts.desired.held_names
-        and _unit(service) not in held
-    ]
+    unwanted = _unwanted_services(facts, changes)
     if not unwanted:
         return NOTHING
+    named = tuple(service for service in unwanted if facts.is_named(service))
+    kept = Part(notes=tuple(Note(unit=_unit(s), name=s.name, text=NAMED) for s in named))
+    unwanted = [service for service in unwanted if service not in named]
     successors = {spec.owner: spec for spec in facts.desired.services.values() if spec.owner != BASE}
     renamed = [service for service in unwanted if service.owner in successors]
     gone = [service for service in unwanted if service.owner not in successors]
     predecessors = (_remove_predecessor(facts, service, successors[service.owner]) for service in renamed)
-    return merged([*predecessors, _remove_unwanted(facts, gone)])
+    return merged([kept, *predecessors, _remove_unwanted(facts, gone) if gone else NOTHING])
+
+
+def _unwanted_services(facts: Facts, changes: Part) -> list[ObservedService]:
+    held, removed = facts.held | changes.rejected, changes.removed
+    return [s for s in facts.unclaimed if s.name not in removed and _unit(s) not in held]
 
 
 def _remove_unwanted(facts: Facts, gone: list[ObservedService]) -> Part:
     if not facts.options.prune or not facts.desired.prune:
-        reason = "no longer wanted, but COREFLOW_PRUNE is off"
-        if not facts.desired.prune:
-            reason = "no longer wanted, unless it belongs to the record whose id is missing"
+        reason = facts.desired.doubt or "no longer wanted, but COREFLOW_PRUNE is off"
         return Part(notes=tuple(Note(unit=_unit(s), name=s.name, text=reason) for s in gone))
     refusal = _refusal(facts, gone)
     if refusal is not None and facts.options.confirmed != refusal.token:
@@ -100,6 +100,7 @@ def plan_garbage(facts: Facts, changes: Part, removals: Part) -> Part:
     busy = _rolling(facts, removed) | facts.held | changes.rejected | {c.unit for c in facts.contests}
     if removals.refusal:
         busy |= {service.owner for service in facts.owned.values() if service.name not in removed}
+    busy |= {service.owner for service in facts.unclaimed if facts.is_named(service)}
     garbage = (
         secret
         for name, secret in sorted(unwanted.items())

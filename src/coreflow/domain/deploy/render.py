@@ -4,8 +4,7 @@ A record that cannot be rendered is *rejected*, with reasons; a service whose im
 *held*. Either way nothing that its owner has is touched, pruned or garbage-collected: unknown is not empty.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from operator import attrgetter, is_
 
 from attrs import evolve, fields
@@ -31,7 +30,7 @@ from coreflow.domain.swarm.images import (
 from coreflow.domain.swarm.observed import Observed
 
 from .base import render_base
-from .desired import Desired, Note, RenderOptions, unit_of
+from .desired import Desired, Note, RenderOptions, duplicate_ids, unit_of
 from .draft import Draft, is_workload
 from .layers import Layers
 from .live import Live
@@ -114,7 +113,9 @@ class Renderer:
             work.note(BASE, BASE, text)
         for name, request in self._base_requests(records):
             self._render_base(name, request, images, work)
-        for service in self._in_order(records, work):
+        duplicates = duplicate_ids(records)
+        work.reject_duplicates(duplicates)
+        for service in self._in_order(records, duplicates, work):
             self._render_one(service, images, bound, work)
         for rejected in records.rejected:
             if rejected.kind == "service" and rejected.id is not None and rejected.salvaged is not None:
@@ -181,12 +182,10 @@ class Renderer:
         self._sources[service.id] = (inputs, found)
         return found
 
-    def _in_order(self, records: Records, work: Draft) -> Iterator[ServiceRecord]:
+    def _in_order(
+        self, records: Records, duplicates: Collection[str], work: Draft
+    ) -> Iterator[ServiceRecord]:
         """Workload records whose ids are their own, those that run already first."""
-        duplicates = _duplicates(records)
-        for identity, times in sorted(duplicates.items()):
-            name = min(service.name for service in records.services if service.id == identity)
-            work.reject(identity, name, (f"{times} service records have the id {identity}",))
         for service in _running_first(records.services, work.live):
             if service.id in duplicates:
                 continue
@@ -290,15 +289,6 @@ class Renderer:
             secret_names=work.live.secret_names(service),
             spelt=work.live.spelt(service),
         )
-
-
-def _duplicates(records: Records) -> dict[str, int]:
-    """Ids of services that several records have, those included that cannot be read, and how many."""
-    counts = Counter[str](service.id for service in records.services)
-    for rejected in records.rejected:
-        if rejected.kind == "service" and rejected.id is not None and rejected.id in counts:
-            counts[rejected.id] += 1
-    return {identity: times for identity, times in counts.items() if times > 1}
 
 
 def _running_first(services: Iterable[ServiceRecord], live: Live) -> list[ServiceRecord]:

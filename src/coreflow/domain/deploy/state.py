@@ -9,7 +9,7 @@ from coreflow.domain.records.models import Records
 from coreflow.domain.swarm.convergence import AT_ONCE, Settling, Verdict, judge_all
 from coreflow.domain.swarm.observed import Observed
 
-from .desired import Desired
+from .desired import Desired, duplicate_ids
 from .steps import Plan
 
 
@@ -45,8 +45,9 @@ class ReconcileState:
 
     @property
     def strays(self) -> frozenset[str]:
-        """Workloads of ours that are there without a record that can be read: to be removed, or kept for now."""
-        known = {Owner(record.id) for record in self.records.services} | {BASE}
+        """Workloads of ours that are there without a record of their own that can be read: to be removed, or kept for now."""
+        ambiguous = duplicate_ids(self.records)
+        known = {Owner(record.id) for record in self.records.services if record.id not in ambiguous} | {BASE}
         return self._names_beside(known)
 
     @property

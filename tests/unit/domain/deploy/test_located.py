@@ -7,6 +7,7 @@ from attrs import evolve
 
 from coreflow.domain.deploy.desired import Rejection
 from coreflow.domain.deploy.located import located
+from coreflow.domain.ids import ServiceId
 from coreflow.domain.records.codec import decode_records
 from coreflow.domain.records.models import Records
 from coreflow.domain.records.places import place_of
@@ -76,6 +77,15 @@ def reason_of(text: str, unit: str = "a", name: str = "a", *, held: bool = False
 def test_a_reason_has_the_place_of_its_field(text: str, place: str) -> None:
     """The field that it begins with, or that it is about by its first words; else the record's own."""
     assert reason_of(text) == f"{text} ({place})"
+
+
+def test_a_shared_id_has_the_places_of_all_records_that_have_it() -> None:
+    """The first alone would send people to the record that is right."""
+    calm = records()
+    twins = evolve(calm, services=tuple(evolve(s, id=ServiceId("a")) for s in calm.services))
+    rejection = Rejection(unit="a", name="a", reasons=("2 service records have the id a: a and b", "other"))
+    (found,) = located((rejection,), twins)
+    assert found.reasons == ("2 service records have the id a: a and b (f:3 and f:20)", "other (f:3)")
 
 
 def test_records_of_every_kind_are_found() -> None:

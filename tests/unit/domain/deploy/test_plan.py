@@ -32,8 +32,9 @@ from tests.unit.domain.examples import (
 from coreflow.domain.deploy.changes import SURPLUS_SECONDS
 from coreflow.domain.deploy.contention import WriteLog
 from coreflow.domain.deploy.desired import Desired, Note, Rejection, unit_of
-from coreflow.domain.deploy.plan import make_plan
-from coreflow.domain.deploy.removals import SECRET_GRACE_SECONDS, removal_token
+from coreflow.domain.deploy.draft import OF_NO_ID
+from coreflow.domain.deploy.plan import IN_USE, make_plan
+from coreflow.domain.deploy.removals import NAMED, SECRET_GRACE_SECONDS, removal_token
 from coreflow.domain.deploy.rollback import MOST_ATTEMPTS, NO_RECORD, PAUSES
 from coreflow.domain.deploy.steps import (
     Plan,
@@ -46,7 +47,8 @@ from coreflow.domain.deploy.steps import (
     subject_of,
     verb_of,
 )
-from coreflow.domain.ids import BASE, NodeId
+from coreflow.domain.ids import BASE, NodeId, ServiceId
+from coreflow.domain.platform.bindings import BindingSpec
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.actions import Create, MarkFailed, Recreate, Remove, Update
 from coreflow.domain.swarm.failures import Cause
@@ -724,6 +726,57 @@ def test_only_what_is_ours_is_removed() -> None:
     assert stage_of(plan.actions[0]) == Stage.WORKLOADS
 
 
+def test_what_has_the_name_of_a_record_stays() -> None:
+    """A service under the name of a record that is not deployed, whatever its id, is left alone, with its secrets, and noted.
+
+    Swarm ignores the case of names.
+    """
+    worker = live(spec("Worker"))
+    goal = desired(OLD, held_names=frozenset({"worker"}))
+    mine, other = secret("worker-1", "id-Worker"), secret("gone-1", "id-gone")
+    plan = make_plan(goal, observed(live(OLD), worker, secrets=(mine, other)))
+    assert told(plan) == ["remove secret gone-1: no spec names it"]
+    assert plan.notes == (Note(unit="id-Worker", name="Worker", text=NAMED),)
+
+
+@pytest.mark.parametrize(("data", "made"), [(START_FIRST, True), (STOP_FIRST, False)])
+def test_the_old_name_of_a_service_may_be_another_record_s(data: Any, made: bool) -> None:
+    """A renamed service stays under its old name while another record has that and is not deployed.
+
+    The new one is made beside it, unless both would use the same data.
+    """
+    new = spec("site", "id-web", update=data)
+    goal = desired(new, held_names=frozenset({"web"}))
+    plan = make_plan(goal, observed(live(OLD), live(new), tasks=(task(live(new)),)))
+    assert told(plan) == []
+    plan = make_plan(goal, observed(live(OLD)))
+    assert told(plan) == (["create service site: renamed from web"] if made else [])
+    assert bool(plan.rejections) is not made
+
+
+@pytest.mark.parametrize(
+    ("options", "goal"),
+    [({"prune": False}, {}), ({}, {"doubt": OF_NO_ID}), ({}, {"held_names": frozenset({"db"})})],
+)
+def test_nothing_is_given_back_that_a_service_still_uses(options: Any, goal: Any) -> None:
+    """A disabled binding stays as long as its service runs, also one that no record describes any more."""
+    binding = BindingSpec(id="b", service_id=ServiceId("id-db"), service_name="db", capability="database")
+    want = desired(OLD, release=(binding,), **goal)
+    plan = make_plan(want, observed(live(OLD), live(spec("db"))), PlanOptions(**options))
+    assert told(plan) == []
+    assert Note(unit="id-db", name="db database", text=IN_USE) in plan.notes
+    after = make_plan(want, observed(live(OLD)), PlanOptions(**options))
+    assert told(after) == ["deprovision binding db database: the control plane disabled it"]
+
+
+def test_a_refused_removal_gives_nothing_back() -> None:
+    """The services run on until it is confirmed, and so does what they use."""
+    binding = BindingSpec(id="b", service_id=ServiceId("id-db"), service_name="db", capability="database")
+    plan = make_plan(desired(release=(binding,)), observed(live(spec("db"))))
+    assert plan.refusal is not None
+    assert told(plan) == []
+
+
 def test_base_services_go_in_their_own_stage() -> None:
     """A base service that is switched off is a unit of its own, in the stage of the base."""
     (step,) = make_plan(desired(OLD), observed(live(OLD), live(spec("corelog", BASE)))).steps
@@ -734,12 +787,8 @@ def test_base_services_go_in_their_own_stage() -> None:
     ("options", "goal", "text"),
     [
         ({"prune": False}, {}, "no longer wanted, but COREFLOW_PRUNE is off"),
-        ({}, {"prune": False}, "no longer wanted, unless it belongs to the record whose id is missing"),
-        (
-            {"prune": False},
-            {"prune": False},
-            "no longer wanted, unless it belongs to the record whose id is missing",
-        ),
+        ({}, {"doubt": OF_NO_ID}, OF_NO_ID),
+        ({"prune": False}, {"doubt": OF_NO_ID}, OF_NO_ID),
     ],
 )
 def test_nothing_is_removed_while_pruning_is_off(
@@ -844,7 +893,7 @@ def test_a_token_names_a_set() -> None:
         ((foreign("gone", **mounting("old")), live(OLD)), {}, False),
         ((live(OLD),), {"held": frozenset({"id-web"})}, False),
         ((live(OLD),), {"held": frozenset({"id-other"})}, True),
-        ((live(OLD),), {"prune": False}, False),
+        ((live(OLD),), {"doubt": OF_NO_ID}, False),
         ((live(OLD), live(spec("gone", **mounting("old")))), {}, True),
         ((live(OLD), live(spec("gone"), previous_secrets=frozenset({"old"}))), {}, True),
         ((live(spec("a")), live(spec("b"))), {}, True),  # refused, but its owner has no service

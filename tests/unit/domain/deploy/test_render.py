@@ -16,8 +16,9 @@ from tests.unit.strategies import SECRET, cluster_documents
 from coreflow.adapters.swarm.to_engine import service_labels
 from coreflow.domain.deploy.base import BaseOptions
 from coreflow.domain.deploy.desired import Desired, Note, Rejection, RenderOptions
-from coreflow.domain.deploy.draft import is_workload
+from coreflow.domain.deploy.draft import OF_ONE_ID, is_workload
 from coreflow.domain.deploy.plan import make_plan
+from coreflow.domain.deploy.removals import NAMED
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.deploy.services import login_hash
 from coreflow.domain.ids import BASE, BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
@@ -42,6 +43,7 @@ from coreflow.domain.records.models import (
     VolumeRecord,
 )
 from coreflow.domain.swarm import naming
+from coreflow.domain.swarm.actions import Remove
 from coreflow.domain.swarm.images import ImageProblem, ImageRequest, Resolution, ResolvedImage
 from coreflow.domain.swarm.observed import Observed, ObservedNode, ObservedService, ObservedTask
 from coreflow.domain.swarm.specs import Platform
@@ -194,8 +196,57 @@ def test_records_with_one_id_are_all_rejected() -> None:
         desired = render(records(*order), Observed(services=(running("web", "a"),)))
         assert desired.services.keys() == {"other"}
         assert desired.rejections == (
-            Rejection(unit="a", name="shop", reasons=("2 service records have the id a",)),
+            Rejection(unit="a", name="shop", reasons=("2 service records have the id a: shop and web",)),
         )
+        assert desired.held_names == {"web", "shop"}
+        assert desired.doubt == OF_ONE_ID.format("a")
+
+
+def test_a_copied_id_takes_nothing_from_what_runs() -> None:
+    """Services under the names of records that have one id stay and keep their hosts: with the id of another record, too."""
+    twins = (
+        record("web", identity="a", **domains("web.example")),
+        record("worker", identity="a", **domains("worker.example")),
+    )
+    there = (running("web", "a"), running("worker", "b"), running("gone", "c"))
+    for order in permutations(twins):
+        seen = Observed(services=there)
+        desired = render(records(*order), seen)
+        assert not any(isinstance(action, Remove) for action in make_plan(desired, seen).actions)
+        assert {h: c.service for h, c in desired.hosts.items()} == {
+            "web.example": "web",
+            "worker.example": "worker",
+        }
+
+
+@pytest.mark.parametrize("image", ["Bad Image", "app:404"])
+def test_a_slip_in_an_id_removes_nothing_while_the_record_is_not_deployed(image: str) -> None:
+    """A record that is rejected or held keeps what runs under its name with another id, and its hosts.
+
+    Where another record has that id, the service is that one's.
+    """
+    seen = Observed(services=(running("web", "a"), running("shop")))
+    slip = record("web", image, identity="b", **domains("x.example"))
+    desired = render(records(slip, record("shop")), seen, {ImageRequest("app:404"): AWAY, **FOUND})
+    plan = make_plan(desired, seen)
+    assert not [a for a in plan.actions if isinstance(a, Remove)]
+    assert [note.text for note in plan.notes] == [NAMED]
+    assert desired.hosts["x.example"].service == "web"
+    desired = render(records(slip, record("web", "Bad Image", identity="a")), seen)
+    assert not desired.hosts
+
+
+def test_records_with_one_id_that_cannot_be_read_hold_removals() -> None:
+    """Nobody knows what they are called, so anything that no record names may be theirs."""
+    twins = [RejectedRecord(kind="service", id="a", name=None, reasons=("wrong",)) for _ in range(2)]
+    desired = render(records(rejected=tuple(twins)), Observed(services=(running("web", "a"),)))
+    assert desired.doubt == OF_ONE_ID.format("a")
+
+
+def test_many_names_of_one_id_are_not_all_told() -> None:
+    """Five are."""
+    desired = render(records(*(record(f"n{n}", identity="a") for n in range(8))))
+    assert reasons(desired) == {"a": ("8 service records have the id a: n0, n1, n2, n3, n4 and 3 more",)}
 
 
 def test_an_id_that_an_unreadable_record_has_as_well_is_held() -> None:
@@ -255,8 +306,9 @@ def test_only_workloads_are_deployed(category: str | None, wanted: bool) -> None
 @pytest.mark.parametrize(
     ("identity", "name", "unit", "shown", "prune", "held_names"),
     [
-        ("a", "web", "a", "web", True, set()),
-        ("a", None, "a", "a", True, set()),
+        ("a", "Web", "a", "Web", True, {"web"}),
+        ("there", None, "there", "there", True, set()),
+        ("a", None, "a", "a", False, set()),
         (None, "web", "", "web", False, {"web"}),
         (None, None, "", "(no name)", False, set()),
     ],
@@ -264,9 +316,12 @@ def test_only_workloads_are_deployed(category: str | None, wanted: bool) -> None
 def test_an_unreadable_record_holds_what_it_could_have(
     identity: str | None, name: str | None, unit: str, shown: str, prune: bool, held_names: set[str]
 ) -> None:
-    """Its id holds its objects; without an id its name is held, and nothing is pruned, for it could be anybody's."""
+    """Its id holds its objects, and its name what runs under it.
+
+    Without an id, or without a name where nothing has the id, nothing is pruned, for it could be anybody's.
+    """
     bad = RejectedRecord(kind="service", id=identity, name=name, reasons=("wrong",))
-    desired = render(records(rejected=(bad,)))
+    desired = render(records(rejected=(bad,)), Observed(services=(running("x", "there"),)))
     assert desired.rejections == (Rejection(unit=unit, name=shown, reasons=("wrong",)),)
     assert desired.held == ({unit} if unit else set())
     assert desired.prune is prune
