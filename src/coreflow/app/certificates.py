@@ -16,7 +16,7 @@ import structlog
 import trio
 from attrs import define
 
-from coreflow.domain.errors import CoreflowError, Unavailable
+from coreflow.domain.errors import CoreflowError, Unavailable, Unreadable
 from coreflow.domain.pacing import next_delay
 from coreflow.domain.ports import ControlPlane, GatewayPort
 from coreflow.domain.routing.certificate import Certificate
@@ -190,6 +190,11 @@ class CertificateBook:
             found = await find_certificate(
                 host.name, sources.cloudly, sources.gateway, self._wall_clock, host.certificate
             )
+        except (
+            Unreadable
+        ) as exc:  # no news of this host: whoever reads the records tells what is wrong with them
+            is_well = host.certificate is not None and host.certificate.is_valid(self._wall_clock())
+            self._missing(host, host.reason or ("" if is_well else str(exc)))
         except CoreflowError as exc:
             self._missing(host, str(exc), exc.begins if isinstance(exc, NotYetValid) else 0.0)
         except Exception as exc:  # noqa: BLE001 - one host must not cost the others theirs

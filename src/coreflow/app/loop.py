@@ -274,10 +274,12 @@ class ActionLog:
 
     def __init__(self) -> None:
         self._said: dict[tuple[str, str, str], str] = {}
+        self._has_begun = False
 
     def planned(self, plan: Plan) -> None:
-        """One line for a pass that has something to do."""
-        if plan.steps:
+        """One line for a pass that has something to do, and for the first: whoever starts a daemon sees that it works."""
+        begins, self._has_begun = not self._has_begun, True
+        if plan.steps or begins:
             log.info("pass", actions=len(plan.steps), as_desired=plan.kept)
 
     def applied(self, outcome: Outcome) -> None:

@@ -268,7 +268,7 @@ async def _running(
 
     reconciler = _reconciler(settings, ports, listener or ActionLog(), board.heard, recorder)
     make_loop = partial(Loop, reconciler, kicks, on_reconciled=reconciled, on_failed=failed)
-    loop = make_loop(initial_delay=settings.initial_delay, relist_seconds=settings.relist_seconds)
+    loop = make_loop(initial_delay=settings.first_pass_after, relist_seconds=settings.relist_seconds)
     engine.operations = operations = _operations(ports, reconciler, journal)
     engine.metrics = metrics = _metrics(settings, ports, kicks, operations, board)
     board.sources = status_sources(ports, routing.router if routing else None, reconciler, operations)
@@ -414,7 +414,7 @@ async def run_daemon(settings: Settings) -> None:
         from coreflow.adapters.notify import Manager
 
         manager = Manager.of(os.environ)
-        ready_seconds = settings.initial_delay + READY_SECONDS
+        ready_seconds = settings.first_pass_after + READY_SECONDS
         async with running(settings) as engine, telling(manager, engine, ready_seconds=ready_seconds):
             log.info("started", records=settings.cloudly_url, engine=settings.engine_name)
             async for number in signals:

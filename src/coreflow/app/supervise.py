@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import trio
 
-from coreflow.domain.errors import CannotListen, CoreflowError, PortError, leaves
+from coreflow.domain.errors import CannotListen, CoreflowError, PortError, Unreadable, leaves
 from coreflow.domain.flapping import FLAPPING_EVENTS, News
 from coreflow.domain.pacing import LONGEST_DELAY, next_delay
 from coreflow.episodes import Episodes
@@ -20,7 +20,7 @@ SHORTEST_SECONDS = 0.3
 """No job is started again sooner than this, whatever happens."""
 WELL_SECONDS = LONGEST_DELAY
 """A job that has run for so long is well, though it has not said so."""
-_WAITING, _SEPARATOR = "waiting for a peer", "\0"
+_WAITING, _WAITING_FOR_RECORDS, _SEPARATOR = "waiting for a peer", "waiting for the records", "\0"
 _well: ContextVar[Callable[[], None] | None] = ContextVar("_well", default=None)
 
 
@@ -65,6 +65,8 @@ async def _again_and_again(
             return await job()
         except CannotListen as exc:
             saying.fails("cannot listen", str(exc))
+        except Unreadable as exc:  # a file is no peer
+            saying.fails(_WAITING_FOR_RECORDS, str(exc))
         except PortError as exc:
             saying.fails(_WAITING, str(exc))
         except CoreflowError as exc:
@@ -130,7 +132,7 @@ class _Saying:
             return
         if news.what in {"begins", "changes"}:
             facts |= {"error": reason, "traceback": where} if where else {"reason": reason}
-            (log.warning if event == _WAITING else log.error)(event, **facts)
+            (log.warning if event in {_WAITING, _WAITING_FOR_RECORDS} else log.error)(event, **facts)
             return
         facts |= {"now": event if news.state else "continuing", "reason": reason}
         facts |= {"times": news.times, "seconds": round(news.seconds)}

@@ -67,6 +67,10 @@ class Unreached(Unavailable):
     """Nobody listened: the request was not even received."""
 
 
+class Unreadable(Unavailable):
+    """A file with records cannot be read, or used as it is now. That says nothing about what it had before."""
+
+
 class CannotListen(Unavailable):
     """An address at which this process wants to listen cannot be had."""
 

@@ -15,7 +15,7 @@ from coreflow.adapters.memory import Behaviour, MemoryCoretraffic
 from coreflow.adapters.swarm.port import SwarmPort
 from coreflow.app.main import Ports, running
 from coreflow.app.supervise import supervise
-from coreflow.domain.errors import CannotListen, Unavailable
+from coreflow.domain.errors import CannotListen, Unavailable, Unreadable
 
 HOUR, TICK = 3600.0, 0.5
 MOST_LINES = 12
@@ -159,6 +159,56 @@ def test_records_that_are_broken_now_and_then(tmp_path: Path) -> None:
     lines = about(play(lambda: a_daemon(world, tmp_path, broken)), "reconcile")
     assert [line["event"] for line in lines] == ["cannot continue for now", "continuing"] * 2
     assert all(line["seconds"] >= 299 for line in lines if line["event"] == "continuing")
+
+
+def test_records_that_are_broken_are_no_news_of_each_host(tmp_path: Path) -> None:
+    """With and without a certificate, a host is as it was; the job that reads the records tells what is wrong."""
+    world = World()
+    hosts = [f"{name}.example.com" for name in "abc"]
+    routed = service("a", ports={"web": 80}, domains=[{"name": host} for host in hosts])
+    certificates = {hosts[0]: raw(make(hosts[0], days=100_000))}
+    world.cloudly.set(cluster(routed, certificates=certificates))
+
+    async def broken() -> None:
+        await trio.sleep(300)
+        world.cloudly.set({"oops": 1})
+        await trio.sleep(HOUR)
+
+    lines = about(play(lambda: a_daemon(world, tmp_path, broken)), "reconcile", *hosts)
+    events = [line["event"] for line in lines]
+    assert events.count("cannot continue for now") == 1
+    assert events[-1] == "cannot continue for now"
+    assert events.count("no certificate") == 2
+
+
+def test_a_start_with_nothing_to_do_says_that_it_works(tmp_path: Path) -> None:
+    world = World()
+    world.cloudly.set(cluster(service("a")))
+
+    async def nothing() -> None:
+        await trio.sleep(HOUR)
+
+    play(lambda: a_daemon(world, tmp_path, nothing))
+    lines = play(lambda: a_daemon(world, tmp_path, nothing))
+    assert [(line["actions"], line["as_desired"]) for line in lines if line["event"] == "pass"] == [(0, 1)]
+
+
+def test_a_file_is_no_peer() -> None:
+    async def scene() -> list[Line]:
+        tries = 0
+
+        async def job() -> None:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                raise Unreadable("nothere.yaml: No such file or directory")
+
+        with capture_logs() as lines:
+            await supervise("reconcile", job)
+        return list(map(dict, lines))
+
+    (line,) = play(scene)
+    assert (line["event"], line["log_level"]) == ("waiting for the records", "warning")
 
 
 def test_a_job_that_runs_for_long_enough_is_well_although_it_does_not_say_so() -> None:

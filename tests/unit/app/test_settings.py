@@ -409,6 +409,13 @@ def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
     assert settings.corestore_control_url == "http://corestore:3000"
 
 
+def test_a_file_is_not_waited_for_unless_somebody_says_so(tmp_path: Path) -> None:
+    assert load(tmp_path).first_pass_after == 0
+    assert load(tmp_path, {**FILE, "COREFLOW_INITIAL_DELAY": "10"}).first_pass_after == 10
+    cloudly = {"CLOUDLY_URL": "https://cloudly.example.com", "JUMPCODE": "j"}
+    assert load(tmp_path, cloudly).first_pass_after == 10
+
+
 def test_options_follow_the_settings(tmp_path: Path) -> None:
     """What an operator chose arrives in the options of rendering and planning."""
     settings = load(

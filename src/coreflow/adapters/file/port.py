@@ -16,7 +16,14 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import trio
 from attrs import evolve, frozen
 
-from coreflow.domain.errors import InvalidRecord, PreconditionFailed, Problem, Refused, Unavailable
+from coreflow.domain.errors import (
+    InvalidRecord,
+    PreconditionFailed,
+    Problem,
+    Refused,
+    Unavailable,
+    Unreadable,
+)
 from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
@@ -127,9 +134,14 @@ class FileCloudly:
     async def certificate(self, domain: str) -> CertificateRecord:
         """The certificate that the file has for a domain. Raises Refused when it has none.
 
-        The file is read only if it is another one than the last time.
+        The file is read only if it is another one than the last time. Raises Unreadable while it cannot be used: what is
+        wrong with it is not told again for each domain.
         """
-        return certificate_in((await self._latest()).records, domain)
+        try:
+            latest = await self._latest()
+        except InvalidRecord:
+            raise Unreadable(f"{self.path}: cannot be used as it is now") from None
+        return certificate_in(latest.records, domain)
 
     async def _latest(self) -> _Known:
         before = self._looks
@@ -172,13 +184,13 @@ class FileCloudly:
             return await self._unless_it_hangs(read, self._reading)
         except OSError as exc:
             name = exc.filename or self.path
-            raise Unavailable(f"{name}: {exc.strerror or type(exc).__name__}") from None
+            raise Unreadable(f"{name}: {exc.strerror or type(exc).__name__}") from None
 
     async def _unless_it_hangs(self, job: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
         """Do it in a thread that is left behind on a time-out, or when we are cancelled. It keeps its place until it ends."""
         with trio.move_on_after(ANSWER_SECONDS):
             return await trio.to_thread.run_sync(job, abandon_on_cancel=True, limiter=limiter)
-        raise Unavailable(f"{self.path}: the file system did not answer in {ANSWER_SECONDS:g} s")
+        raise Unreadable(f"{self.path}: the file system did not answer in {ANSWER_SECONDS:g} s")
 
     def _decode(self, sources: Sources, parts: tuple[Part, ...], references: References) -> Records:
         with gc_paused(enabled=sources.size >= LARGE_DOCUMENT):

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from coreflow.adapters.tasks import Notices
 from coreflow.domain.backup.replication import SLICE_BYTES, Copy, Receipt, Slice
-from coreflow.domain.errors import PortError, Refused, Unavailable
+from coreflow.domain.errors import InvalidRecord, PortError, Refused, Unavailable, Unreadable
 from coreflow.domain.platform.bindings import BindingStatus
 from coreflow.domain.records.codec import RecordDecoder
 from coreflow.domain.records.models import CertificateRecord, Records, certificate_in
@@ -197,8 +197,12 @@ class MemoryCloudly(MemoryReplica):
             yield pieces
 
     async def certificate(self, domain: str) -> CertificateRecord:
-        """The certificate that the document has for a domain. Raises Refused when it has none."""
-        return certificate_in(await self.records(), domain)
+        """The certificate that the document has for a domain. Raises Refused when it has none, Unreadable if it is no use."""
+        try:
+            records = await self.records()
+        except InvalidRecord:
+            raise Unreadable("the document cannot be used as it is now") from None
+        return certificate_in(records, domain)
 
     async def report_binding(self, status: BindingStatus) -> None:
         """Keep it in `reports`."""

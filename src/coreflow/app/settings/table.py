@@ -156,7 +156,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="COREFLOW_INITIAL_DELAY",
         default="10",
         parse=parsers.seconds,
-        meaning="Seconds between the start and the first pass.",
+        meaning="Seconds between the start and the first pass. Unless it is set, a cluster file is not waited for.",
     ),
     Setting(
         name="COREFLOW_SCHEDULE",

@@ -112,6 +112,13 @@ class Settings:
         return self.cloudly_url is not None and not self.cloudly_url.startswith("file:")
 
     @property
+    def first_pass_after(self) -> float:
+        """Return the seconds between the start and the first pass. A file need not be waited for, unless somebody says so."""
+        is_file = self.cloudly_url is not None and not self.needs_network
+        is_ours = self.sources.get("COREFLOW_INITIAL_DELAY", "default") == "default"
+        return 0.0 if is_file and is_ours else self.initial_delay
+
+    @property
     def render_options(self) -> RenderOptions:
         """Return what these settings say about rendering."""
         base = BaseOptions(

@@ -22,7 +22,7 @@ from coreflow.adapters.documents import DEPTH_LIMIT, json_lines, parse_json, par
 from coreflow.adapters.file import FileCloudly
 from coreflow.adapters.file.port import CHUNK, _differences
 from coreflow.adapters.file.sources import FILE_LIMIT, Watched
-from coreflow.domain.errors import InvalidRecord, PreconditionFailed, Refused, Unavailable
+from coreflow.domain.errors import InvalidRecord, PreconditionFailed, Refused, Unavailable, Unreadable
 from coreflow.domain.ids import Owner
 from coreflow.domain.records.converter import Unclear
 from coreflow.domain.swarm.specs import ImageSpec, Stage
@@ -648,8 +648,12 @@ async def test_certificates_are_read_with_the_file_and_not_again(tmp_path: Path)
     assert await cloudly.certificate("A.example.com.") is known
     write("other")
     assert (await cloudly.certificate("a.example.com")).private_key == "other"
+    path.write_text("services: [oops")
+    with pytest.raises(Unreadable, match="cannot be used as it is now") as caught:
+        await cloudly.certificate("a.example.com")
+    assert "oops" not in str(caught.value)
     path.unlink()
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unreadable, match="No such file"):
         await cloudly.certificate("a.example.com")
 
 
