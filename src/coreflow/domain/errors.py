@@ -9,7 +9,7 @@ Messages name records and paths, never values: a value may be a secret.
 
 from collections.abc import Iterator
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 class CoreflowError(Exception):
@@ -31,6 +31,8 @@ class Problem:
 
     path: str
     text: str
+    exact: str | None = field(default=None, repr=False)
+    """The path with keys that are not shown: it finds the line, and no text has it."""
 
     def __str__(self) -> str:
         return f"{self.text} @ {self.path}"

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from coreflow.adapters.documents import Lines, parse
 from coreflow.domain.errors import InvalidRecord, Problem
 from coreflow.domain.records.converter import Unclear, expected
+from coreflow.domain.records.keys import HIDDEN, is_field_name
 from coreflow.domain.records.shapes import is_own
 
 from .sources import Sources
@@ -119,13 +120,18 @@ def merged(parts: tuple[Part, ...]) -> object:
             continue
         for key, value in part.document.items():
             if not _add(whole, key, value):
-                text = f"{key} is in {owners[key].place(key)} already, and there can be one only"
+                text = f"{_told(key)} is in {owners[key].place(key)} already, and there can be one only"
                 problems.append(Problem(part.place(key), text))
             owners.setdefault(key, part)
     if problems:
         raise InvalidRecord(*problems)
     _refuse_duplicates(whole, parts)
     return whole
+
+
+def _told(key: str) -> str:
+    """A member as messages name it: anything may have been taken for a cluster file."""
+    return key if is_field_name(key) else HIDDEN
 
 
 def _add(whole: dict[str, Any], key: str, value: object) -> bool:
@@ -157,7 +163,8 @@ def _refuse_duplicates(whole: dict[str, Any], parts: tuple[Part, ...]) -> None:
             paths = {index: f"$.{key}[{index}]" for index in indices}
             for index, path in paths.items():
                 others = _others([places[other] for other in paths.values() if other != path])
-                whole[key][index] = {"id": identity, "data": Unclear(f"the same id is in {others}")}
+                unclear = Unclear(f"the same id is in {others}", identity)
+                whole[key][index] = {**whole[key][index], "id": unclear}
     for host, owners in hosts.items():
         text = _others([part.place(f"{_CERTIFICATES}.{host}") for part in owners])
         whole[_CERTIFICATES][host] = Unclear(f"{len(owners)} files have it: {text}")

@@ -203,10 +203,7 @@ class FileCloudly:
                 records = self._decoder.decode(document, consume=True)
             except InvalidRecord as exc:
                 places = dict(locator.every())
-                problems = [
-                    Problem(_with_place(problem.path, places), problem.text) for problem in exc.problems
-                ]
-                raise InvalidRecord(*problems) from None
+                raise InvalidRecord(*(_placed(problem, places) for problem in exc.problems)) from None
             records = evolve(records, origin=evolve(records.origin, places=locator))
             if records.rejected or records.unknown:
                 return _with_places(records, dict(locator.every()))
@@ -272,11 +269,16 @@ class FileCloudly:
         Looks every `poll_seconds`, beginning when this is entered. While somebody writes to the file it waits for the
         end: it yields once two looks in a row, a tenth of that time apart, found the same.
         """
-        async with aclosing(_differences(await self._look(), self._look, self._poll_seconds)) as notices:
+        seen = {**await self._look(), **self._watched()}
+        async with aclosing(_differences(seen, self._look, self._poll_seconds, self._watched)) as notices:
             yield notices
 
+    def _watched(self) -> Watched:
+        """The state that each file was in when it was read."""
+        return {} if self._known is None else self._known.watched
+
     async def _look(self) -> Watched:
-        others = [] if self._known is None else list(self._known.watched)
+        others = list(self._watched())
         if self._identity.path is not None:
             others.append(self._identity.path)
         return await self._unless_it_hangs(partial(look, self.path, others), self._looking)
@@ -296,12 +298,17 @@ def _archive_of(spec: ImageSpec) -> str:
 
 
 async def _differences(
-    seen: Watched, look: Callable[[], Awaitable[Watched]], seconds: float
+    seen: Watched, look: Callable[[], Awaitable[Watched]], seconds: float, read: Callable[[], Watched] = dict
 ) -> AsyncGenerator[None, None]:
-    """Yield when what `look` finds differs from `seen`, and has come to rest."""
+    """Yield when what `look` finds differs from `seen`, and has come to rest.
+
+    A file that no look has seen before, since a record names it only now, is compared with the state that it was in when
+    it was `read`.
+    """
     while True:
         await trio.sleep(seconds)
         found = await look()
+        seen = {**read(), **seen}
         changed = is_moving = differs(found, seen)
         while is_moving:
             seen = found
@@ -327,6 +334,12 @@ def _with_places(records: Records, places: Places) -> Records:
         for place in (place_of(f"{one.above}.{one.key}", places),)
     )
     return evolve(records, rejected=tuple(rejected), unknown=tuple(unknown))
+
+
+def _placed(problem: Problem, places: Places) -> Problem:
+    """A problem of the document as a whole, with file and line."""
+    place = place_of(problem.exact or problem.path, places)
+    return Problem(problem.path if place is None else f"{problem.path} ({place})", problem.text)
 
 
 def _with_place(reason: str, places: Places) -> str:

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from coreflow.domain.ids import ClusterId, NodeId, Owner
 from coreflow.domain.records.hosts import canonical_host, host_problem, is_port, port_in
+from coreflow.domain.records.keys import spelt
 from coreflow.domain.records.models import RegistryLogin, Resources, ServiceRecord
 from coreflow.domain.swarm import naming
 from coreflow.domain.swarm.images import ArchiveImage, RegistryImage, Rejected, pinned
@@ -315,7 +316,7 @@ def host_names(record: ServiceRecord) -> Iterator[tuple[str, str]]:
             yield canonical_host(domain.name), f"domains[{index}].name"
     if record.ports is not None:
         for name in record.ports.custom:
-            yield canonical_host(name), f"ports.custom.{name}"
+            yield canonical_host(name), f"ports.custom.{spelt(name)}"
 
 
 def host_ports(record: ServiceRecord) -> Iterator[tuple[str, int]]:
@@ -355,8 +356,8 @@ def _record_problems(record: ServiceRecord, hosts: tuple[tuple[str, str], ...]) 
 
 
 def _shown(key: str) -> str:
-    """A name that somebody chose, on one line."""
-    text = key if key.isprintable() else key.encode("unicode_escape").decode()
+    """A name that somebody chose, if it looks like one."""
+    text = spelt(key)
     return text if len(text) <= _KEY_SHOWN else f"{text[:_KEY_SHOWN]}…"
 
 
@@ -373,7 +374,7 @@ def _port_problems(record: ServiceRecord) -> Iterator[str]:
             yield f"domains[{index}] has no port, and ports.web is missing"
     for name, text in record.ports.custom.items() if record.ports is not None else ():
         if port_in(text) is None:
-            yield f"ports.custom.{name} is not a port (1 to 65535)"
+            yield f"ports.custom.{spelt(name)} is not a port (1 to 65535)"
 
 
 @lru_cache(SIZES_KEPT)

@@ -25,9 +25,20 @@ import orjson
 from coreflow.domain.errors import InvalidRecord, Problem
 from coreflow.domain.ids import ServiceId, id_problem
 
-from .converter import PLAIN_JSON, T, converter, decode, expected, is_text, printable, problems_of
+from .converter import (
+    PLAIN_JSON,
+    T,
+    Unclear,
+    converter,
+    decode,
+    expected,
+    is_text,
+    printable,
+    problems_of,
+)
 from .frame import RECORD_LIMIT, Frame, frame_of
 from .hosts import canonical_host
+from .keys import spelt
 from .models import (
     BindingRecord,
     CertificateRecord,
@@ -45,7 +56,7 @@ from .models import (
 from .places import Origin
 from .salvage import Salvaged, salvage
 from .shapes import DESIRED_STATE
-from .unknown import Found, below, unknown_in
+from .unknown import Found, below, unknown_in, without_space
 
 REJECTED_LIMIT = 1000
 """Records that cannot be read; a document with more is nonsense as a whole."""
@@ -326,6 +337,9 @@ def _certificates(raw: object, path: str, found: _Findings) -> dict[str, Certifi
         reason = str(Problem(path, expected(dict, raw)))
         found.rejected.append(RejectedRecord(kind=CERTIFICATE, id=None, name=None, reasons=(reason,)))
         return {}
+    unknown = tuple(islice(without_space(raw), PROBLEMS_SHOWN))
+    for problem in found.take(below(unknown, path, CERTIFICATE, None, None)):
+        found.rejected.append(RejectedRecord(kind=CERTIFICATE, id=None, name=None, reasons=(str(problem),)))
     spellings: dict[str, list[str]] = {}
     for key, item in raw.items():
         if item is not None:
@@ -336,13 +350,15 @@ def _certificates(raw: object, path: str, found: _Findings) -> dict[str, Certifi
             decoded[host] = _certificate(raw, keys, path, found)
         except InvalidRecord as exc:
             reasons = tuple(map(str, exc.problems))
-            found.rejected.append(RejectedRecord(kind=CERTIFICATE, id=host, name=None, reasons=reasons))
+            found.rejected.append(
+                RejectedRecord(kind=CERTIFICATE, id=spelt(host), name=None, reasons=reasons)
+            )
     return decoded
 
 
 def _certificate(raw: Mapping[Any, Any], keys: list[Any], path: str, found: _Findings) -> CertificateRecord:
     """The certificate under one host name, of which there must be one spelling only. Raises InvalidRecord."""
-    names = [printable(str(key)) for key in keys]
+    names = [spelt(key) for key in keys]
     if len(names) > 1:
         others = (f"the same host name as {' and '.join(n for n in names if n != name)}" for name in names)
         raise InvalidRecord(*(Problem(f"{path}.{n}", text) for n, text in zip(names, others, strict=True)))
@@ -354,7 +370,9 @@ def _named(raw: object, label: str) -> tuple[str | None, str | None]:
     if type(raw) is not dict:
         return None, None
     data = raw["data"] if type(raw.get("data")) is dict else raw
-    identity, name = raw.get("id"), data.get("domainName" if label == CERTIFICATE else "name")
+    written: Any = raw.get("id")
+    identity: Any = written.known if isinstance(written, Unclear) else written
+    name = data.get("domainName" if label == CERTIFICATE else "name")
     is_id = is_text(identity) and id_problem(identity, of_service=label == "service") is None
     return identity if is_id else None, name if is_text(name) else None
 

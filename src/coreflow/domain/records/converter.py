@@ -14,6 +14,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from coreflow.domain.errors import InvalidRecord, Problem
 from coreflow.domain.ids import id_problem
 
+from .keys import spelt
 from .models import (
     BindingRecord,
     ClusterRecord,
@@ -77,6 +78,8 @@ class Unclear:
     """
 
     text: str
+    known: object = attrs.field(default=None, repr=False)
+    """The value, where it may be used to say whose record this is."""
 
 
 _NUMBERS = (int, float)
@@ -179,7 +182,7 @@ def _entries(value: Mapping[Any, Any]) -> dict[str, str]:
             try:
                 _text(part)
             except _Wrong as exc:
-                problems.append(Problem(f".{printable(str(key))}{where}", str(exc)))
+                problems.append(Problem(f".{spelt(key)}{where}", str(exc)))
     if problems:
         raise InvalidRecord(*problems)
     return {key: item for key, item in value.items() if item is not None}
@@ -197,7 +200,7 @@ def _not_plain(value: object, path: str) -> Iterator[Problem]:
     """Yield what a value has in it that JSON has no word for: another JSON text could not be made of it."""
     if type(value) is dict:
         for key, item in value.items():
-            here = f"{path}.{printable(str(key))}"
+            here = f"{path}.{spelt(key)}"
             if not is_text(key):
                 yield Problem(f"{here} (key)", "expected Unicode text")
             yield from _not_plain(item, here)
@@ -258,7 +261,7 @@ def _map_of(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
             try:
                 decoded[_text(key)] = handler(element, item)
             except Exception as exc:  # noqa: BLE001 - collected, not swallowed: raised below
-                problems.extend(problems_of(exc, f".{printable(str(key))}"))
+                problems.extend(problems_of(exc, f".{spelt(key)}"))
         if problems:
             raise InvalidRecord(*problems)
         return decoded

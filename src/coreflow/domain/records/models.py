@@ -15,11 +15,9 @@ from coreflow.domain.ids import BundleId, ClusterId, GroupId, ImageId, NodeId, R
 
 from .about import about
 from .hosts import LAST_PORT, canonical_host
+from .keys import HIDDEN
 from .places import NOWHERE, Origin
 from .salvage import Salvaged
-
-SHOWN = 60
-"""Characters of a field's name in a text: anybody may have written it."""
 
 
 @frozen(kw_only=True)
@@ -403,6 +401,10 @@ class UnknownField:
     """As it was written, whatever it holds."""
     suggestion: str | None = None
     """What was probably meant: a name of the same level, or the path of one of another level."""
+    spelling: str = HIDDEN
+    """The key as it is told: nothing of one that may be a secret."""
+    missing_space: bool = False
+    """A value stands right behind the separator, so that it is part of the key."""
     kind: str = ""
     """Of the record: `service`, `image` and so on; empty for the document itself."""
     id: str | None = None
@@ -412,21 +414,22 @@ class UnknownField:
     """`FILE:LINE`, where that is known."""
 
     @property
-    def name(self) -> str:
-        """The key on one line, and no longer than can be read."""
-        text = self.key if self.key.isprintable() else self.key.encode("unicode_escape").decode()
-        return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-
-    @property
     def path(self) -> str:
         """Return where it is, as it is shown."""
-        return f"{self.above}.{self.name}"
+        return f"{self.above}.{self.spelling}"
 
     @property
     def problem(self) -> Problem:
         """The same as an error."""
-        hint = f": did you mean {self.suggestion}?" if self.suggestion else ""
-        return Problem(self.path, f"nobody reads the field {self.name}{hint}")
+        text = f"nobody reads the field {self.spelling}"
+        if self.spelling == HIDDEN:
+            text = "nobody reads this field; its name is not shown, since it may be a secret"
+        if self.missing_space:
+            meant = f" of {self.suggestion}" if self.suggestion else ""
+            text += f": a space is missing after the colon{meant}"
+        elif self.suggestion:
+            text += f": did you mean {self.suggestion}?"
+        return Problem(self.path, text, f"{self.above}.{self.key}")
 
     def __str__(self) -> str:
         return f"{self.problem}{f' ({self.place})' if self.place else ''}"

@@ -38,6 +38,15 @@ def nearest(name: str, names: tuple[str, ...], elsewhere: Elsewhere = ()) -> str
     return paths[close[0][1]] if close and close[0][0] >= NEAR else None
 
 
+def is_near(name: str, names: tuple[str, ...], elsewhere: Elsewhere = ()) -> bool:
+    """Tell whether a name says no more than the names that are known: it is like one of them, or a part of it."""
+    if not name or len(name) > LONGEST:
+        return False
+    word = _plain(name)
+    others = map(_plain, (*names, *(other for _, other in elsewhere)))
+    return any(word in other or _likeness(word, other) >= NEAR for other in others)
+
+
 def _plain(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "")
 

@@ -13,8 +13,9 @@ from attrs import evolve, frozen
 
 from .about import About
 from .converter import Unclear, printable
+from .keys import HIDDEN, before_separator, is_field_name, is_word, spelt
 from .models import ClusterRecord, UnknownField
-from .nearest import Elsewhere, nearest, paths_of
+from .nearest import Elsewhere, is_near, nearest, paths_of
 from .shapes import (
     Anything,
     Choice,
@@ -34,6 +35,11 @@ FOUND_LIMIT = 20
 """Unknown fields of one record that are told: more of them are no slips."""
 
 
+GUARDED = frozenset(
+    {"Certificate", "ExternalRegistry", "Gateway", "RegistryLogin", "SecretGroup", "SecretValue"}
+)
+"""Mappings that hold secrets, by the names of their shapes."""
+
 Found = tuple[UnknownField, ...]
 
 
@@ -51,7 +57,7 @@ def unknown_in_document(document: Mapping[str, Any], path: str = "$") -> Found:
     """The unknown keys of a cluster document, and the unknown fields of its cluster; not those of the other records."""
     level, elsewhere = _level(cluster_file()), _elsewhere(cluster_file())
     keys = [key for key in document if key not in level.known and not is_own(str(key))]
-    top = (_unknown(path, key, nearest(_word(key), level.names, elsewhere)) for key in keys)
+    top = (_unknown(path, key, level, elsewhere) for key in keys)
     raw = document.get("configData")
     shape = shape_of(ClusterRecord) if document.get("services") is not None else _with_containers()
     cluster = below(_found(raw, shape), f"{path}.configData", "cluster", None, None)
@@ -78,6 +84,8 @@ class _Level:
     nested: tuple[tuple[str, Shape], ...]
     """The members that may have fields inside."""
     instead_of: tuple[tuple[str, str], ...]
+    is_guarded: bool = False
+    """True where a value is a secret: a key there may be one, too, even if it is a word."""
 
 
 @cache
@@ -86,9 +94,16 @@ def _level(shape: Fields, *, inside: bool = False) -> _Level:
     return _Level(
         tuple(members),
         frozenset(members),
-        tuple((name, one.shape) for name, one in members.items() if fields_of(one.shape) is not None),
+        tuple((name, one.shape) for name, one in members.items() if _has_keys(one.shape)),
         tuple((name, one.instead_of) for name, one in members.items() if one.instead_of is not None),
+        shape.name in GUARDED,
     )
+
+
+def _has_keys(shape: Shape) -> bool:
+    """Tell whether there are keys inside that can be looked at."""
+    is_plain_mapping = isinstance(shape, Mapped) and not isinstance(shape.of, Anything)
+    return is_plain_mapping or fields_of(shape) is not None
 
 
 @cache
@@ -129,7 +144,7 @@ def _check_each(check: Check, raw: Any) -> bool:
 
 
 def _check_values(check: Check, raw: Any) -> bool:
-    return type(raw) is not dict or all(map(check, raw.values()))
+    return type(raw) is not dict or (None not in raw.values() and all(map(check, raw.values())))
 
 
 def _check_fields(shape: Fields) -> Check:
@@ -173,12 +188,21 @@ def _walk(raw: object, shape: Shape, path: str, root: Fields) -> Iterator[Unknow
             if type(item) is dict or type(item) is list:
                 yield from _walk(item, shape.of, f"{path}[{index}]", root)
     elif isinstance(shape, Mapped) and type(raw) is dict:
+        yield from without_space(raw, path)
         for key, item in raw.items():
-            yield from _walk(item, shape.of, f"{path}.{printable(str(key))}", root)
+            yield from _walk(item, shape.of, f"{path}.{spelt(key)}", root)
     elif isinstance(shape, Choice):
         inner = fields_of(shape)
         if inner is not None:
             yield from _walk(raw, inner, path, root)
+
+
+def without_space(raw: Mapping[Any, Any], path: str = "") -> Iterator[UnknownField]:
+    """Yield the keys of a free mapping that hold their value, too, since no space is between the two."""
+    if None in raw.values():
+        for key, item in raw.items():
+            if item is None and ":" in str(key):
+                yield UnknownField(above=path, key=_word(key), missing_space=True)
 
 
 def _fields(raw: dict[str, Any], shape: Fields, path: str, root: Fields) -> Iterator[UnknownField]:
@@ -188,10 +212,12 @@ def _fields(raw: dict[str, Any], shape: Fields, path: str, root: Fields) -> Iter
         yield from _members(raw, _level(shape), path, root, envelope)
         return
     for key in raw.keys() - {envelope, *shape.beside}:
-        near = nearest(_word(key), (*shape.beside, *_level(shape, inside=True).names))
-        yield _unknown(path, key, near if near is None or near in shape.beside else f"{envelope}.{near}")
+        one = _unknown(path, key, _level(shape))
+        near = one.suggestion
+        is_inside = near is not None and near not in shape.beside
+        yield evolve(one, suggestion=f"{envelope}.{near}") if is_inside else one
     for key in enclosed.keys() & set(shape.beside):
-        yield _unknown(f"{path}.{envelope}", key, f"{key} beside {envelope}")
+        yield _known(f"{path}.{envelope}", key, f"{key} beside {envelope}")
     level = _level(shape, inside=True)
     yield from _members(enclosed, level, f"{path}.{envelope}", root, beside=shape.beside)
 
@@ -212,10 +238,10 @@ def _members(
                 or (key == envelope and isinstance(raw[key], Unclear | None))
             ):
                 continue
-            yield _unknown(path, key, nearest(_word(key), level.names, _elsewhere(root)))
+            yield _unknown(path, key, level, _elsewhere(root))
     for older, name in level.instead_of:
         if older in raw and name in raw:
-            yield _unknown(path, older, name)
+            yield _known(path, older, name)
     for key, shape in level.nested:
         item = raw.get(key)
         if type(item) is dict or type(item) is list:
@@ -226,5 +252,22 @@ def _word(key: object) -> str:
     return printable(str(key))
 
 
-def _unknown(path: str, key: object, suggestion: str | None) -> UnknownField:
-    return UnknownField(above=path, key=_word(key), suggestion=suggestion)
+def _known(path: str, key: str, suggestion: str) -> UnknownField:
+    """A field that is known, but in the wrong place."""
+    return UnknownField(above=path, key=key, suggestion=suggestion, spelling=key)
+
+
+def _unknown(path: str, key: object, level: _Level, elsewhere: Elsewhere = ()) -> UnknownField:
+    word = _word(key)
+    head = before_separator(word)
+    near = nearest(word if head is None else head, level.names, elsewhere)
+    if head is not None:
+        is_meant = is_near(head, level.names, elsewhere)
+        missing = ":" in word
+        return UnknownField(
+            above=path, key=word, suggestion=near if is_meant else None, missing_space=missing
+        )
+    is_shown = is_field_name(word) and (
+        not level.is_guarded or (is_word(word) and is_near(word, level.names, elsewhere))
+    )
+    return UnknownField(above=path, key=word, suggestion=near, spelling=word if is_shown else HIDDEN)

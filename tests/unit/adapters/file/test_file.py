@@ -259,6 +259,18 @@ async def test_a_document_that_cannot_be_used_has_lines_too(tmp_path: Path) -> N
     ]
 
 
+async def test_lines_of_a_file_that_is_no_cluster_file_are_not_shown(tmp_path: Path) -> None:
+    """Its lines may be keys, of which none is told but where it is."""
+    path = tmp_path / "shadow"
+    path.write_text("root:$6$CANARY:19000:0:99999:7:::\nme:$6$CANARY:19000:0:99999:7:::\n")
+    with pytest.raises(InvalidRecord) as caught:
+        await FileCloudly(path).records()
+    told = str(caught.value)
+    assert "CANARY" not in told + repr(caught.value)
+    assert f"({path}:1)" in told
+    assert f"({path}:2)" in told
+
+
 def test_lines_of_merged_and_aliased_values_are_where_they_are_used() -> None:
     """A path leads to the line of the key, of the list's element, or of the alias that brings it in."""
     text = "a: &a\n  x: [1,\n    2]\nb:\n  <<: *a\nc: *a\nd:\n- e\n-\n  f: g\n'h.i': j\n"

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import trio
+from tests.unit.domain.records.test_salvage import rendered_records
 
 from coreflow.adapters.file import FileCloudly
+from coreflow.domain.deploy.desired import Rejection
 from coreflow.domain.errors import InvalidRecord, Unavailable
+from coreflow.domain.records.models import Records
 
 CONFIG: dict[str, Any] = {"configData": {"id": "lake", "data": {"name": "lake"}}}
 
@@ -86,12 +89,53 @@ async def test_a_record_that_two_files_have(tmp_path: Path) -> None:
     assert [one.name for one in records.services] == ["b", "c"]
     told = {(one.kind, one.id): one.reasons for one in records.rejected}
     reasons = [reason for one in records.rejected if one.kind == "service" for reason in one.reasons]
-    assert f"the same id is in {tmp_path}/b.yaml:3 @ $.services[0].data ({tmp_path}/a.yaml:3)" in reasons
-    assert f"the same id is in {tmp_path}/a.yaml:3 @ $.services[3].data ({tmp_path}/b.yaml:3)" in reasons
+    assert f"the same id is in {tmp_path}/b.yaml:3 @ $.services[0].id ({tmp_path}/a.yaml:3)" in reasons
+    assert f"the same id is in {tmp_path}/a.yaml:3 @ $.services[3].id ({tmp_path}/b.yaml:3)" in reasons
     (reason,) = told["certificate", "h.example.com"]
     assert f"2 files have it: {tmp_path}/c.yaml:2 and {tmp_path}/d.yaml:2" in reason
     assert set(records.certificates) == {"c.yaml", "d.yaml"}
     assert records.unknown == ()
+
+
+async def test_a_record_that_two_files_have_keeps_what_is_known_of_it(tmp_path: Path) -> None:
+    """Its id, its name and its content are read as ever: nothing else is said of it than what is wrong with it."""
+    image = "registryTarget: {imageUrl: a:1}"
+    write(
+        tmp_path,
+        "a.yaml",
+        f"configData: {{id: lake}}\nservices:\n- id: svc-a\n  data:\n    name: a\n    {image}\n",
+    )
+    write(tmp_path, "b.yaml", f"services:\n- {{id: svc-a, name: other, {image}}}\n")
+    records = await FileCloudly(tmp_path).records()
+    assert [(one.id, one.name, one.reasons) for one in records.rejected] == [
+        ("svc-a", "a", (f"the same id is in {tmp_path}/b.yaml:2 @ $.services[0].id ({tmp_path}/a.yaml:3)",)),
+        (
+            "svc-a",
+            "other",
+            (f"the same id is in {tmp_path}/a.yaml:3 @ $.services[1].id ({tmp_path}/b.yaml:2)",),
+        ),
+    ]
+    for one in records.rejected:
+        assert one.salvaged is not None
+        assert one.salvaged.unread == {"id"}
+        assert one.salvaged.record.registry_target is not None
+        rejections = [r for r in _rejections(records) if r.name == one.name]
+        assert [list(r.reasons) for r in rejections] == [list(one.reasons)]
+
+
+def _rejections(records: Records) -> tuple[Rejection, ...]:
+    """The services that a plan would reject."""
+    return rendered_records(records).rejections
+
+
+async def test_a_member_that_two_files_have_is_named_only_if_it_looks_like_one(tmp_path: Path) -> None:
+    """Any folder may be taken for that of a cluster, and its lines for members."""
+    write(tmp_path, "a.yaml", "configData: {id: lake}\n'root:CANARY': 1\n")
+    write(tmp_path, "b.yaml", "'root:CANARY': 1\n")
+    with pytest.raises(InvalidRecord) as caught:
+        await FileCloudly(tmp_path).records()
+    assert "CANARY" not in str(caught.value)
+    assert f"{tmp_path}/a.yaml:2" in str(caught.value)
 
 
 async def test_a_folder_without_files(tmp_path: Path) -> None:

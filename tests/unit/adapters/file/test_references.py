@@ -155,6 +155,23 @@ async def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
     assert environment(await cloudly.records()) == {"A": "two!", "B": "here"}
 
 
+async def test_a_file_that_changes_between_its_reading_and_the_next_look_is_noticed(tmp_path: Path) -> None:
+    """Watching begins before the first reading: a file that only a record names is watched from its reading on."""
+    token = tmp_path / "token"
+    token.write_text("one")
+    cloudly = source(tmp_path, with_environment(A={"fromFile": "token"}))
+    async with cloudly.changes() as changes:
+        assert environment(await cloudly.records()) == {"A": "one"}
+        token.write_text("two!")  # no look has seen it yet
+        with trio.fail_after(5):
+            await anext(aiter(changes))
+    assert environment(await cloudly.records()) == {"A": "two!"}
+    token.write_text("three")
+    async with cloudly.changes() as changes:  # what changed since the last reading is a change, too
+        with trio.fail_after(5):
+            await anext(aiter(changes))
+
+
 async def test_records_of_before_stay_the_same_objects(tmp_path: Path) -> None:
     """A changed file behind a reference makes its own record new, and no other."""
     (tmp_path / "token").write_text("one")

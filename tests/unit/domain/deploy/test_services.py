@@ -294,9 +294,12 @@ def test_variables_that_no_program_can_be_started_with() -> None:
 
 
 def test_names_of_variables_are_shown_on_one_line() -> None:
-    """However a variable is called, the reason is one short line."""
-    (reason,) = reasons({"environment": {"A\n" + "x" * 500: "\0"}})
-    assert reason == f"environment.A\\n{'x' * 77}… contains a null character"
+    """However a variable is called, the reason is one short line, without what may be a value."""
+    (reason,) = reasons({"environment": {"A" + "x" * 200: "\0"}})
+    assert reason == f"environment.A{'x' * 79}… contains a null character"
+    for key in ("A\n" + "x" * 500, "A:hunter2", "A hunter2"):
+        (reason,) = reasons({"environment": {key: "\0"}})
+        assert reason == "environment.(not shown) contains a null character"
 
 
 def test_a_service_that_could_never_be_changed() -> None:
@@ -354,7 +357,7 @@ PORT = "is not a port (1 to 65535)"
         ({"ports": {"custom": {"a.example.com": "0"}}}, f"ports.custom.a.example.com {PORT}"),
         ({"ports": {"custom": {"a.example.com": "9" * 5000}}}, f"ports.custom.a.example.com {PORT}"),
         ({"ports": {"custom": {"a.example.com": "٣"}}}, f"ports.custom.a.example.com {PORT}"),
-        ({"ports": {"custom": {"a b": "80"}}}, "ports.custom.a b is not a host name"),
+        ({"ports": {"custom": {"a b": "80"}}}, "ports.custom.(not shown) is not a host name"),
         ({"ports": {"web": 80}, "domains": [" . "]}, "domains[0].name is empty"),
         ({"ports": {"web": 80}, "domains": ["-a.example.com"]}, "domains[0].name is not a host name"),
         ({"ports": {"web": 80}, "domains": ["a*.example.com"]}, "domains[0].name is not a host name"),

@@ -8,6 +8,7 @@ from coreflow.domain.deploy.desired import Desired, RenderOptions
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.ids import ID_LIMIT
 from coreflow.domain.records.codec import decode_records
+from coreflow.domain.records.models import Records
 from coreflow.domain.records.salvage import salvage
 from coreflow.domain.swarm.observed import Observed
 
@@ -18,7 +19,11 @@ DIGITS = "expected an integer, got text: write digits, without quotes"
 
 def rendered(*services: Any) -> Desired:
     """What becomes of a document with these services, of images that nobody looks up."""
-    records = decode_records({"configData": {"id": "c1"}, "services": list(services)})
+    return rendered_records(decode_records({"configData": {"id": "c1"}, "services": list(services)}))
+
+
+def rendered_records(records: Records) -> Desired:
+    """What becomes of records, of images that nobody looks up."""
     return Renderer(RenderOptions()).render(records, Observed(), {})
 
 

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from tests.unit.domain.records.test_codec import good
+from tests.unit.domain.records.test_salvage import rendered_records
 
+from coreflow.domain.deploy.desired import unknown_notes
 from coreflow.domain.errors import InvalidRecord
 from coreflow.domain.records.codec import UNKNOWN_LIMIT, RecordDecoder, decode_records
+from coreflow.domain.records.keys import HIDDEN
 from coreflow.domain.records.models import (
     BindingRecord,
     CertificateRecord,
@@ -25,7 +29,7 @@ from coreflow.domain.records.models import (
 )
 from coreflow.domain.records.nearest import LONGEST, nearest, paths_of
 from coreflow.domain.records.shapes import Fields, cluster_file, shape_of, walk
-from coreflow.domain.records.unknown import FOUND_LIMIT, unknown_in
+from coreflow.domain.records.unknown import FOUND_LIMIT, GUARDED, unknown_in
 
 Json = dict[str, Any]
 CANARY = "CANARY-8b1f"
@@ -207,6 +211,97 @@ def test_a_hostile_name_is_told_on_one_short_line(key: str) -> None:
     assert str(found).isprintable()
     assert len(str(found)) < 200
     assert found.suggestion is None
+
+
+SECRET = "hunter2"
+AROUND = {"configData": {"id": "c"}, "services": [], "externalRegistries": [], "images": []}
+LEAKS: list[tuple[str, str]] = [
+    ("secretGroups: [{id: g, key: K, environments: {production: {value:SECRET}}}]", "of value"),
+    ("secretGroups: [{id: g, key: K, environments: {production: {vaule:SECRET}}}]", "of value"),
+    ("secretGroups: [{id: g, key: K, environments: {production: {SECRET}}}]", "not shown"),
+    ("secretGroups: [{id: g, key: K, environments: {production:SECRET}}]", "a space is missing"),
+    ("secretGroups: [{id: g, key: K, environments: {'production:SECRET': {value: 5}}}]", "(not shown)"),
+    ("secretGroups: [{id: g, data: {key:SECRET, environments: {}}}]", "of key"),
+    ("secretGroups: [{id: g, key: K, SECRET: x}]", "not shown"),
+    ("externalRegistries: [{id: r, url: u, username: a, password:SECRET}]", "of password"),
+    ("externalRegistries: [{id: r, url: u, username: a, password=SECRET: }]", "did you mean password?"),
+    ("externalRegistries: [{id: r, url: u, SECRET: }]", "not shown"),
+    ("configData: {id: c, registryInfo: {username: a, password:SECRET}}", "of password"),
+    ("services: [{id: s, name: n, environment: {TOKEN:SECRET}}]", "a space is missing"),
+    ("services: [{id: s, name: n, environment: {'TOKEN:SECRET': 5}}]", "(not shown)"),
+    ("services: [{id: s, name: n, environment: {'TOKEN SECRET': 5}}]", "(not shown)"),
+    ("services: [{id: s, name: n, environment: {'A=SECRET': x}, registryTarget: {imageUrl: 'a:1'}}]", ""),
+    ("services: [{id: s, name: n, ports: {web: 80, custom: {'a:SECRET': no}}}]", "(not shown)"),
+    ("services: [{id: s, name: n, volumes: [{mountPath: /a, options: {'o:SECRET': 5}}]}]", "(not shown)"),
+    ("services: [{id: s, name: n, registryTarget: {registryInfo: {password:SECRET}}}]", "of password"),
+    ("platform: {bindings: [{id: b, serviceId: s, capability: database, config: {'p:SECRET': .nan}}]}", "(not shown)"),
+    ("externalGatewayConfig: {type: dcrouter, url: u, apiToken:SECRET}", "of apiToken"),
+    ("certificates: {a.b: {domainName: a.b, publicKey: p, privateKey:SECRET}}", "of privateKey"),
+    ("certificates: {a.b: {domainName: a.b, publicKey: p, SECRET: }}", "not shown"),
+    ("certificates: {'a.b:SECRET': {domainName: 5}}", "(not shown)"),
+    ("certificates: {'a.b:SECRET': {}, 'A.b:SECRET': {}}", "(not shown)"),
+    ("certificates: {a.b:SECRET}", "a space is missing"),
+    ("root:$6$SECRET:19000:0:99999:7::: ", "not shown"),
+]  # fmt: skip
+"""Slips that make a secret a key, or a part of one, with what is said of them."""
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("text", "said"), LEAKS)
+def test_a_value_that_became_a_key_is_not_told(text: str, said: str, *, strict: bool) -> None:
+    """Neither in a problem, nor in a path, nor in a note, nor in what is known of a record."""
+    raw = {**AROUND, **yaml.safe_load(text.replace("SECRET", SECRET))}
+    assert SECRET in str(raw)
+    try:
+        records = RecordDecoder(strict=strict).decode(raw)
+    except InvalidRecord as exc:
+        found = str(exc)
+    else:
+        told = [*map(str, records.unknown), *(one.path for one in records.unknown), repr(records.unknown)]
+        found = "\n".join((*told, *map(str, unknown_notes(records)), str(records.rejected)))
+        found += str(rendered_records(records).rejections)
+        if said:
+            assert records.unknown or records.rejected
+    assert SECRET not in found
+    assert said in found
+
+
+def test_a_mapping_with_secrets_is_guarded() -> None:
+    """Every level with a password, a token, a key or a value of a secret; the value of a tag is none."""
+    levels = {level.name: {*level.members} for _, _, level in _levels()}
+    secret = {"password", "apiToken", "privateKey", "value"}
+    assert {name for name, members in levels.items() if members & secret} | {"SecretGroup"} == GUARDED | {
+        "Tag"
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "is_shown"),
+    [
+        ("scaleFacto", True), ("scale-factor", True), ("http2Only", True), ("$ref", True), ("SCALE_FACTOR", True),
+        ("scale factor", False), ("value:x", False), ("value=x", False), ("ghp0aB3dE5", False), ("a" * 33, False),
+        ("MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", False), ("c2VjcmV0==", False), ("", False), ("a.b", False),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_field(key: str, *, is_shown: bool) -> None:
+    """A name of letters, with one number at most; nothing that a generator of passwords would give."""
+    (found,) = unknown_in(service(**{key: 1}), ServiceRecord)
+    assert (key in found.path and bool(key)) is is_shown
+    assert (HIDDEN in found.path) is not is_shown
+
+
+def test_slips_are_told_even_where_values_are_secret() -> None:
+    """What is like a known field says nothing new; most slips of one letter are."""
+    shown, hidden = 0, 0
+    draw = random.Random(5)
+    for kind in (SecretGroupRecord, CertificateRecord, ExternalRegistryRecord, GatewayRecord):
+        for name in shape_of(kind).members:
+            if len(name) > 3:
+                for slip in {*_slips(name, draw)} - {*shape_of(kind).members}:
+                    (found,) = unknown_in({slip: CANARY}, kind)
+                    shown += slip in found.path
+                    hidden += HIDDEN in found.path
+    assert shown / (shown + hidden) > 0.9, (shown, hidden)
 
 
 def test_what_is_told_is_limited() -> None:
