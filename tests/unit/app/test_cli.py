@@ -411,7 +411,7 @@ def test_a_wrong_command_line_is_one_clear_line(
     assert caught.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert re.match(r"error: .*\n(.*\n)?hint: coreflow --help", captured.err)
+    assert re.match(r"error: .*\n(.*\n)?hint: coreflow (\w+ )?--help", captured.err)
 
 
 def test_the_exit_status_of_a_plan() -> None:

@@ -101,6 +101,7 @@ def test_a_backup_by_itself_is_met_with_the_option(call: Called) -> None:
     done = call("restore", "shop", "b 1")
     assert done.returncode == 2
     assert "hint: did you mean --backup 'b 1'?" in done.stderr
+    assert "a.yaml" in call("restore", "shop", "a.yaml").stderr
     done = call("backup", "shop", "a.yaml", "b.json")
     assert "hint: did you mean --records b.json?" in done.stderr
 
@@ -209,6 +210,23 @@ def test_whoever_names_no_records_learns_how_for_that_command(arguments: list[st
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"hint: {running.NO_RECORDS}"
     assert "--records" in call("help", arguments[0]).stdout
+
+
+def test_usage_names_what_may_stand_there(call: Called) -> None:
+    for command in COMMANDS:
+        usage = call("help", command).stdout.splitlines()[0]
+        assert "ARGS" not in usage
+        takes_file = bool(re.search(r"RECORDS, --records", call("help", command).stdout))
+        assert usage.endswith(" [FILE]") == takes_file, usage
+    assert call("help", "status").stdout.startswith("Usage: coreflow status [OPTIONS] [SERVICE]\n")
+
+
+def test_a_wrong_command_line_names_the_word_and_the_help_of_its_command(call: Called) -> None:
+    assert call("plan", "a.yaml", "extra").stderr.splitlines() == [
+        "error: not expected: extra",
+        "hint: coreflow plan --help",
+    ]
+    assert call("rum").stderr.splitlines()[-1] == "hint: coreflow --help"
 
 
 def test_each_timeout_says_what_for(call: Called) -> None:

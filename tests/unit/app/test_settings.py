@@ -454,11 +454,10 @@ def problems_of(folder: Path, environ: Mapping[str, str], **options: Any) -> tup
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    """Without any setting, both that are required are named, with the places to put them."""
+    """Without any setting, the one that is required is named, with the places to put it: a file needs no token."""
     overlay, secrets = overlay_folder(tmp_path), secrets_folder(tmp_path)
-    assert problems_of(tmp_path, {}) == tuple(
-        f"{name} is missing: set it in the environment, in {overlay} or as {secrets}/{name}"
-        for name in ("CLOUDLY_URL", "JUMPCODE")
+    assert problems_of(tmp_path, {}) == (
+        f"CLOUDLY_URL is missing: set it in the environment, in {overlay} or as {secrets}/CLOUDLY_URL",
     )
 
 
@@ -496,7 +495,7 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting) as caught:
         load(tmp_path, {"COREFLOW_PRUNE": "x"})
     names = [problem.split()[0] for problem in caught.value.problems]
-    assert names == ["COREFLOW_LISTEN", "COREFLOW_PRUNE", "CLOUDLY_URL", "JUMPCODE"]
+    assert names == ["COREFLOW_LISTEN", "COREFLOW_PRUNE", "CLOUDLY_URL"]
     assert str(caught.value) == "; ".join(caught.value.problems)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
+from cyclopts import App, CoercionError, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
 from rich.text import Text
 
 from coreflow.app import streams
@@ -52,19 +52,29 @@ COMMANDS = {
     ),
 }
 """Where each command is, and what the list of commands says of it."""
+RECORD_SUFFIXES = (".yaml", ".yml", ".json")
+"""Words that end so are taken for cluster files."""
 
 
 def _in_one_line(exc: CycloptsError) -> Text:
-    text = Text(f"error: {streams.clean(str(exc))}")
-    if isinstance(exc, UnusedCliTokensError | UnknownCommandError) and (meant := _meant_by(exc)):
+    said = str(exc)
+    if isinstance(exc, UnusedCliTokensError):
+        said = f"not expected: {shlex.join(exc.unused_tokens or ())}"
+    text = Text(f"error: {streams.clean(said)}")
+    if meant := _meant_by(exc):
         text.append(f"\nhint: did you mean {meant}?")
-    return text.append("\nhint: coreflow --help, or --help behind a command")
+    return text.append(f"\nhint: {' '.join(('coreflow', *(exc.command_chain or ())))} --help")
 
 
-def _meant_by(exc: UnusedCliTokensError | UnknownCommandError) -> str:
+def _meant_by(exc: CycloptsError) -> str:
     """The option or command that somebody has forgotten to write, if a word shows which."""
-    word = next(iter(exc.unused_tokens or ()), "")
-    if word.endswith((".yaml", ".yml", ".json")):
+    if isinstance(exc, CoercionError) and exc.token is not None:
+        word = exc.token.value
+    elif isinstance(exc, UnusedCliTokensError | UnknownCommandError):
+        word = next(iter(exc.unused_tokens or ()), "")
+    else:
+        return ""
+    if word.endswith(RECORD_SUFFIXES):
         option = f"--records {shlex.quote(streams.clean(word))}"
         return f"coreflow plan {option}" if isinstance(exc, UnknownCommandError) else option
     is_restore = (exc.command_chain or ())[:1] == ("restore",)
@@ -79,7 +89,7 @@ class _Pages:
 
     def render_usage(self, console: "Console", options: "ConsoleOptions", usage: Any) -> None:
         """Print the line that says how a command is used."""
-        self._formatter.render_usage(console, options, usage)
+        self._formatter.render_usage(console, options, _with_names(usage))
 
     def render_description(self, console: "Console", options: "ConsoleOptions", description: Any) -> None:
         """Print what a command does."""
@@ -90,6 +100,17 @@ class _Pages:
         from cyclopts.help import DefaultFormatter, PlainFormatter
 
         return DefaultFormatter() if sys.stdout.isatty() else PlainFormatter()
+
+
+def _with_names(usage: Any) -> Any:
+    """The line that says how a command is used, with the name of what may stand there instead of `ARGS`."""
+    words = usage.plain.split() if isinstance(usage, Text) else []
+    named = [word for word in words if word in COMMANDS]
+    if not named or "[ARGS]" not in words:
+        return usage
+    arguments = app[named[0]].assemble_argument_collection()
+    *_, last = [argument.name for argument in arguments if argument.index is not None]
+    return Text(usage.plain.replace("ARGS", "FILE" if last == "--records" else last), usage.style)
 
 
 def _version() -> str:

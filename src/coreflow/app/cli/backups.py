@@ -3,7 +3,7 @@
 import shlex
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import trio
 from attrs import frozen
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,7 +27,7 @@ from rich.text import Text
 from coreflow.adapters.cloudly.backups import backup_document, restore_document
 from coreflow.app.backups import Tools, facts_of
 from coreflow.app.bindings import Bindings
-from coreflow.app.cli import present
+from coreflow.app.cli import RECORD_SUFFIXES, present
 from coreflow.app.cli.asking import is_anybody_there, is_meant
 from coreflow.app.cli.deploy import Flag, Output, write_json
 from coreflow.app.cli.journaled import journaled
@@ -63,6 +63,15 @@ Backup = Annotated[
 NoPull = Annotated[bool, Flag, Parameter(help="Do not fetch from Cloudly what the archive lacks.")]
 
 
+def _file_or_backup(_: object, tokens: Sequence[Token]) -> Path:
+    """Return the path. Raises ValueError for a word that is no file: most of these are meant as the backup."""
+    path = Path(tokens[0].value)
+    if tokens[0].keyword is None and path.suffix not in RECORD_SUFFIXES and not path.exists():
+        raise ValueError(f"{path} is no file")
+    return path
+
+
+RecordsOfRestore = Annotated[Records, Parameter(converter=_file_or_backup)]
 Yes = Annotated[bool, Flag, Parameter(help="Do not ask before anything is overwritten.")]
 
 
@@ -127,9 +136,9 @@ def backups(
 def restore(
     service: Service,
     /,
+    records: RecordsOfRestore = None,
     *,
     backup: Backup = None,
-    records: Records = None,
     no_pull: NoPull = False,
     yes: Yes = False,
     format: Output = Format.TEXT,  # noqa: A002 - the option's name

@@ -186,7 +186,10 @@ ENGINE_AWAY = (
     "is Docker running there (systemctl status docker), does DOCKER_HOST name it, and may this user open it "
     "(root, or the group docker)?"
 )
-NO_RECORDS = "name a cluster file with --records FILE, or with CLOUDLY_URL=file:///path/to/cluster.yaml: neither needs a JUMPCODE"
+NO_RECORDS = (
+    "name a cluster file, with --records FILE or CLOUDLY_URL=file:///path/to/cluster.yaml; "
+    "a control plane (https://) needs a JUMPCODE, too"
+)
 
 
 def frames_of(exc: BaseException) -> Iterator[str]:

@@ -114,9 +114,9 @@ class _Loading:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Return what must be found: a cluster file asks for no token."""
+        """Return what must be found: only a control plane asks for a token, and whoever named none may mean a file."""
         url = self.found.get("CLOUDLY_URL")
-        is_file = url is not None and url.text.strip().lower().startswith("file:")
+        is_file = url is None or url.text.strip().lower().startswith("file:")
         return ("CLOUDLY_URL",) if is_file else ("CLOUDLY_URL", "JUMPCODE")
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
