@@ -203,7 +203,7 @@ def test_check_says_what_is_wrong(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert re.search(r"CORESTORE_API_TOKEN\s+\(set\)", done.stdout)
     assert re.search(r"ok records +cluster test +1 service record$", done.stdout, re.MULTILINE)
-    assert re.search(r"failed record +service b +is missing @ \$.services\[1\].data.name", done.stdout)
+    assert re.search(r"failed record +service b +name is missing @ \$.services\[1\].data.name", done.stdout)
     assert re.search(r"failed engine +unix:", done.stdout)
     assert "3 of 4 failed." in done.stdout
     assert "canary" not in done.stdout + done.stderr

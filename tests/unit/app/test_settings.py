@@ -753,6 +753,12 @@ def test_an_unknown_name_gives_a_warning(tmp_path: Path) -> None:
     )
 
 
+def test_a_name_that_holds_its_value_is_not_shown(tmp_path: Path) -> None:
+    """Without a space after the colon, a value is a part of the name."""
+    (warning,) = load(tmp_path, FILE | {"COREFLOW_TOKEN:hunter2": "x"}).warnings
+    assert warning.startswith("(not shown) (environment) is not a setting")
+
+
 def test_the_host_goes_before_the_context(tmp_path: Path) -> None:
     """As in docker: a context counts only where no host is named."""
     context = FILE | {"DOCKER_CONTEXT": "remote"}

@@ -1,6 +1,6 @@
 """Files that are encrypted with age (https://age-encryption.org), opened in memory.
 
-`pyrage` does the work; it comes with `pip install 'coreflow[age]'`. Another tool of this kind would get a module beside
+`pyrage` does the work; it comes with the extra `age`. Another tool of this kind would get a module beside
 this one, and a suffix of its own in `sources`.
 """
 
@@ -47,7 +47,9 @@ def opened(data: bytes, identity: AgeIdentity) -> bytes:
     try:
         pyrage: Any = importlib.import_module("pyrage")
     except ImportError:
-        raise Sealed("this coreflow was installed without age: pip install 'coreflow[age]'") from None
+        raise Sealed(
+            "this coreflow was installed without age: in its clone, pip install -c constraints.txt -e '.[age]'"
+        ) from None
     try:
         text = identity.read()
         if text.lstrip().startswith(_SSH):

@@ -203,7 +203,8 @@ class FileCloudly:
                 records = self._decoder.decode(document, consume=True)
             except InvalidRecord as exc:
                 places = dict(locator.every())
-                raise InvalidRecord(*(_placed(problem, places) for problem in exc.problems)) from None
+                problems = (_placed(problem, places, self.path) for problem in exc.problems)
+                raise InvalidRecord(*problems) from None
             records = evolve(records, origin=evolve(records.origin, places=locator))
             if records.rejected or records.unknown:
                 return _with_places(records, dict(locator.every()))
@@ -336,8 +337,10 @@ def _with_places(records: Records, places: Places) -> Records:
     return evolve(records, rejected=tuple(rejected), unknown=tuple(unknown))
 
 
-def _placed(problem: Problem, places: Places) -> Problem:
+def _placed(problem: Problem, places: Places, file: Path) -> Problem:
     """A problem of the document as a whole, with file and line."""
+    if problem.path == "$":
+        return Problem(str(file), problem.text)
     place = place_of(problem.exact or problem.path, places)
     return Problem(problem.path if place is None else f"{problem.path} ({place})", problem.text)
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from coreflow.domain.records.converter import REFERENCES
 from coreflow.domain.records.shapes import Choice, Fields, Listed, Mapped, Scalar, Shape, cluster_file
 
-KINDS = ("fromFile", "fromEnv")
+KINDS = REFERENCES
 Key = tuple[str, str]
 """Which kind, and what it says."""
 Take = Callable[[Key], object]

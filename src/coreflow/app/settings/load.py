@@ -17,6 +17,7 @@ from typing import Any
 from attrs import field, frozen
 
 from coreflow.domain.errors import CoreflowError
+from coreflow.domain.records.keys import spelt
 from coreflow.reading import read_file
 
 from .documents import dotenv, json_scalars, yaml_scalars
@@ -202,7 +203,7 @@ class _Loading:
                 continue
             close = difflib.get_close_matches(name.removeprefix(PREFIX), NAMES, n=1)
             hint = f": did you mean {NAMES[close[0]]}?" if close else ""
-            self.warnings.append(f"{name} ({source}) is not a setting{hint}")
+            self.warnings.append(f"{spelt(name)} ({source}) is not a setting{hint}")
 
 
 def _is_file(path: Path) -> bool:

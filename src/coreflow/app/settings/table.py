@@ -68,7 +68,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="COREFLOW_AGE_IDENTITY_FILE",
         parse=parsers.file,
-        meaning="A file with that identity instead, as `age-keygen` writes it.",
+        meaning="A file with that identity instead, as `age-keygen` writes it: an absolute path.",
     ),
     Setting(
         name="HTTPS_PROXY",

@@ -26,8 +26,10 @@ from .models import (
     Ports,
     SecretBundleRecord,
     SecretGroupRecord,
+    SecretValue,
     ServiceRecord,
 )
+from .nearest import nearest
 
 T = TypeVar("T")
 
@@ -101,19 +103,31 @@ _HINTS: dict[tuple[type, type], str] = {
     (str, float): ": put quotes around it",
     (str, bool): ": put quotes around it",
     (bool, str): ": write true or false, without quotes",
-    (int, str): ": write digits, without quotes",
-    (float, str): ": write digits, without quotes",
+    (int, str): ": write a number, without quotes or a unit",
+    (float, str): ": write a number, without quotes or a unit",
 }
 """What to write instead, by what is expected and what is there."""
+
+
+_INSTEAD_OF_TEXT: Mapping[type, str] = {SecretValue: ": write {value: ...}"}
+"""What to write where a text stands for a mapping."""
+REFERENCES = ("fromFile", "fromEnv")
+"""The members of what stands for a text that is elsewhere."""
 
 
 def expected(kind: type, value: object) -> str:
     got = type(value)
     if isinstance(value, Unclear):
         return value.text
-    return (
-        f"expected {_TYPE_NAMES[kind]}, got {_TYPE_NAMES.get(got, got.__name__)}{_HINTS.get((kind, got), '')}"
-    )
+    hint = _HINTS.get((kind, got)) or (_reference_hint(value) if kind is str else "")
+    return f"expected {_TYPE_NAMES[kind]}, got {_TYPE_NAMES.get(got, got.__name__)}{hint}"
+
+
+def _reference_hint(value: object) -> str:
+    """Return what a misspelt reference was meant to be: `{fromfile: path}`."""
+    (key, *others) = value if type(value) is dict and value else ("",)
+    meant = None if others else nearest(str(key), REFERENCES)
+    return f": did you mean {meant}?" if meant is not None and meant != key else ""
 
 
 def _text(value: Any, _: Any = None) -> str:
@@ -167,7 +181,8 @@ def _number(value: Any, _: Any) -> float:
 
 def _text_map(value: Any, _: Any = None) -> dict[str, str]:
     if type(value) is not dict:
-        raise _Wrong(expected(dict, value))
+        hint = ": write NAME: value in each line, without - and =" if type(value) in {list, str} else ""
+        raise _Wrong(expected(dict, value) + hint)
     for key, item in value.items():
         if type(key) is not str or type(item) is not str or not (key.isascii() and item.isascii()):
             return _entries(value)  # in the common case there is nothing to look at closely
@@ -231,7 +246,7 @@ def _tuple_of(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
 
     def structure(value: Any, _: Any) -> tuple[Any, ...]:
         if type(value) is not list:
-            raise _Wrong(expected(list, value))
+            raise _Wrong(expected(list, value) + (": put brackets around it" if type(value) is str else ""))
         try:
             return tuple([handler(element, item) for element in value])
         except Exception:  # noqa: BLE001 - looked at again, one by one
@@ -337,7 +352,7 @@ def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
     base: Callable[[Any, Any], Any] = make_dict_structure_fn(
         kind, converter, _cattrs_detailed_validation=True, **names
     )
-    respelled = kind in _RESPELLED
+    respelled, hint = kind in _RESPELLED, _INSTEAD_OF_TEXT.get(kind, "")
 
     def structure(raw: Any, _: Any) -> Any:
         given = raw
@@ -346,7 +361,7 @@ def _class_hook(kind: type, converter: Any) -> Callable[[Any, Any], Any]:
             if type(raw) is not dict:
                 raise _Wrong(expected(dict, raw))
         elif type(raw) is not dict:
-            raise _Wrong(expected(dict, raw))
+            raise _Wrong(expected(dict, raw) + (hint if type(raw) is str else ""))
         else:
             raw = _without_nulls(raw)
         try:
@@ -418,7 +433,7 @@ def problems_of(exc: BaseException, path: str, inside: str = "") -> Iterator[Pro
     elif isinstance(exc, KeyError):
         name = str(exc.args[0])
         # KeyError carries the wire name; cattrs puts the attribute's note around it, so `path` may end in it already
-        yield Problem(path if path.endswith(f".{name}") else f"{path}.{name}", "is missing")
+        yield Problem(path if path.endswith(f".{name}") else f"{path}.{name}", f"{name} is missing")
     else:
         yield Problem(path, f"cannot be decoded ({type(exc).__name__})")
 

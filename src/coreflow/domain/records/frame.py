@@ -13,6 +13,9 @@ from .unknown import unknown_in_document
 
 RECORD_LIMIT = 100_000
 """Records of one kind; a document with more is no cluster."""
+COMPOSE_FILE = (
+    "this looks like a Compose file; a cluster file has configData, and services in a list with an id each"
+)
 _LISTS = ("services", "images", "externalRegistries", "secretBundles", "secretGroups")
 
 
@@ -39,6 +42,8 @@ def frame_of(
     """
     if type(document) is not dict:
         raise InvalidRecord(Problem("$", expected(dict, document)))
+    if _is_compose_file(document):
+        raise InvalidRecord(Problem("$", COMPOSE_FILE))
     inner, prefix = _answer_in(document)
     unknown = unknown_in_document(inner, prefix)
     errors = take(unknown)
@@ -55,6 +60,16 @@ def frame_of(
     if problems or errors or cluster is None:  # what is missing may be there by another name
         raise InvalidRecord(*problems, *(one.problem for one in unknown))
     return Frame(whole, cluster, moved)
+
+
+def _is_compose_file(document: Mapping[str, Any]) -> bool:
+    """Tell whether these are the services of Docker Compose: a mapping of names, of which some have an image."""
+    services = document.get("services")
+    if type(services) is not dict or "configData" in document:
+        return False
+    return any(
+        type(one) is dict and not one.keys().isdisjoint({"image", "build"}) for one in services.values()
+    )
 
 
 def _answer_in(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -82,7 +97,7 @@ def _older_services(document: Mapping[str, Any]) -> tuple[str, object] | None:
 def _cluster(document: Mapping[str, Any], path: str, problems: list[Problem]) -> ClusterRecord | None:
     raw = document.get("configData")
     if raw is None:
-        problems.append(Problem(path, "is missing: it says which cluster this is"))
+        problems.append(Problem(path, "configData is missing: it says which cluster this is"))
         return None
     try:
         return decode(raw, ClusterRecord, path)
@@ -94,7 +109,7 @@ def _cluster(document: Mapping[str, Any], path: str, problems: list[Problem]) ->
 def _list_problems(document: Mapping[str, Any], moved: Mapping[str, str]) -> Iterator[Problem]:
     """Yield what is wrong with the lists of records as such."""
     if document.get("services") is None:
-        yield Problem("$.services", "is missing: write an empty list if there shall be no services")
+        yield Problem("$.services", "services is missing: write an empty list if there shall be no services")
     for key in _LISTS:
         value, path = document.get(key), moved.get(key, f"$.{key}")
         if value is not None and type(value) is not list:

@@ -165,8 +165,17 @@ def _complete(reference: str, record: str) -> str:
     try:
         name, tag, digest = split_reference(reference)
     except ValueError:
-        raise Rejected(f"{record}: not a valid image reference") from None
+        hint = ": write its name in lower case" if _is_valid(reference.lower()) else ""
+        raise Rejected(f"{record}: not a valid image reference{hint}") from None
     return reference if tag or digest else f"{name}:latest"
+
+
+def _is_valid(reference: str) -> bool:
+    try:
+        split_reference(reference)
+    except ValueError:
+        return False
+    return True
 
 
 def server_address(url: str) -> str:

@@ -236,12 +236,12 @@ async def test_a_record_with_an_unclear_value_is_rejected_alone_with_its_line(
     assert sorted(octal.reasons) == sorted([
         f"{ZERO.text} @ $.services[0].data.ports.web ({path}:7)",
         f"{ZERO.text} @ $.services[0].data.ports.custom.a.example.com ({path}:8)",
-        f"expected a number, got text: write digits, without quotes @ $.services[0].data.resources.cpuLimit ({path}:9)",
+        f"expected a number, got text: write a number, without quotes or a unit @ $.services[0].data.resources.cpuLimit ({path}:9)",
         f"expected text, got an integer: put quotes around it @ $.services[0].data.environment.A ({path}:11)",
         f"expected text, got a number: put quotes around it @ $.services[0].data.environment.with.dot ({path}:12)",
     ])  # fmt: skip
-    assert nameless.reasons == (f"is missing @ $.services[2].name ({path}:18)",)
-    assert image.reasons == (f"is missing @ $.images[0].location ({path}:19)",)
+    assert nameless.reasons == (f"name is missing @ $.services[2].name ({path}:18)",)
+    assert image.reasons == (f"location is missing @ $.images[0].location ({path}:19)",)
     (good,) = records.services
     assert good.environment == {"ON": "on", "DATE": "2026-01-02", "TIME": "12:30:45"}
 
@@ -254,7 +254,7 @@ async def test_a_document_that_cannot_be_used_has_lines_too(tmp_path: Path) -> N
         await FileCloudly(path).records()
     assert [str(problem) for problem in caught.value.problems] == [
         f"expected a mapping, got an integer @ $.configData ({path}:2)",
-        "is missing: write an empty list if there shall be no services @ $.services",
+        "services is missing: write an empty list if there shall be no services @ $.services",
         f"expected a list, got a mapping @ $.images ({path}:3)",
     ]
 
@@ -479,11 +479,11 @@ async def test_the_suffix_tells_the_format(name: str, content: str, tmp_path: Pa
         ("c.json", "", "the file is empty: perhaps it is being written @ {}:1"),
         ("c.json", "\ufeff \n", "the file is empty: perhaps it is being written @ {}:1"),
         ("c.conf", "{a: [}", "this is not valid JSON ("),
-        ("c.yaml", "text", "expected a mapping, got text @ $"),
+        ("c.yaml", "text", "expected a mapping, got text @ {}"),
         (
             "c.yaml",
             "configData: {id: c1}",
-            "is missing: write an empty list if there shall be no services @ $.services",
+            "services is missing: write an empty list if there shall be no services @ $.services",
         ),
     ],
 )

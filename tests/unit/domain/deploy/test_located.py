@@ -98,8 +98,8 @@ def test_records_of_every_kind_are_found() -> None:
 def test_what_has_a_place_or_is_no_fault_of_a_record_stays() -> None:
     """The decoder's reasons have theirs, a registry that is away has none, and nor have base services."""
     assert (
-        reason_of("is missing @ $.services[1].data.name (f:4)")
-        == "is missing @ $.services[1].data.name (f:4)"
+        reason_of("name is missing @ $.services[1].data.name (f:4)")
+        == "name is missing @ $.services[1].data.name (f:4)"
     )
     assert reason_of("image x: no answer", held=True) == "image x: no answer"
     assert reason_of("no network", "base", "base") == "no network"

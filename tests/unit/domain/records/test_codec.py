@@ -407,34 +407,40 @@ def test_short_spellings(given_: Json, expected: dict[str, object]) -> None:
     ("given_", "problem"),
     [
         ({"name": 5}, "expected text, got an integer: put quotes around it @ $.data.name"),
-        ({"name": None}, "is missing @ $.data.name"),
+        ({"name": None}, "name is missing @ $.data.name"),
         ({"antiAffinity": "no"}, "expected true or false, got text: write true or false, without quotes @ $.data.antiAffinity"),
         ({"antiAffinity": 0}, "expected true or false, got an integer @ $.data.antiAffinity"),
         ({"scaleFactor": True}, "expected an integer, got true or false @ $.data.scaleFactor"),
         ({"scaleFactor": 1.5}, "expected an integer, got a number @ $.data.scaleFactor"),
-        ({"scaleFactor": "2"}, "expected an integer, got text: write digits, without quotes @ $.data.scaleFactor"),
+        ({"scaleFactor": "2"}, "expected an integer, got text: write a number, without quotes or a unit @ $.data.scaleFactor"),
         ({"domains": {}}, "expected a list, got a mapping @ $.data.domains"),
         ({"domains": [None]}, "expected a mapping, got null @ $.data.domains[0]"),
-        ({"domains": ["a", {"name": "b", "port": "80"}]}, "expected an integer, got text: write digits, without quotes @ $.data.domains[1].port"),
+        ({"domains": ["a", {"name": "b", "port": "80"}]}, "expected an integer, got text: write a number, without quotes or a unit @ $.data.domains[1].port"),
         ({"environment": {"A": Unclear("write it so")}}, "write it so @ $.data.environment.A"),
         ({"scaleFactor": Unclear("write it so")}, "write it so @ $.data.scaleFactor"),
         ({"domains": Unclear("write it so")}, "write it so @ $.data.domains"),
         ({"ports": {"custom": {"a": Unclear("write it so")}}}, "write it so @ $.data.ports.custom.a"),
         ({"resources": {"cpuLimit": 10**400}}, "expected a number that can be written in digits @ $.data.resources.cpuLimit"),
         ({"resources": {"cpuLimit": float("inf")}}, "expected a number that can be written in digits @ $.data.resources.cpuLimit"),
-        ({"environment": []}, "expected a mapping, got a list @ $.data.environment"),
+        ({"environment": ["A=b"]}, "expected a mapping, got a list: write NAME: value in each line, without - and = @ $.data.environment"),
         ({"environment": {"A": "x", "B": 1}}, "expected text, got an integer: put quotes around it @ $.data.environment.B"),
         ({"environment": {5: "x"}}, "expected text, got an integer: put quotes around it @ $.data.environment.5 (key)"),
         ({"environment": {"A": "\ud800"}}, "expected Unicode text, got half a surrogate pair @ $.data.environment.A"),
         ({"name": "\ud800"}, "expected Unicode text, got half a surrogate pair @ $.data.name"),
         ({"resources": 1}, "expected a mapping, got an integer @ $.data.resources"),
         ({"resources": {"cpuLimit": float("nan")}}, "expected a number that can be written in digits @ $.data.resources.cpuLimit"),
-        ({"resources": {"cpuLimit": "1"}}, "expected a number, got text: write digits, without quotes @ $.data.resources.cpuLimit"),
-        ({"resources": {"volumeMounts": [{"hostFsPath": "/a"}]}}, "is missing @ $.data.resources.volumeMounts[0].containerFsPath"),
+        ({"resources": {"cpuLimit": "1"}}, "expected a number, got text: write a number, without quotes or a unit @ $.data.resources.cpuLimit"),
+        ({"resources": {"volumeMounts": [{"hostFsPath": "/a"}]}}, "containerFsPath is missing @ $.data.resources.volumeMounts[0].containerFsPath"),
         ({"ports": {"custom": {"a": True}}}, "expected text, got true or false: put quotes around it @ $.data.ports.custom.a"),
-        ({"ports": {"custom": "x"}}, "expected a mapping, got text @ $.data.ports.custom"),
+        ({"ports": {"custom": "x"}}, "expected a mapping, got text: write NAME: value in each line, without - and = @ $.data.ports.custom"),
+        ({"environment": {"A": {"fromfile": "x"}}}, "expected text, got a mapping: did you mean fromFile? @ $.data.environment.A"),
+        ({"environment": {"A": {"from_env": "x"}}}, "expected text, got a mapping: did you mean fromEnv? @ $.data.environment.A"),
+        ({"environment": {"A": {"hunter2": "x"}}}, "expected text, got a mapping @ $.data.environment.A"),
+        ({"environment": {"A": {"fromFile": "x", "fromEnv": "y"}}}, "expected text, got a mapping @ $.data.environment.A"),
+        ({"environment": {"A": {}}}, "expected text, got a mapping @ $.data.environment.A"),
+        ({"domains": "a.example.com"}, "expected a list, got text: put brackets around it @ $.data.domains"),
         ({"healthCheck": {"command": [1]}}, "expected text, got an integer: put quotes around it @ $.data.healthCheck.command[0]"),
-        ({"additionalSecretBundleIds": "b1"}, "expected a list, got text @ $.data.additionalSecretBundleIds"),
+        ({"additionalSecretBundleIds": "b1"}, "expected a list, got text: put brackets around it @ $.data.additionalSecretBundleIds"),
     ],
 )  # fmt: skip
 def test_strict_types(given_: Json, problem: str) -> None:
@@ -444,18 +450,39 @@ def test_strict_types(given_: Json, problem: str) -> None:
     assert list(map(str, caught.value.problems)) == [problem]
 
 
+def test_a_secret_without_its_mapping() -> None:
+    """What to write is said, and nothing of what was written."""
+    group = {"id": "g", "key": "K", "environments": {"production": "hunter2"}}
+    (rejected,) = decode_records(
+        {"configData": {"id": "c"}, "services": [], "secretGroups": [group]}
+    ).rejected
+    assert rejected.reasons == (
+        "expected a mapping, got text: write {value: ...} @ $.secretGroups[0].environments.production",
+    )
+
+
+def test_a_compose_file_is_recognised() -> None:
+    """One sentence says so, in place of all that is wrong with it as a cluster file."""
+    compose = {"version": "3", "services": {"web": {"image": "web:1", "ports": ["80:80"]}}, "volumes": {}}
+    with pytest.raises(InvalidRecord, match=r"^this looks like a Compose file; .* @ \$$"):
+        decode_records(compose)
+    with pytest.raises(InvalidRecord) as caught:
+        decode_records({"services": {"web": {}}})
+    assert "Compose" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("raw", "problem"),
     [
         ([], "expected a mapping, got a list @ $"),
         ({"id": "s1", "data": 5}, "expected a mapping, got an integer @ $.data"),
-        ({"data": {"name": "shop", "id": "inside"}}, "is missing @ $.id"),
-        ({"name": "shop"}, "is missing @ $.id"),
+        ({"data": {"name": "shop", "id": "inside"}}, "id is missing @ $.id"),
+        ({"name": "shop"}, "id is missing @ $.id"),
         (
             {"id": 5, "data": {"name": "shop"}},
             "expected text, got an integer: put quotes around it @ $.id",
         ),
-        ({"id": "s1"}, "is missing @ $.name"),
+        ({"id": "s1"}, "name is missing @ $.name"),
     ],
 )
 def test_bad_envelope(raw: object, problem: str) -> None:
@@ -473,21 +500,21 @@ def test_all_problems_at_once() -> None:
         "secretGroups": "x",
     }
     assert texts(bad) == [
-        "is missing @ $.configData.id",
+        "id is missing @ $.configData.id",
         "expected text, got an integer: put quotes around it @ $.configData.data.nodes[0].role",
-        "is missing @ $.configData.data.nodes[1].id",
-        "is missing: write an empty list if there shall be no services @ $.services",
+        "id is missing @ $.configData.data.nodes[1].id",
+        "services is missing: write an empty list if there shall be no services @ $.services",
         "expected a list, got a mapping @ $.images",
         "expected a list, got text @ $.secretGroups",
     ]
     document = good()
     document["services"][1]["data"] = {"scaleFactor": "2", "environment": {"A": 1, "B": 2}, "volumes": [{}]}
     assert sorted(texts(document)) == [
-        "expected an integer, got text: write digits, without quotes @ $.services[1].data.scaleFactor",
+        "expected an integer, got text: write a number, without quotes or a unit @ $.services[1].data.scaleFactor",
         "expected text, got an integer: put quotes around it @ $.services[1].data.environment.A",
         "expected text, got an integer: put quotes around it @ $.services[1].data.environment.B",
-        "is missing @ $.services[1].data.name",
-        "is missing @ $.services[1].data.volumes[0].mountPath",
+        "mountPath is missing @ $.services[1].data.volumes[0].mountPath",
+        "name is missing @ $.services[1].data.name",
     ]
 
 

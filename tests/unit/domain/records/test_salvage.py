@@ -14,7 +14,7 @@ from coreflow.domain.swarm.observed import Observed
 
 GOOD: dict[str, Any] = {"name": "shop", "registryTarget": {"imageUrl": "r.example.com/a:1"}}
 QUOTES = "expected text, got an integer: put quotes around it"
-DIGITS = "expected an integer, got text: write digits, without quotes"
+DIGITS = "expected an integer, got text: write a number, without quotes or a unit"
 
 
 def rendered(*services: Any) -> Desired:

@@ -180,7 +180,7 @@ def test_a_misspelt_list_is_said_with_what_misses_it() -> None:
     with pytest.raises(InvalidRecord) as caught:
         decode_records({"configData": {"id": "c"}, "service": []})
     assert [str(problem) for problem in caught.value.problems] == [
-        "is missing: write an empty list if there shall be no services @ $.services",
+        "services is missing: write an empty list if there shall be no services @ $.services",
         "nobody reads the field service: did you mean services? @ $.service",
     ]
 
@@ -188,7 +188,7 @@ def test_a_misspelt_list_is_said_with_what_misses_it() -> None:
 def test_a_record_that_is_rejected_anyway_has_its_notes() -> None:
     """That `nmae` is unknown explains why `name` is missing."""
     records = decode_records(document({"id": "s", "data": {"nmae": "x"}}))
-    assert records.rejected[0].reasons == ("is missing @ $.services[0].data.name",)
+    assert records.rejected[0].reasons == ("name is missing @ $.services[0].data.name",)
     assert told(records) == {"$.services[0].data.nmae": "name"}
 
 

@@ -245,7 +245,7 @@ def test_external_reference(url: str, tag: str, version: str | None, reference: 
         ({"externalImageTag": "shop", "externalRegistryId": "r"}, {**REGISTRY, "url": "https://"}, "external registry r: url is empty"),
         ({"externalImageTag": "shop", "externalRegistryId": "r"}, {**REGISTRY, "url": "https://registry/"}, f"external registry r: the host of its url {NO_HOST}"),
         ({"externalImageTag": "registry/shop", "externalRegistryId": "r"}, {**REGISTRY, "url": "registry"}, f"external registry r: the host of its url {NO_HOST}"),
-        ({"externalImageTag": "Shop:1"}, None, "image i: not a valid image reference"),
+        ({"externalImageTag": "Shop:1"}, None, "image i: not a valid image reference: write its name in lower case"),
     ],
 )  # fmt: skip
 def test_bad_external(location: Json, registry: Json | None, expected: str) -> None:
