@@ -14,8 +14,8 @@ from attrs import evolve, frozen
 
 from coreflow._moved import renamed, warn_of
 from coreflow.domain.deploy.contention import NOTHING_WRITTEN
-from coreflow.domain.deploy.desired import Desired, Rejection, RenderOptions
-from coreflow.domain.deploy.located import located
+from coreflow.domain.deploy.desired import Desired, RenderOptions
+from coreflow.domain.deploy.located import located_plan
 from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.deploy.result import Outcome, ReconcileResult, Report
@@ -225,7 +225,7 @@ class Reconciler:
             self._remember(desired, observed)
             options = evolve(self._options, retry_failed=retry_failed or self._options.retry_failed)
             plan = make_plan(desired, observed, options, restoring=self.restoring, log=self._log)
-        plan = evolve(plan, rejections=await _located(plan.rejections, records))
+        plan = await _located(plan, records)
         return ReconcileState(
             records=records,
             observed=observed,
@@ -428,11 +428,11 @@ class Reconciler:
                 self._log = self._log.removed(target, now)
 
 
-async def _located(rejections: tuple[Rejection, ...], records: Records) -> tuple[Rejection, ...]:
-    """Rejections with their places; these are looked for beside the loop where there is much to go through."""
+async def _located(plan: Plan, records: Records) -> Plan:
+    """A plan with places in it; these are looked for beside the loop where there is much to go through."""
     if len(records.services) < LARGE_CLUSTER or records.origin.places is None:
-        return located(rejections, records)
-    return await trio.to_thread.run_sync(located, rejections, records)
+        return located_plan(plan, records)
+    return await trio.to_thread.run_sync(located_plan, plan, records)
 
 
 def _behind_images(records: Records) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """Passes on a memory Swarm: what is written, what is not, and what is said about it."""
 
+import copy
 from contextlib import suppress
 from typing import Any
 
@@ -461,6 +462,31 @@ def test_several_nodes_keep_a_loaded_image_where_it_is() -> None:
         own = next(iter(world.engine.nodes))
         assert world.engine.running_tasks("a")[0]["NodeID"] == own
         assert "kept on this node" in reconcile_result.last.plan.notes[0].text
+
+    play(scene)
+
+
+def test_a_slip_in_the_name_of_an_environment_takes_no_secret_away() -> None:
+    """The service runs on with what it has, and the reason is told; where nothing runs yet, it is a note."""
+
+    async def scene() -> None:
+        world = World()
+        right = cluster(service("a", secretBundleId="b"), secrets={"b": "value"})
+        wrong = copy.deepcopy(right)
+        environments = wrong["secretGroups"][0]["data"]["environments"]
+        environments["prod"] = environments.pop("production")
+        world.cloudly.set(right)
+        assert (await world.reconciler().deploy(timeout=60)).is_stable
+        secrets = await world.secrets()
+        world.cloudly.set(wrong)
+        result = await world.reconciler().deploy(timeout=60)
+        assert ["would be lost" in r.reasons[0] for r in result.last.plan.rejections] == [True]
+        assert await world.secrets() == secrets
+        fresh = World()
+        fresh.cloudly.set(wrong)
+        result = await fresh.reconciler().deploy(timeout=60)
+        assert result.is_stable
+        assert ["left out; it has values for: prod" in n.text for n in result.last.plan.notes] == [True]
 
     play(scene)
 

@@ -186,7 +186,7 @@ def show_result(
     problems = list(present.result_problems(reconcile_result, confirm))
     if wrong_token:
         problems.append(present.problem_row("refused", "removal", wrong_token))
-    notes = () if is_quiet() else tuple(present.unknown_rows(reconcile_result.last.records))
+    notes = () if is_quiet() else tuple(map(present.note_row, reconcile_result.last.plan.notes))
     blocks = [present.Block("notes", notes), present.Block(present.PROBLEMS, tuple(problems))]
     if reconcile_result.applied or problems or notes:
         console.print()

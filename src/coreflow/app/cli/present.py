@@ -16,7 +16,7 @@ from rich.text import Text
 
 from coreflow.app.streams import clean
 from coreflow.app.telling import told
-from coreflow.domain.deploy.desired import Note, Rejection, unknown_notes
+from coreflow.domain.deploy.desired import Note, Rejection
 from coreflow.domain.deploy.result import Outcome, ReconcileResult
 from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import (
@@ -31,7 +31,7 @@ from coreflow.domain.deploy.steps import (
     stage_of,
     verb_of,
 )
-from coreflow.domain.records.models import Records, UnknownField
+from coreflow.domain.records.models import UnknownField
 from coreflow.domain.swarm.convergence import Verdict
 
 Json = dict[str, Any]
@@ -114,11 +114,6 @@ def plan_blocks(
 def note_row(note: Note) -> Row:
     """Something worth knowing."""
     return Row(mark=NOTE, kind="note", name=note.name, reason=note.text, dimmed=True)
-
-
-def unknown_rows(records: Records) -> Iterator[Row]:
-    """The fields that nobody reads."""
-    return map(note_row, unknown_notes(records))
 
 
 def awaited_row(rejection: Rejection) -> Row:

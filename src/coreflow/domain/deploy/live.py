@@ -75,6 +75,11 @@ class Live:
         """The names of the secrets that the service has or had."""
         return tuple(sorted(self._secrets.get(Owner(service.id), ())))
 
+    def mounted(self, service: ServiceRecord) -> tuple[str, ...]:
+        """The names of the secrets that a record's services mount."""
+        lives = self.owned.get(Owner(service.id), ())
+        return tuple(sorted({file.secret_name for live in lives for file in live.body.secrets}))
+
     def spelt(self, service: ServiceRecord) -> tuple[Mount, ...]:
         """The live mounts of a service whose paths are not in their shortest spelling."""
         lives = self.owned.get(Owner(service.id), ())

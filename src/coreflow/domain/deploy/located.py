@@ -12,7 +12,8 @@ from coreflow.domain.records.models import Records, ServiceRecord
 from coreflow.domain.records.places import place_of
 from coreflow.domain.records.shapes import shape_of
 
-from .desired import Rejection
+from .desired import Note, Rejection
+from .steps import Plan
 
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:\.[^\s:,;\[]+|\[[0-9]+\])*")
 _SUBJECTS: Mapping[str, tuple[str, ...]] = {
@@ -28,9 +29,19 @@ _SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "no image": ("registryTarget",),
 }
 """The fields that a reason is about which begins with these words."""
+_GROUP = re.compile(r"secret group (?P<id>.+) has no value for environment ", re.DOTALL)
 _SHARED_ID = re.compile(r"[0-9]+ service records have the id ")
 PLACES_SHOWN = 5
 _HAS_PLACE = " @ $"
+
+
+def located_plan(plan: Plan, records: Records) -> Plan:
+    """Add file and line to the reasons and the notes of a plan."""
+    return evolve(
+        plan,
+        rejections=located(plan.rejections, records),
+        notes=located_notes(plan.notes, records),
+    )
 
 
 def located(rejections: tuple[Rejection, ...], records: Records) -> tuple[Rejection, ...]:
@@ -42,13 +53,41 @@ def located(rejections: tuple[Rejection, ...], records: Records) -> tuple[Reject
     paths = _paths([one for one in rejections if not one.held], records) if places is not None else {}
     if places is None or not paths:
         return rejections
-    known = places.below(path for several in paths.values() for path in several)
+    groups = _groups((reason for one in rejections for reason in one.reasons), records)
+    known = places.below([*(path for several in paths.values() for path in several), *groups.values()])
     return tuple(
-        evolve(one, reasons=tuple(_with_places(reason, several, known) for reason in one.reasons))
+        evolve(
+            one,
+            reasons=tuple(_with_places(reason, groups.get(reason), several, known) for reason in one.reasons),
+        )
         if (several := paths.get((one.unit, one.name))) and not one.held
         else one
         for one in rejections
     )
+
+
+def located_notes(notes: tuple[Note, ...], records: Records) -> tuple[Note, ...]:
+    """Add file and line to notes about secret groups that were written by hand."""
+    places = records.origin.places
+    groups = _groups((note.text for note in notes), records) if places is not None else {}
+    if places is None or not groups:
+        return notes
+    known = places.below(groups.values())
+    return tuple(
+        evolve(note, text=_with_place(note.text, path, known)) if (path := groups.get(note.text)) else note
+        for note in notes
+    )
+
+
+def _groups(texts: Iterable[str], records: Records) -> dict[str, str]:
+    """The paths of the secret groups that texts are about."""
+    found: dict[str, str] = {}
+    for text in texts:
+        match = _GROUP.match(text)
+        path = records.origin.path_of_group(match["id"]) if match is not None else None
+        if path is not None:
+            found[text] = path
+    return found
 
 
 def _paths(rejections: Iterable[Rejection], records: Records) -> dict[tuple[str, str], list[str]]:
@@ -68,8 +107,13 @@ def _paths(rejections: Iterable[Rejection], records: Records) -> dict[tuple[str,
     return {key: several for key, several in paths.items() if several is not None}
 
 
-def _with_places(reason: str, paths: Sequence[str], places: Mapping[str, str]) -> str:
-    """A reason with the place of the first record of an id, or, where it is about the id, with those of all."""
+def _with_places(reason: str, group: str | None, paths: Sequence[str], places: Mapping[str, str]) -> str:
+    """A reason with the place of the first record of an id, or, where it is about the id, with those of all.
+
+    One about a secret group has that of the group.
+    """
+    if group is not None:
+        return _with_place(reason, group, places)
     if not _SHARED_ID.match(reason):
         return _with_place(reason, paths[0], places)
     known = [place for path in paths if (place := place_of(path, places)) is not None]

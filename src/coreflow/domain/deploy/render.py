@@ -287,6 +287,7 @@ class Renderer:
             most_nano_cpus=work.live.most_nano_cpus,
             lacking=work.live.lacking(service),
             secret_names=work.live.secret_names(service),
+            mounted=work.live.mounted(service) if layers else (),
             spelt=work.live.spelt(service),
         )
 

@@ -5,7 +5,8 @@ higher priority wins, and among equals the later one. Additional bundles come fi
 what a provisioned binding returned below both: what an operator wrote wins.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import field, frozen
 
@@ -13,6 +14,9 @@ from coreflow.domain.records.models import SecretBundleRecord, SecretGroupRecord
 from coreflow.domain.swarm.images import Rejected
 from coreflow.domain.swarm.specs import canonical
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,30}")
+NAMES_SHOWN = 5
+ENVIRONMENTS_TRIED = 20
 PAYLOAD_LIMIT = 500_000
 """Docker takes secrets of less than 500 KB (source: swarmkit's `MaxSecretSize`)."""
 
@@ -25,6 +29,9 @@ class Layer:
     groups: tuple[SecretGroupRecord, ...]
     values: Mapping[str, str] = field(repr=False)
     notes: tuple[str, ...] = ()
+    environment: str = ""
+    omitted: tuple[SecretGroupRecord, ...] = ()
+    """The groups without a value in this environment."""
 
 
 @frozen
@@ -45,20 +52,56 @@ def matches(wanted: Iterable[Tag], tags: Iterable[Tag]) -> bool:
     return any(tag.key in keys if tag.value is None else (tag.key, tag.value) in present for tag in wanted)
 
 
-def flatten(bundle: SecretBundleRecord, groups: tuple[SecretGroupRecord, ...], environment: str) -> Layer:
-    """One environment's variables of a bundle's groups."""
+def flatten(
+    bundle: SecretBundleRecord,
+    groups: tuple[SecretGroupRecord, ...],
+    environment: str,
+    instead: str | None = None,
+) -> Layer:
+    """One environment's variables of a bundle's groups; of groups without it, those of the environment `instead`."""
     values: dict[str, str] = {}
     ranks: dict[str, float] = {}
-    notes: list[str] = []
+    omitted: list[SecretGroupRecord] = []
     for group in groups:
         value = group.environments.get(environment)
+        if value is None and instead is not None:
+            value = group.environments.get(instead)
         if value is None:
-            notes.append(f"secret group {group.id} has no value for environment {environment}: left out")
+            omitted.append(group)
             continue
         rank = group.priority or 0.0
         if group.key not in ranks or rank >= ranks[group.key]:
             values[group.key], ranks[group.key] = value.value, rank
-    return Layer(bundle, groups, values, tuple(notes))
+    notes = tuple(f"{no_value(group, environment)}: left out; {_others(group)}" for group in omitted)
+    return Layer(bundle, groups, values, notes, environment, tuple(omitted))
+
+
+def no_value(group: SecretGroupRecord, environment: str) -> str:
+    """Say that a group has no value in an environment."""
+    return f"secret group {group.id} has no value for environment {environment}"
+
+
+def _others(group: SecretGroupRecord) -> str:
+    """The environments that a group has values for. One that is not like a name may be a slip with a secret in it."""
+    names = sorted(group.environments)
+    shown = [name for name in names if _NAME.fullmatch(name)][:NAMES_SHOWN]
+    rest = len(names) - len(shown)
+    more = f"{rest} other{'' if rest == 1 else 's'}"
+    return f"it has values for: {', '.join((*shown, *([more] if rest else [])))}" if names else "it has none"
+
+
+def as_elsewhere(layers: Iterable[Layer]) -> Iterator[tuple[str, tuple[Layer, ...]]]:
+    """Yield the layers as they were if what is left out had been meant for another environment, for each of these."""
+    layers = tuple(layers)
+    names = sorted({name for layer in layers for group in layer.omitted for name in group.environments})
+    for name in names[:ENVIRONMENTS_TRIED]:
+        yield (
+            name,
+            tuple(
+                flatten(layer.bundle, layer.groups, layer.environment, name) if layer.omitted else layer
+                for layer in layers
+            ),
+        )
 
 
 def make_payload(layers: Iterable[Layer], provisioned: Mapping[str, str]) -> Payload:

@@ -35,7 +35,7 @@ from coreflow.domain.swarm.specs import (
 from coreflow.domain.swarm.templates import BRACES, GROWTH
 
 from .health import WORD_LIMIT, health_check, health_problems
-from .secrets import Layer, Payload, make_payload
+from .secrets import Layer, Payload, as_elsewhere, make_payload, no_value
 from .volumes import LOCAL_DRIVER, lacking_options, make_mounts, plain
 
 WORKLOAD = "workload"
@@ -93,6 +93,8 @@ class Ingredients:
     """What the largest node has; 0 where that is not known."""
     secret_names: tuple[str, ...] = ()
     """The secrets that it has or had: one of the same content under its name in another case is used as it is."""
+    mounted: tuple[str, ...] = ()
+    """The secrets that what runs mounts."""
     spelt: tuple[Mount, ...] = ()
     """Live mounts of it whose paths are not in their shortest spelling."""
     lacking: tuple[str, ...] = ()
@@ -194,10 +196,39 @@ def _checked(given: Ingredients) -> tuple[tuple[Mount, ...], Payload | None]:
             problems += exc.reasons
         except TypeError:  # the encoder's complaint quotes nothing, but says nothing either
             problems.append("a secret value is not valid Unicode text")
+        else:
+            problems += _lost_variables(given, payload)
         problems += _covered(mounts)
     if problems:
         raise Rejected(*problems)
     return mounts, payload
+
+
+def _lost_variables(given: Ingredients, payload: Payload) -> Iterator[str]:
+    """Variables that the service has now and would lose, since its groups name the environment otherwise.
+
+    A secret cannot be read back. But if another environment's values make exactly what is mounted, nothing but the name
+    of the environment has changed.
+    """
+    mounted = {name.rpartition("-")[2] for name in given.mounted}
+    if not mounted or _digest(given, payload) in mounted:
+        return
+    for environment, layers in as_elsewhere(given.layers):
+        try:
+            before = make_payload(layers, given.provisioned or {})
+        except Rejected:
+            continue
+        if _digest(given, before) in mounted:
+            for layer in given.layers:
+                for group in layer.omitted:
+                    if environment in group.environments:
+                        text = no_value(group, layer.environment)
+                        yield f"{text}: the variable that runs with the value it has for another one would be lost"
+            return
+
+
+def _digest(given: Ingredients, payload: Payload) -> str:
+    return naming.salted_hash(f"{given.cluster}/{given.service.id}", payload.data)
 
 
 def _covered(mounts: Iterable[Mount]) -> Iterator[str]:
@@ -256,8 +287,7 @@ def login_hash(cluster: ClusterId, login: RegistryLogin | None) -> str:
 def _secret(given: Ingredients, payload: Payload | None) -> SecretSpec | None:
     if payload is None:
         return None
-    digest = naming.salted_hash(f"{given.cluster}/{given.service.id}", payload.data)
-    name = naming.secret_name(given.service.name, digest)
+    name = naming.secret_name(given.service.name, _digest(given, payload))
     there = (other for other in given.secret_names if naming.folded(other) == naming.folded(name))
     return SecretSpec(
         name=next(there, name),

@@ -119,6 +119,8 @@ class _Findings:
         self.unknown: list[UnknownField] = []
         self.positions: list[int] = []
         """Where each service was that could be decoded."""
+        self.groups: dict[str, int] = {}
+        """Where each secret group was that could be decoded, by its id."""
 
     def take(self, unknown: Found) -> tuple[Problem, ...]:
         """Keep unknown fields; where they are errors, give these instead."""
@@ -181,7 +183,12 @@ class RecordDecoder:
             certificates=_certificates(document.get("certificates"), frame.path("certificates"), found),
             rejected=tuple(found.rejected),
             unknown=tuple(found.unknown),
-            origin=Origin(frame.path("services"), tuple(found.positions)),
+            origin=Origin(
+                frame.path("services"),
+                tuple(found.positions),
+                groups=frame.path("secretGroups"),
+                group_positions=found.groups,
+            ),
         )
 
     def _list(
@@ -204,6 +211,8 @@ class RecordDecoder:
                 decoded.append(record)
                 if memo is self._services:
                     found.positions.append(index)
+                elif memo is self._groups:
+                    found.groups[record.id] = index
                 continue
             wrong = InvalidRecord(*problems[:PROBLEMS_SHOWN])
             found.rejected.append(_rejected(memo.label, raw, wrong, path))

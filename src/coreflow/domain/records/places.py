@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 _LAST_STEP = re.compile(r"(?:\.[^.\[]*|\[[0-9]*\]| \(key\))$")
 
@@ -26,10 +26,18 @@ class Origin:
     """Of each service that could be decoded, its index in the list."""
     places: Places | None = None
     """None where nobody wrote the document by hand."""
+    groups: str = "$.secretGroups"
+    group_positions: Mapping[str, int] = Factory(dict)
+    """Of each secret group that could be decoded, its index in the list, by its id."""
 
     def path(self, number: int) -> str:
         """The path of a decoded service, by its number."""
         return f"{self.services}[{self.positions[number]}]"
+
+    def path_of_group(self, identity: str) -> str | None:
+        """The path of a decoded secret group, by its id."""
+        index = self.group_positions.get(identity)
+        return None if index is None else f"{self.groups}[{index}]"
 
 
 NOWHERE = Origin()

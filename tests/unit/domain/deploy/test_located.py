@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 import pytest
 from attrs import evolve
 
-from coreflow.domain.deploy.desired import Rejection
-from coreflow.domain.deploy.located import located
+from coreflow.domain.deploy.desired import Note, Rejection
+from coreflow.domain.deploy.located import located, located_plan
+from coreflow.domain.deploy.steps import Plan
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.records.codec import decode_records
 from coreflow.domain.records.models import Records
@@ -86,6 +87,31 @@ def test_a_shared_id_has_the_places_of_all_records_that_have_it() -> None:
     rejection = Rejection(unit="a", name="a", reasons=("2 service records have the id a: a and b", "other"))
     (found,) = located((rejection,), twins)
     assert found.reasons == ("2 service records have the id a: a and b (f:3 and f:20)", "other (f:3)")
+
+
+def test_what_is_said_of_a_secret_group_has_its_place() -> None:
+    """A reason as well as a note; other notes, and those about groups that nobody wrote by hand, stay."""
+    raw = [{"id": 1}, {"id": "g", "key": "K", "environments": {}}]
+    found = decode_records(
+        {"configData": {"id": "c"}, "services": [{"id": "a", "name": "a"}], "secretGroups": raw}
+    )
+    given = evolve(found, origin=evolve(found.origin, places=GroupLines()))
+    text = "secret group g has no value for environment x: left out"
+    notes = (Note(unit="a", name="a", text=text), Note(unit="a", name="a", text="other"))
+    plan = Plan(rejections=(Rejection(unit="a", name="a", reasons=(text,)),), notes=notes)
+    done = located_plan(plan, given)
+    assert [note.text for note in done.notes] == [f"{text} (f:40)", "other"]
+    assert done.rejections[0].reasons == (f"{text} (f:40)",)
+    assert located_plan(plan, found) == plan
+
+
+class GroupLines:
+    """Places of a service and a secret group."""
+
+    def below(self, paths: Iterable[str]) -> Mapping[str, str]:
+        """Those that are asked for."""
+        known = {"$.services[0]": "f:3", "$.secretGroups[1]": "f:40"}
+        return {path: known[path] for path in paths}
 
 
 def test_records_of_every_kind_are_found() -> None:

@@ -60,9 +60,29 @@ def test_no_value_there() -> None:
     """A group without a value in the environment is left out, with a note that has no value."""
     layer = bundle(group("A", "hidden", identity="g1"), environment="testing")
     assert layer.values == {}
-    assert layer.notes == ("secret group g1 has no value for environment testing: left out",)
+    text = "secret group g1 has no value for environment testing: left out"
+    assert layer.notes == (f"{text}; it has values for: production, staging",)
     payload = make_payload([layer], {})
     assert (payload.data, payload.notes) == (b"{}", layer.notes)
+
+
+@pytest.mark.parametrize(
+    ("environments", "told"),
+    [
+        ((), "it has none"),
+        (("prod",), "it has values for: prod"),
+        (("prod", "a:b"), "it has values for: prod, 1 other"),
+        (("x y", "s" * 40), "it has values for: 2 others"),
+        (tuple("abcdefg"), "it has values for: a, b, c, d, e, 2 others"),
+    ],
+)
+def test_environments_that_a_group_has_are_told_where_they_look_like_names(
+    environments: tuple[str, ...], told: str
+) -> None:
+    """Anything else may be a secret in the wrong place."""
+    raw = {"id": "g", "key": "K", "environments": {name: {"value": "v"} for name in environments}}
+    (note,) = bundle(decode(raw, SecretGroupRecord)).notes
+    assert note == f"secret group g has no value for environment production: left out; {told}"
 
 
 def test_bundles_in_order() -> None:

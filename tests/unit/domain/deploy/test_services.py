@@ -148,6 +148,41 @@ def test_empty_bundle_is_a_secret() -> None:
     assert secret.payload == b"{}"
 
 
+def _group(key: str, **values: str) -> SecretGroupRecord:
+    environments = {name: {"value": value} for name, value in values.items()}
+    return decode({"id": key.lower(), "key": key, "environments": environments}, SecretGroupRecord)
+
+
+@pytest.mark.parametrize(
+    ("groups", "mounted", "lost"),
+    [
+        ((_group("KEY", prod="one"),), True, ["key"]),
+        ((_group("KEY", prod="one"), _group("B", production="b")), True, []),
+        ((_group("KEY", prod="two"),), True, []),
+        ((_group("KEY", prod="one", production="one"),), True, []),
+        ((_group("KEY"),), True, []),
+        ((_group("KEY", prod="one"),), False, []),
+    ],
+    ids=["renamed", "with another change", "another value", "both", "no value at all", "not running"],
+)
+def test_a_variable_that_runs_is_not_lost_with_the_name_of_its_environment(
+    groups: tuple[SecretGroupRecord, ...], mounted: bool, lost: list[str]
+) -> None:
+    """Where nothing but the name of the environment explains the change, what runs stays as it is."""
+    there = render(layers=(layer("one"),)).secret
+    assert there is not None
+    wanted = flatten(decode({"id": "b"}, SecretBundleRecord), groups, "production")
+    given: dict[str, Any] = {"layers": (wanted,), "mounted": (there.name,) if mounted else ()}
+    if not lost:
+        assert render(**given).secret is not None
+        return
+    assert reasons({}, **given) == tuple(
+        f"secret group {g} has no value for environment production: the variable that runs with the value "
+        "it has for another one would be lost"
+        for g in lost
+    )
+
+
 def test_environment() -> None:
     """Variables are sorted by name, so that their order in the record restarts nothing."""
     assert body({"environment": {"B": "2", "A": "1=1"}}).env == ("A=1=1", "B=2")
