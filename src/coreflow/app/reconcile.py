@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from coreflow._moved import renamed, warn_of
 from coreflow.domain.deploy.contention import NOTHING_WRITTEN
 from coreflow.domain.deploy.desired import Desired, RenderOptions
-from coreflow.domain.deploy.located import located_plan
+from coreflow.domain.deploy.located import located, located_notes
 from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.deploy.result import Outcome, ReconcileResult, Report
@@ -431,8 +431,14 @@ class Reconciler:
 async def _located(plan: Plan, records: Records) -> Plan:
     """A plan with places in it; these are looked for beside the loop where there is much to go through."""
     if len(records.services) < LARGE_CLUSTER or records.origin.places is None:
-        return located_plan(plan, records)
-    return await trio.to_thread.run_sync(located_plan, plan, records)
+        return _with_places(plan, records)
+    return await trio.to_thread.run_sync(_with_places, plan, records)
+
+
+def _with_places(plan: Plan, records: Records) -> Plan:
+    return evolve(
+        plan, rejections=located(plan.rejections, records), notes=located_notes(plan.notes, records)
+    )
 
 
 def _behind_images(records: Records) -> tuple[object, ...]:

@@ -13,7 +13,6 @@ from coreflow.domain.records.places import place_of
 from coreflow.domain.records.shapes import shape_of
 
 from .desired import Note, Rejection
-from .steps import Plan
 
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:\.[^\s:,;\[]+|\[[0-9]+\])*")
 _SUBJECTS: Mapping[str, tuple[str, ...]] = {
@@ -33,15 +32,6 @@ _GROUP = re.compile(r"secret group (?P<id>.+) has no value for environment ", re
 _SHARED_ID = re.compile(r"[0-9]+ service records have the id ")
 PLACES_SHOWN = 5
 _HAS_PLACE = " @ $"
-
-
-def located_plan(plan: Plan, records: Records) -> Plan:
-    """Add file and line to the reasons and the notes of a plan."""
-    return evolve(
-        plan,
-        rejections=located(plan.rejections, records),
-        notes=located_notes(plan.notes, records),
-    )
 
 
 def located(rejections: tuple[Rejection, ...], records: Records) -> tuple[Rejection, ...]:

@@ -6,8 +6,7 @@ import pytest
 from attrs import evolve
 
 from coreflow.domain.deploy.desired import Note, Rejection
-from coreflow.domain.deploy.located import located, located_plan
-from coreflow.domain.deploy.steps import Plan
+from coreflow.domain.deploy.located import located, located_notes
 from coreflow.domain.ids import ServiceId
 from coreflow.domain.records.codec import decode_records
 from coreflow.domain.records.models import Records
@@ -98,11 +97,10 @@ def test_what_is_said_of_a_secret_group_has_its_place() -> None:
     given = evolve(found, origin=evolve(found.origin, places=GroupLines()))
     text = "secret group g has no value for environment x: left out"
     notes = (Note(unit="a", name="a", text=text), Note(unit="a", name="a", text="other"))
-    plan = Plan(rejections=(Rejection(unit="a", name="a", reasons=(text,)),), notes=notes)
-    done = located_plan(plan, given)
-    assert [note.text for note in done.notes] == [f"{text} (f:40)", "other"]
-    assert done.rejections[0].reasons == (f"{text} (f:40)",)
-    assert located_plan(plan, found) == plan
+    assert [note.text for note in located_notes(notes, given)] == [f"{text} (f:40)", "other"]
+    (rejection,) = located((Rejection(unit="a", name="a", reasons=(text,)),), given)
+    assert rejection.reasons == (f"{text} (f:40)",)
+    assert located_notes(notes, found) == notes
 
 
 class GroupLines:
