@@ -142,7 +142,8 @@ class _Making:
                 if name not in self.definitions:
                     self.definitions[name] = {}
                     self.definitions[name] = self.fields(shape)
-                return {"$ref": f"#/$defs/{name}"}
+                    del self.definitions[name]["type"]  # where it is used, it may be null or not
+                return {"$ref": f"#/$defs/{name}", "type": "object"}
 
 
 def _either(around: Json, flat: Json, envelope: str, name: str, identity: Json) -> None:
@@ -154,7 +155,10 @@ def _either(around: Json, flat: Json, envelope: str, name: str, identity: Json) 
 
 
 def _or_null(schema: Json) -> Json:
-    """The schema, or null, which is the same as nothing."""
+    """The schema, or null, which is the same as nothing.
+
+    Types say it where they can: of alternatives (`anyOf`) that all fail, few validators say why.
+    """
     if schema == _SCALARS["text"]:
         return _OPTIONAL_TEXT
     kind = schema.get("type")

@@ -127,7 +127,9 @@ def made_of(schema: Json) -> st.SearchStrategy[Any]:
     if not schema.keys() - {"description"}:
         return free()
     if "$ref" in schema:
-        return st.deferred(lambda: made_of(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]))
+        target = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+        found = st.deferred(lambda: made_of(target))
+        return st.none() | found if "null" in schema.get("type", ()) else found
     if "if" in schema:
         return made_of(schema["then"]) | made_of(schema["else"])
     if "anyOf" in schema:
@@ -359,3 +361,33 @@ def test_ids(identity: str) -> None:
     """An id is one by the schema if it is one for the decoder."""
     raw = {"configData": {"id": "c"}, "services": [{"id": identity, "name": "web"}]}
     assert bool(errors(raw)) is (id_problem(identity, of_service=True) is not None)
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "message"),
+    [
+        ({"ports": {"web": "eighty"}}, "ports.web", "'eighty' is not of type 'integer', 'null'"),
+        ({"ports": 80}, "ports", "80 is not of type 'object', 'null'"),
+        ({"resources": {"cpu": 1}}, "resources", "Additional properties are not allowed ('cpu' was unexpected)"),
+        ({"healthCheck": {"command": "true", "retries": -1}}, "healthCheck.retries", "-1 is less than the minimum of 0"),
+    ],
+)  # fmt: skip
+def test_an_optional_mapping_says_what_is_wrong_inside(data: Json, path: str, message: str) -> None:
+    """A plain validator points at the culprit, not at a mapping that is neither this nor null."""
+    document = {"configData": {"id": "c"}, "services": [{"id": "s", "name": "web", **data}]}
+    assert [(error.json_path, error.message) for error in errors(document)] == [
+        (f"$.services[0].{path}", message)
+    ]
+
+
+def test_null_stands_for_an_optional_mapping_alone() -> None:
+    """In a list, and where a mapping has to be, null is none."""
+    cluster = {"configData": {"id": "c"}}
+    assert not errors({**cluster, "services": [{"id": "s", "name": "web", "ports": None, "data": None}]})
+    bad: list[Json] = [
+        {**cluster, "services": [None]},
+        {"configData": None, "services": []},
+        {**cluster, "services": [], "images": [{"id": "i", "location": None}]},
+        {**cluster, "services": [{"id": "s", "name": "web", "domains": [None]}]},
+    ]
+    assert all(map(errors, bad))
