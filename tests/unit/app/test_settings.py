@@ -400,6 +400,7 @@ def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert settings.render_options == RenderOptions(base=BaseOptions())
     assert settings.plan_options == PlanOptions()
+    assert load(tmp_path, {**FILE, "COREFLOW_CORETRAFFIC_PEERS": "10.0.0.0/8"}).render_options.has_proxy
     assert settings.warnings == ()
     assert list(settings.sources) == ["CLOUDLY_URL"]
     assert (str(settings.listen), str(settings.admin_listen)) == ("0.0.0.0:3000", "127.0.0.1:3001")

@@ -132,7 +132,10 @@ class Settings:
             corestore_api_token=self.corestore_api_token,
         )
         return RenderOptions(
-            base=base, secret_environment=self.secret_environment, keep_on_node=self.keep_on_node
+            base=base,
+            secret_environment=self.secret_environment,
+            keep_on_node=self.keep_on_node,
+            has_proxy=self.coretraffic_peers != "tasks",
         )
 
     @property

@@ -30,6 +30,8 @@ class RenderOptions:
     secret_environment: str = "production"
     keep_on_node: bool = True
     """Keep a service with volumes on the node that has their data."""
+    has_proxy: bool = False
+    """Proxies run elsewhere, so domains need no coretraffic among the services of this Swarm."""
 
 
 @frozen(kw_only=True)

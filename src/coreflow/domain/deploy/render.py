@@ -124,9 +124,20 @@ class Renderer:
             self._memo.pop(gone, None)
             self._sources.pop(gone, None)
         work.layers.forget_unused()
+        if text := self._unserved(work.hosts, observed):
+            work.note(BASE, naming.CORETRAFFIC, text)
         if bad_networks:
             work.hold_everything()
         return evolve(work.desired(networks), provision=bound.due, release=bound.unwanted)
+
+    def _unserved(self, hosts: Iterable[str], observed: Observed) -> str:
+        """Return that no proxy serves these hosts, if that is so: routes are made all the same, for whoever asks for them."""
+        there = {*self.options.base.services, *(service.name for service in observed.services)}
+        first, *others = sorted(hosts) or [""]
+        if not first or self.options.has_proxy or naming.CORETRAFFIC in there:
+            return ""
+        more = f" and {len(others)} more" if others else ""
+        return f"is not deployed: nothing serves {first}{more} (COREFLOW_BASE_SERVICES, COREFLOW_CORETRAFFIC_PEERS)"
 
     def _pinned_images(self, observed: Observed, cluster: ClusterId) -> "PinnedImages":
         """Return what the labels say of images; asked twice in a pass, computed once."""

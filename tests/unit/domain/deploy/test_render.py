@@ -219,6 +219,19 @@ def test_a_copied_id_takes_nothing_from_what_runs() -> None:
         }
 
 
+def test_domains_that_no_proxy_serves_are_noted_once() -> None:
+    """Unless a coretraffic is or will be there, or proxies run elsewhere."""
+    wanted = records(record("a", IMAGE, **domains("b.example", "a.example")), record("b", IMAGE))
+    (note,) = render(wanted).notes
+    assert note.name == naming.CORETRAFFIC
+    assert "nothing serves a.example and 1 more" in note.text
+    assert render(records(record("b", IMAGE))).notes == ()
+    assert render(wanted, Observed(services=(running("coretraffic", "x"),))).notes == ()
+    assert render(wanted, options=evolve(NO_BASE, has_proxy=True)).notes == ()
+    base = BaseOptions(services=("coretraffic",), images={"coretraffic": "log:1"})
+    assert render(wanted, options=RenderOptions(base=base)).notes == ()
+
+
 @pytest.mark.parametrize("image", ["Bad Image", "app:404"])
 def test_a_slip_in_an_id_removes_nothing_while_the_record_is_not_deployed(image: str) -> None:
     """A record that is rejected or held keeps what runs under its name with another id, and its hosts.
@@ -230,7 +243,7 @@ def test_a_slip_in_an_id_removes_nothing_while_the_record_is_not_deployed(image:
     desired = render(records(slip, record("shop")), seen, {ImageRequest("app:404"): AWAY, **FOUND})
     plan = make_plan(desired, seen)
     assert not [a for a in plan.actions if isinstance(a, Remove)]
-    assert [note.text for note in plan.notes] == [NAMED]
+    assert [note.text for note in plan.notes if note.name != naming.CORETRAFFIC] == [NAMED]
     assert desired.hosts["x.example"].service == "web"
     desired = render(records(slip, record("web", "Bad Image", identity="a")), seen)
     assert not desired.hosts
