@@ -110,6 +110,36 @@ def test_nine_mistakes_are_nine_notes_with_file_and_line(tmp_path: Path) -> None
     play(scene)
 
 
+def test_a_secret_that_became_a_key_is_shown_nowhere(tmp_path: Path) -> None:
+    """Not in the plan, at the end of an apply, in JSON or in the log, strictly or not; where it is, is."""
+    group = {"id": "g", "key": "K", "environments": {"production": {"value:CANARY": None}}}
+    bundle = {"id": "b", "name": "b", "type": "service", "includedSecretGroupIds": ["g"]}
+    document = cluster(service("shop", secretBundleId="b"))
+    path = written(tmp_path, {**document, "secretGroups": [group], "secretBundles": [bundle]})
+    world = World(engine=new_engine())
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "CANARY" in text)
+
+    sources = [Loaded(path), Loaded(path, strict=True)]
+
+    async def scene() -> None:
+        for cloudly in sources:
+            one = reconciler(cloudly, world)
+            state = await one.look()
+            plan = shown(lambda console: show_plan(state, Format.TEXT, console))  # noqa: B023 - called at once
+            with capture_logs() as lines:
+                problems = Problems()
+                result = await one.deploy(timeout=60)
+                problems.report(result, 0.0)
+            end = shown(lambda console: show_result(result, Format.TEXT, console))  # noqa: B023
+            asjson = json.dumps([present.plan_json(state), present.result_json(result)])
+            for text in (plan, end, asjson, str(lines)):
+                assert "CANARY" not in text
+                assert "a space is missing after the colon of value" in text
+                assert f"{path}:{line}" in text or f"{path}:{line - 1}" in text  # its own, or its mapping's
+
+    play(scene)
+
+
 def test_strict_rejects_the_record_and_leaves_what_runs(tmp_path: Path) -> None:
     """Nine reasons with file and line; what the record had deployed before stays, and others go on."""
     good = {**FILE, "services": [service("shop"), service("blog", scaleFactor=2)]}
