@@ -261,6 +261,57 @@ def test_check_asks_for_every_image() -> None:
     assert answers[GOOD][0]
 
 
+def test_check_finds_what_a_plan_rejects() -> None:
+    """Names and hosts that two records want, names that are taken, more than the nodes have; and what is noteworthy.
+
+    An image that is not found hides none of it.
+    """
+    host: Any = {"domains": [{"name": "x.example.com", "port": 80}]}
+    world = World()
+    world.cloudly.set(
+        cluster(
+            service("a", **host),
+            service("b", "r.example/gone:1", **host),
+            {"id": "zz", "data": service("a")["data"]},
+            service("coreflow"),
+            service("d", resources={"cpuLimit": 6400}),
+            service("e", scaleFactor=5000),
+            service("f", domains=[{"name": "ssh.example.com", "protocol": "ssh"}]),
+        )
+    )
+    findings = examine(world)
+    failed = sorted((f.name, f.text) for f in findings if f.what == "record" and not f.ok)
+    reconciler = world.reconciler()
+
+    async def scene() -> list[tuple[str, str]]:
+        plan = (await reconciler.look()).plan
+        return sorted((f"service {r.name}", t) for r in plan.rejections for t in r.reasons if "gone" not in t)
+
+    planned = play(scene)
+    assert {name for name, _ in failed} == {f"service {name}" for name in ("a", "b", "coreflow", "d", "e")}
+    assert set(planned) <= set(failed)
+    assert [f.name for f in findings if f.is_note] == ["f"]
+
+
+def test_check_finds_names_that_others_have_and_what_a_plan_would_hold_back() -> None:
+    """What runs is looked at as well."""
+    world = World()
+    world.cloudly.set(cluster(service("a"), service("b")))
+
+    async def scene() -> None:
+        assert (await world.reconciler().deploy(timeout=60)).is_stable
+
+    play(scene)
+    world.cloudly.set(cluster({**service("a"), "id": "another"}))
+    findings = examine(world)
+    (failed,) = (f for f in findings if not f.ok)
+    assert failed.text.startswith("a service named a belongs to ")
+    world.cloudly.set(cluster())
+    findings = examine(world)
+    assert [f.what for f in findings if f.is_note] == ["removal"]
+    assert all(f.ok for f in findings)
+
+
 def test_check_wants_a_manager_of_a_recent_engine() -> None:
     """A worker and an old engine are named as such; nothing is asked of an engine that cannot answer."""
     world = World()

@@ -1,7 +1,7 @@
 """`coreflow check`."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,15 @@ from coreflow.app.peers import new_confidential, open_cloudly, open_docker
 from coreflow.app.settings import InvalidSetting, Settings, load_settings
 from coreflow.app.streams import console_for
 from coreflow.app.telling import told
-from coreflow.domain.deploy.desired import RenderOptions, unknown_notes
-from coreflow.domain.deploy.located import located
+from coreflow.domain.deploy.desired import RenderOptions
+from coreflow.domain.deploy.located import located, located_notes
+from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.render import Renderer
+from coreflow.domain.deploy.steps import Plan, PlanOptions
 from coreflow.domain.errors import CoreflowError, PortError
 from coreflow.domain.ports import ControlPlane, DockerPort
 from coreflow.domain.records.models import Records as Recorded
-from coreflow.domain.swarm.images import ImageRequest
+from coreflow.domain.swarm.images import ImageRequest, ResolvedImage
 from coreflow.domain.swarm.observed import Observed
 
 OLDEST_API = (1, 41)
@@ -89,7 +91,14 @@ def check(
                 open_docker(settings, known) as docker,
                 _cloudly(settings, known, records, found.append) as cloudly,
             ):
-                await examine(cloudly, docker, settings.engine_name, settings.render_options, found.append)
+                await examine(
+                    cloudly,
+                    docker,
+                    settings.engine_name,
+                    settings.render_options,
+                    found.append,
+                    settings.plan_options,
+                )
         if format is Format.JSON:
             write_json(check_json(settings, found))
         else:
@@ -136,16 +145,51 @@ async def _cloudly(
 
 
 async def examine(
-    cloudly: ControlPlane | None, docker: DockerPort, host: str, render: RenderOptions, tell: Tell
+    cloudly: ControlPlane | None,
+    docker: DockerPort,
+    host: str,
+    render: RenderOptions,
+    tell: Tell,
+    options: PlanOptions | None = None,
 ) -> None:
-    """Look at the records, the engine at `host`, and every image that the records name."""
+    """Look at the records, the engine at `host`, and every image that the records name; then plan, as `plan` would."""
     renderer = Renderer(render)
-    records = await _records(cloudly, renderer, tell) if cloudly is not None else None
-    if await _engine(docker, host, tell) and records is not None:
-        await _images(renderer.image_requests(records, Observed(), refresh=True), docker, tell)
+    records = await _records(cloudly, tell) if cloudly is not None else None
+    later: list[Finding] = []
+    observed = await _engine(docker, host, later.append)
+    if records is not None:
+        requests = renderer.image_requests(records, Observed(), refresh=True)
+        answers = await _images(requests, docker, later.append) if observed is not None else {}
+        # an image that cannot be found is told as such, and must not hide what else is wrong with its service
+        images = {request: answers.get(request, ResolvedImage()) for request in requests}
+        desired = renderer.render(records, observed or Observed(), images, refresh=True)
+        # without an engine there is nothing to plan against
+        plan = (
+            make_plan(desired, observed, options)
+            if observed is not None
+            else Plan(rejections=desired.rejections, notes=desired.notes)
+        )
+        for finding in _planned(plan, records):
+            tell(finding)
+    for finding in later:
+        tell(finding)
 
 
-async def _records(cloudly: ControlPlane, renderer: Renderer, tell: Tell) -> Recorded | None:
+def _planned(plan: Plan, records: Recorded) -> Iterator[Finding]:
+    """What keeps records from being deployed, and what is noteworthy about them."""
+    for rejection in located(plan.rejections, records):
+        for reason in rejection.reasons:
+            yield Finding(ok=False, what="record", name=f"service {rejection.name}", text=reason)
+    told_already = {"; ".join(one.reasons) for one in records.rejected if one.kind != "service"}
+    for note in located_notes(plan.notes, records):
+        if note.text not in told_already:
+            yield Finding(ok=True, is_note=True, what="record", name=note.name, text=note.text)
+    if plan.refusal is not None:
+        text = f"{plan.refusal}; `coreflow plan` says how to confirm it"
+        yield Finding(ok=True, is_note=True, what="removal", name="", text=text)
+
+
+async def _records(cloudly: ControlPlane, tell: Tell) -> Recorded | None:
     try:
         records = await cloudly.records()
     except CoreflowError as exc:
@@ -157,26 +201,20 @@ async def _records(cloudly: ControlPlane, renderer: Renderer, tell: Tell) -> Rec
     tell(Finding(ok=True, what="records", name=f"cluster {records.cluster.id}", text=text))
     for rejected in records.rejected:
         if rejected.kind == "service":
-            continue  # rendering says more of it
+            continue  # the plan says more of it
         name = f"{rejected.kind} {rejected.name or rejected.id or '(without a name)'}"
         for reason in rejected.reasons:
             tell(Finding(ok=False, what="record", name=name, text=reason))
-    rejections = renderer.render(records, Observed(), {}).rejections
-    for rejection in located(rejections, records):
-        for reason in () if rejection.held else rejection.reasons:
-            tell(Finding(ok=False, what="record", name=f"service {rejection.name}", text=reason))
-    for note in unknown_notes(records):
-        tell(Finding(ok=True, is_note=True, what="record", name=note.name, text=note.text))
     return records
 
 
-async def _engine(docker: DockerPort, host: str, tell: Tell) -> bool:
-    """Return whether the engine answers, is new enough, and is a manager."""
+async def _engine(docker: DockerPort, host: str, tell: Tell) -> Observed | None:
+    """Look whether the engine answers, is new enough, and is a manager; return what runs there."""
     try:
         version, api = await docker.version()
     except PortError as exc:
         tell(Finding(ok=False, what="engine", name=host, text=str(exc), hint=ENGINE_AWAY))
-        return False
+        return None
     tell(Finding(ok=True, what="engine", name=host, text=f"version {version}"))
     oldest = ".".join(map(str, OLDEST_API))
     enough = tuple(int(part) for part in api.split(".") if part.isdigit()) >= OLDEST_API
@@ -186,25 +224,29 @@ async def _engine(docker: DockerPort, host: str, tell: Tell) -> bool:
         observed = await docker.observe()
     except PortError as exc:
         tell(Finding(ok=False, what="manager", name=host, text=str(exc)))
-        return False
+        return None
     count = len(observed.nodes)
     nodes = f"{count} node{'' if count == 1 else 's'}"
     tell(Finding(ok=True, what="manager", name=nodes, text="this engine manages them"))
-    return True
+    return observed
 
 
-async def _images(requests: tuple[ImageRequest, ...], docker: DockerPort, tell: Tell) -> None:
-    """Ask for every image, several at once; told in the order of their names."""
+async def _images(
+    requests: tuple[ImageRequest, ...], docker: DockerPort, tell: Tell
+) -> Mapping[ImageRequest, ResolvedImage]:
+    """Ask for every image, several at once; told in the order of their names. Return those that there are."""
     limiter = trio.CapacityLimiter(ASK_AT_ONCE)
+    found: dict[ImageRequest, ResolvedImage] = {}
     answers: dict[ImageRequest, Finding] = {}
 
     async def ask(request: ImageRequest) -> None:
         async with limiter:
             try:
-                digest = (await docker.resolve(request)).digest
+                found[request] = await docker.resolve(request)
             except PortError as exc:
                 ok, text = False, str(exc).removeprefix(f"image {request.reference}: ")
             else:
+                digest = found[request].digest
                 ok, text = True, digest[:DIGEST_SHOWN] if digest else "given with its digest, or only here"
         answers[request] = Finding(ok=ok, what="image", name=request.reference, text=text)
 
@@ -213,6 +255,7 @@ async def _images(requests: tuple[ImageRequest, ...], docker: DockerPort, tell: 
             nursery.start_soon(ask, request)
     for request in requests:
         tell(answers[request])
+    return found
 
 
 def check_json(settings: Settings | None, findings: list[Finding]) -> Json:
