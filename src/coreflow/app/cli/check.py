@@ -176,7 +176,7 @@ async def examine(
 
 
 def _planned(plan: Plan, records: Recorded) -> Iterator[Finding]:
-    """What keeps records from being deployed, and what is noteworthy about them."""
+    """Yield what keeps records from being deployed, and what is noteworthy about them."""
     for rejection in located(plan.rejections, records):
         for reason in rejection.reasons:
             yield Finding(ok=False, what="record", name=f"service {rejection.name}", text=reason)
