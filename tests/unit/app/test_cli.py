@@ -290,7 +290,7 @@ def test_check_finds_what_a_plan_rejects() -> None:
     planned = play(scene)
     assert {name for name, _ in failed} == {f"service {name}" for name in ("a", "b", "coreflow", "d", "e")}
     assert set(planned) <= set(failed)
-    assert [f.name for f in findings if f.is_note] == ["f"]
+    assert "f" in {f.name for f in findings if f.is_note}
 
 
 def test_check_finds_names_that_others_have_and_what_a_plan_would_hold_back() -> None:
