@@ -202,7 +202,7 @@ def secured(lab: Lab) -> Iterator[Secured]:
             f"--host=tcp://{address}:{port}",
             "--tlsverify",
             *files,
-            "--bridge=none",
+            "--bridge=docker0",  # with none of its own, it would take that of the engine beside it away
             "--iptables=false",
         ),
         *(
