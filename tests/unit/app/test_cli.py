@@ -26,9 +26,11 @@ from coreflow.app import streams
 from coreflow.app.cli import check, deploy, images, main, present, progress, routes, running
 from coreflow.app.cli.running import Format
 from coreflow.app.journaling import Recorder
+from coreflow.app.settings import load_settings
 from coreflow.domain.deploy.steps import Wait
 from coreflow.domain.journal import Query
-from coreflow.domain.routing.routes import HostClaim, RouteTable
+from coreflow.domain.routing.certificate import Certificate
+from coreflow.domain.routing.routes import HostClaim, Route, RouteTable
 from coreflow.domain.swarm.convergence import Verdict
 
 OURS = ("COREFLOW_", "DOCKER_", "CLOUDLY", "JUMPCODE")
@@ -370,6 +372,49 @@ def test_hosts_of_rejected_services_are_listed_with_the_reason() -> None:
             )
             == []
         )
+
+    play(scene)
+
+
+def test_hosts_that_no_proxy_serves_are_not_routed() -> None:
+    """They are shown with their tasks, the reason is told once, and JSON has it for each host."""
+    certificate = Certificate(
+        chain="", key="", names=("*.example.com",), issuer="CA", not_before=0.0, not_after=1.0
+    )
+    hosts = ("a.example.com", "b.example.com")
+    table = RouteTable(
+        routes=tuple(
+            Route(host=host, service="a", port=80, destinations=(), certificate=certificate) for host in hosts
+        )
+    )
+    view = routes.View(table=table, proxy_problem="no coretraffic runs")
+    shown = io.StringIO()
+    view.print(Console(file=shown, width=200))
+    assert "0 of 2 hosts routed." in shown.getvalue()
+    assert shown.getvalue().count("no coretraffic runs") == 1
+    assert [(m["host"], m["reason"]) for m in view.json()["missing"]] == [
+        (host, "no coretraffic runs") for host in hosts
+    ]
+    assert len(view.json()["routes"]) == 2
+    assert routes.View(table=table).unrouted == ()
+
+
+def test_proxies_are_looked_for_where_they_have_to_run() -> None:
+    """Where the operator names networks for them, they run elsewhere."""
+
+    async def scene() -> None:
+        world = World()
+        world.cloudly.set(cluster(service("a")))
+        state = await world.reconciler().look()
+        expected: tuple[tuple[dict[str, str], str], ...] = (
+            ({}, "`coreflow apply` deploys it"),
+            ({"COREFLOW_BASE_SERVICES": "corelog"}, "COREFLOW_BASE_SERVICES"),
+            ({"COREFLOW_CORETRAFFIC_PEERS": "10.0.0.0/24"}, ""),
+        )
+        for environ, told in expected:
+            problem = routes._proxy_problem(state, load_settings(environ, require_cloudly=False))
+            assert told in problem
+            assert bool(problem) is bool(told)
 
     play(scene)
 

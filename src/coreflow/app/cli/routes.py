@@ -25,9 +25,11 @@ from coreflow.domain.deploy.services import host_ports
 from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.errors import CoreflowError
 from coreflow.domain.ports import ControlPlane, GatewayPort
+from coreflow.domain.routing.admission import runs_proxy
 from coreflow.domain.routing.certificate import Certificate
 from coreflow.domain.routing.gateway import CreateRoute, UpdateRoute, plan_gateway
 from coreflow.domain.routing.routes import Missing, NoCertificate, Route, RouteTable, locate, make_table
+from coreflow.domain.swarm import naming
 from coreflow.gc_pause import LARGE_CLUSTER, gc_paused
 
 Json = dict[str, Any]
@@ -37,7 +39,7 @@ _now = time.time  # noqa: TID251 - the edge
 def routes(records: Records = None, *, format: Output = Format.TEXT) -> int:  # noqa: A002 - the option's name
     """Show which host leads where: service, tasks and nodes, certificate, the external gateway, and what is missing.
 
-    Certificates are looked up as the daemon does. Writes nothing. Exit status: 0 only if every host is routed.
+    Certificates are looked up as the daemon does. Writes nothing. Exit status: 0 only if every host is routed, and a proxy runs.
     """
 
     async def command() -> int:
@@ -46,7 +48,7 @@ def routes(records: Records = None, *, format: Output = Format.TEXT) -> int:  # 
             write_json(view.json())
         else:
             view.print(console_for())
-        return 0 if not view.table.missing and not view.gateway_problem else 1
+        return 0 if not view.unrouted and not view.gateway_problem else 1
 
     return run(command, format, hosted=True)
 
@@ -61,6 +63,17 @@ class View:
     gateway: Mapping[str, str] | None = None
     """By host, what has to change at the gateway; None where there is none."""
     gateway_problem: str = ""
+    proxy_problem: str = ""
+    """The reason why nobody serves what could be routed."""
+
+    @property
+    def unrouted(self) -> tuple[Missing, ...]:
+        """The hosts that nobody can reach, each with the reason."""
+        unserved = self.table.routes if self.proxy_problem else ()
+        return (
+            *(Missing(host=one.host, service=one.service, reason=self.proxy_problem) for one in unserved),
+            *self.table.missing,
+        )
 
     def _nodes_of(self, route: Route) -> list[str]:
         return [self.nodes.get(d.node_id or "", d.node_id or "?") for d in route.destinations]
@@ -85,9 +98,7 @@ class View:
                 }
                 for route in self.table.routes
             ],
-            "missing": [
-                {"host": m.host, "service": m.service, "reason": m.reason} for m in self.table.missing
-            ],
+            "missing": [{"host": m.host, "service": m.service, "reason": m.reason} for m in self.unrouted],
             "gateway": None if self.gateway is None else {"problem": self.gateway_problem or None},
         }
 
@@ -100,12 +111,17 @@ class View:
                 for m in self.table.missing
             ]
             blocks.append(present.Block("not routed", tuple(rows)))
+        if self.table.routes and self.proxy_problem:
+            row = present.Row(
+                mark=present.PROBLEM, kind=naming.CORETRAFFIC, name="", reason=self.proxy_problem
+            )
+            blocks.append(present.Block("proxy", (row,)))
         if self.gateway_problem:
             row = present.Row(mark=present.PROBLEM, kind="gateway", name="", reason=self.gateway_problem)
             blocks.append(present.Block("gateway", (row,)))
         present.print_blocks(console, blocks)
         total = len(self.table.routes) + len(self.table.missing)
-        text = Text(f"{len(self.table.routes)} of {total} host{'' if total == 1 else 's'} routed", "bold")
+        text = Text(f"{total - len(self.unrouted)} of {total} host{'' if total == 1 else 's'} routed", "bold")
         present.print_line(console, text.append("."))
 
     def _rows(self) -> Iterator[present.Row]:
@@ -150,10 +166,27 @@ async def _look(settings: Settings, records: Path | None) -> View:
             found,
             _now(),
         )
+        proxy_problem = _proxy_problem(reconcile_state, settings)
         changes, problem = await _gateway(reconcile_state, table, gateway)
         table = evolve(table, missing=(*table.missing, *_rejected(reconcile_state, table)))
     nodes: dict[str, str] = {node.id: node.hostname for node in reconcile_state.observed.nodes}
-    return View(table=table, nodes=nodes, gateway=changes, gateway_problem=problem)
+    return View(
+        table=table, nodes=nodes, gateway=changes, gateway_problem=problem, proxy_problem=proxy_problem
+    )
+
+
+def _proxy_problem(reconcile_state: ReconcileState, settings: Settings) -> str:
+    """Return that no proxy runs, if that is so. Those that the operator has elsewhere cannot be seen from here."""
+    if settings.render_options.has_proxy:
+        return ""
+    observed = reconcile_state.observed
+    if runs_proxy(reconcile_state.desired.cluster, observed.services, observed.tasks):
+        return ""
+    if naming.CORETRAFFIC in settings.base_services:
+        return "no coretraffic runs: nothing serves these hosts; `coreflow apply` deploys it"
+    return (
+        "no coretraffic runs: nothing serves these hosts (COREFLOW_BASE_SERVICES, COREFLOW_CORETRAFFIC_PEERS)"
+    )
 
 
 def _rejected(reconcile_state: ReconcileState, table: RouteTable) -> Iterator[Missing]:

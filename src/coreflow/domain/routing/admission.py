@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from attrs import frozen
 
-from coreflow.domain.ids import BASE
+from coreflow.domain.ids import BASE, ClusterId
 from coreflow.domain.swarm.naming import CORETRAFFIC
 from coreflow.domain.swarm.observed import ObservedService, ObservedTask
 
@@ -53,6 +53,14 @@ def proxy_tasks(services: Iterable[ObservedService], tasks: Iterable[ObservedTas
             if (address := address_of(text)) is not None:
                 found[address] = found.get(address, frozenset()) | {clusters[task.service_id]}
     return ProxyTasks(found)
+
+
+def runs_proxy(
+    cluster: ClusterId, services: Iterable[ObservedService], tasks: Iterable[ObservedTask]
+) -> bool:
+    """Return whether a task of the cluster's coretraffic runs."""
+    ids = {s.id for s in services if s.name == CORETRAFFIC and s.owner == BASE and s.cluster == cluster}
+    return any(task.is_running and task.service_id in ids for task in tasks)
 
 
 def admit(host: str, trusted: ProxyTasks | Iterable[Network], cluster: str | None) -> Admission:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.domain.examples import live, spec, task
 
 from coreflow.domain.ids import BASE, ClusterId
-from coreflow.domain.routing.admission import NO_PROXIES, Admission, admit, may_have, proxy_tasks
+from coreflow.domain.routing.admission import NO_PROXIES, Admission, admit, may_have, proxy_tasks, runs_proxy
 from coreflow.domain.swarm.naming import CORETRAFFIC, WEB_GATEWAY
 from coreflow.domain.swarm.observed import ObservedService, ObservedTask
 
@@ -152,3 +152,21 @@ def test_whoever_is_admitted_has_the_address_of_a_task_of_our_coretraffic(
     )
     assert (admit(host, known, OURS) is PROXY) == is_ours
     assert admit(host, known, None) is not PROXY
+
+
+@pytest.mark.parametrize(
+    ("service", "changes", "runs"),
+    [
+        (coretraffic(), {}, True),
+        (coretraffic(), {"state": "starting"}, False),
+        (coretraffic(), {"desired_state": "shutdown"}, False),
+        (coretraffic(THEIRS), {}, False),
+        (live(spec(CORETRAFFIC)), {}, False),
+        (live(spec("corelog", owner=BASE)), {}, False),
+    ],
+    ids=["runs", "starts", "stops", "another cluster's", "a workload", "another base service"],
+)
+def test_a_proxy_runs(service: ObservedService, changes: dict[str, Any], runs: bool) -> None:
+    """A running task of our own coretraffic is one, and nothing else."""
+    assert runs_proxy(ClusterId(OURS), [service], [task(service, **changes)]) is runs
+    assert not runs_proxy(ClusterId(OURS), [service], [])
