@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,15 @@ from coreflow.adapters.cloudly.fetching import _without_unknown
 from coreflow.adapters.file import FileCloudly
 from coreflow.adapters.memory import MemoryCloudly
 from coreflow.adapters.swarm.port import SwarmPort
-from coreflow.app.cli import check, present
+from coreflow.app.cli import check, present, verbosity
+from coreflow.app.cli.deploy import NO_BASE as NO_BASE_SERVICES
 from coreflow.app.cli.deploy import show_plan, show_result
 from coreflow.app.cli.running import Format
+from coreflow.app.cli.verbosity import Verbosity
 from coreflow.app.loop import Problems
 from coreflow.app.reconcile import Reconciler
+from coreflow.domain.deploy.base import BaseOptions
+from coreflow.domain.deploy.desired import RenderOptions
 from coreflow.domain.records.codec import decode_records
 from coreflow.domain.records.models import Records
 
@@ -176,6 +181,55 @@ async def test_check_notes_them_and_fails_only_strictly(tmp_path: Path) -> None:
         text = shown(lambda console: check.print_findings(console, found))  # noqa: B023 - called at once
         assert ("All is well." in text) is not strict
         assert ("  note record" in text) is not strict
+
+
+def test_quietly_a_note_that_explains_a_failure_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt key for the bundles is why a bundle is missing; a note about a service that is well is left out."""
+    monkeypatch.setattr(verbosity, "_verbosity", ContextVar[Verbosity]("verbosity", default=Verbosity.QUIET))
+    broken, well = service("shop", secretBundleId="b"), service("blog", scaleFacto=2)
+    document = {"configData": FILE["configData"], "services": [broken, well], "secretBundels": []}
+    explained, unrelated = "nobody reads the field secretBundels", "nobody reads the field scaleFacto"
+    cloudly, world = Loaded(written(tmp_path, document)), World(engine=new_engine())
+
+    async def scene() -> tuple[str, str, str]:
+        one = reconciler(cloudly, world)
+        state = await one.look()
+        planned = shown(lambda console: show_plan(state, Format.TEXT, console))
+        result = await one.deploy(timeout=60)
+        applied = shown(lambda console: show_result(result, Format.TEXT, console))
+        found: list[check.Finding] = []
+        await check.examine(cloudly, SwarmPort(world.engine), "memory", NO_BASE, found.append)
+        checked = shown(lambda console: check.print_findings(console, found, failures_only=True))
+        return planned, applied, checked
+
+    for text in play(scene):
+        assert "secret bundle b does not exist" in text
+        assert explained in text
+        assert unrelated not in text
+
+
+def test_base_services_that_cannot_be_had_are_met_with_the_way_to_do_without(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In plan and apply, and only where they cannot be had."""
+    base = BaseOptions(services=("corelog",), images={"corelog": "registry.example.com/log:1"})
+    world = World(render=RenderOptions(base=base))
+    world.engine.push("registry.example.com/log:1")
+
+    async def scene(up: bool) -> None:
+        world.engine.registries["registry.example.com"].up = up
+        one = world.reconciler()
+        state = await one.look()
+        shown(lambda console: show_plan(state, Format.TEXT, console))
+        result = await one.deploy(timeout=5)
+        shown(lambda console: show_result(result, Format.TEXT, console))
+
+    play(lambda: scene(up=False))
+    assert capsys.readouterr().err.splitlines() == [f"hint: {NO_BASE_SERVICES}"] * 2
+    play(lambda: scene(up=True))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("environ", [{"COREFLOW_STRICT": "true"}, {}])

@@ -62,6 +62,8 @@ class Finding:
     hint: str = ""
     is_note: bool = False
     """Nothing is wrong, but somebody may have meant something else."""
+    unit: str = ""
+    """Id of the record of a service that it is about."""
 
 
 Tell = Callable[[Finding], None]
@@ -179,11 +181,13 @@ def _planned(plan: Plan, records: Recorded) -> Iterator[Finding]:
     """Yield what keeps records from being deployed, and what is noteworthy about them."""
     for rejection in located(plan.rejections, records):
         for reason in rejection.reasons:
-            yield Finding(ok=False, what="record", name=f"service {rejection.name}", text=reason)
+            name = f"service {rejection.name}"
+            yield Finding(ok=False, what="record", name=name, text=reason, unit=rejection.unit)
     told_already = {"; ".join(one.reasons) for one in records.rejected if one.kind != "service"}
     for note in located_notes(plan.notes, records):
         if note.text not in told_already:
-            yield Finding(ok=True, is_note=True, what="record", name=note.name, text=note.text)
+            name, unit = note.name, note.unit
+            yield Finding(ok=True, is_note=True, what="record", name=name, text=note.text, unit=unit)
     if plan.refusal is not None:
         text = f"{plan.refusal}; `coreflow plan` says how to confirm it"
         yield Finding(ok=True, is_note=True, what="removal", name="", text=text)
@@ -307,10 +311,12 @@ def print_settings(console: Console, settings: Settings, *, every: bool = True) 
 
 
 def print_findings(console: Console, findings: list[Finding], *, failures_only: bool = False) -> None:
-    """Print what was looked at, and how many of it failed."""
+    """Print what was looked at, and how many of it failed. Notes that may say why go with failures."""
     rows: list[present.Row] = []
+    failed_units = {finding.unit for finding in findings if not finding.ok and finding.what == "record"}
     for finding in findings:
-        if failures_only and finding.ok:
+        explains = finding.is_note and bool(failed_units) and finding.unit in {"", *failed_units}
+        if failures_only and finding.ok and not explains:
             continue
         mark = ("ok", "green") if finding.ok else ("failed", "bold red")
         mark = ("note", "yellow") if finding.is_note else mark

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from coreflow.app.cli import present
 from coreflow.app.cli.journaled import journaled
-from coreflow.app.cli.running import Format, Records, Strict, read_settings, run
+from coreflow.app.cli.running import Format, Records, Strict, read_settings, run, say
 from coreflow.app.cli.verbosity import is_quiet
 from coreflow.app.journaling import NO_RECORDER, Recorder
 from coreflow.app.peers import Ports, open_ports
@@ -23,9 +23,13 @@ from coreflow.app.settings import Settings
 from coreflow.app.streams import console_for, json_text
 from coreflow.domain.deploy.result import ReconcileResult
 from coreflow.domain.deploy.state import ReconcileState
-from coreflow.domain.deploy.steps import PlanOptions
+from coreflow.domain.deploy.steps import Plan, PlanOptions
 from coreflow.gc_pause import LARGE_CLUSTER, gc_paused
 
+NO_BASE = (
+    "base services are deployed unless COREFLOW_BASE_SERVICES leaves them out (empty: none of them); "
+    "COREFLOW_CORETRAFFIC_IMAGE and its like name other images"
+)
 GOES_ON = "The time is up. Swarm goes on with what is unfinished; apply again to see how it ends."
 
 
@@ -157,10 +161,14 @@ def show_plan(
         write_json(present.plan_json(reconcile_state))
         return
     console = console or console_for()
-    loops = reconcile_state.crash_loops
-    blocks = present.plan_blocks(reconcile_state.plan, loops, confirm=confirm)
-    present.print_blocks(console, (b for b in blocks if b.heading == present.PROBLEMS or not is_quiet()))
-    present.print_line(console, present.plan_summary(reconcile_state.plan, loops))
+    plan, loops = reconcile_state.plan, reconcile_state.crash_loops
+    if is_quiet():
+        plan = attrs.evolve(plan, notes=present.explaining(plan))
+    blocks = present.plan_blocks(plan, loops, confirm=confirm)
+    told = {"notes", present.PROBLEMS}
+    present.print_blocks(console, (b for b in blocks if b.heading in told or not is_quiet()))
+    present.print_line(console, present.plan_summary(plan, loops))
+    _say_hint(plan)
 
 
 def show_result(
@@ -186,7 +194,8 @@ def show_result(
     problems = list(present.result_problems(reconcile_result, confirm))
     if wrong_token:
         problems.append(present.problem_row("refused", "removal", wrong_token))
-    notes = () if is_quiet() else tuple(map(present.note_row, reconcile_result.last.plan.notes))
+    plan = reconcile_result.last.plan
+    notes = tuple(map(present.note_row, present.explaining(plan) if is_quiet() else plan.notes))
     blocks = [present.Block("notes", notes), present.Block(present.PROBLEMS, tuple(problems))]
     if reconcile_result.applied or problems or notes:
         console.print()
@@ -194,6 +203,13 @@ def show_result(
     present.print_line(console, present.result_summary(reconcile_result))
     if reconcile_result.pending:
         present.print_line(console, Text(GOES_ON, style="dim"))
+    _say_hint(plan)
+
+
+def _say_hint(plan: Plan) -> None:
+    """Say how to do without base services, where their images cannot be had."""
+    if present.lacks_base_images(plan) and not is_quiet():
+        say(f"hint: {NO_BASE}")
 
 
 def write_json(document: Mapping[str, Any]) -> None:

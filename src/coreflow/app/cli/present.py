@@ -16,7 +16,7 @@ from rich.text import Text
 
 from coreflow.app.streams import clean
 from coreflow.app.telling import told
-from coreflow.domain.deploy.desired import Note, Rejection
+from coreflow.domain.deploy.desired import Note, Rejection, unit_of
 from coreflow.domain.deploy.result import Outcome, ReconcileResult
 from coreflow.domain.deploy.state import ReconcileState
 from coreflow.domain.deploy.steps import (
@@ -31,6 +31,7 @@ from coreflow.domain.deploy.steps import (
     stage_of,
     verb_of,
 )
+from coreflow.domain.ids import BASE
 from coreflow.domain.records.models import UnknownField
 from coreflow.domain.swarm.convergence import Verdict
 
@@ -109,6 +110,18 @@ def plan_blocks(
     problems = (*plan_problems(plan, confirm), *map(crash_loop_row, crash_loops))
     if problems:
         yield Block(PROBLEMS, problems)
+
+
+def explaining(plan: Plan) -> tuple[Note, ...]:
+    """Return the notes that may say why records are rejected: those about the same record, and about no service."""
+    units = {rejection.unit for rejection in plan.rejections}
+    return tuple(note for note in plan.notes if units and note.unit in {"", *units})
+
+
+def lacks_base_images(plan: Plan) -> bool:
+    """Return whether images of base services cannot be had: somebody may not have meant to deploy these at all."""
+    held = (one for one in plan.rejections if one.held and not one.awaited)
+    return any(rejection.unit == unit_of(BASE, rejection.name) for rejection in held)
 
 
 def note_row(note: Note) -> Row:
