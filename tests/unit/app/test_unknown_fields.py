@@ -213,7 +213,7 @@ def test_quietly_a_note_that_explains_a_failure_stays(
 def test_base_services_that_cannot_be_had_are_met_with_the_way_to_do_without(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In plan and apply, and only where they cannot be had."""
+    """In plan, apply and check, and only where they cannot be had."""
     base = BaseOptions(services=("corelog",), images={"corelog": "registry.example.com/log:1"})
     world = World(render=RenderOptions(base=base))
     world.engine.push("registry.example.com/log:1")
@@ -225,6 +225,11 @@ def test_base_services_that_cannot_be_had_are_met_with_the_way_to_do_without(
         shown(lambda console: show_plan(state, Format.TEXT, console))
         result = await one.deploy(timeout=5)
         shown(lambda console: show_result(result, Format.TEXT, console))
+        found: list[check.Finding] = []
+        port = SwarmPort(world.engine)
+        await check.examine(world.cloudly, port, "memory", world.render, found.append)
+        (image,) = (finding for finding in found if finding.what == "image")
+        assert (image.ok, image.hint) == ((True, "") if up else (False, NO_BASE_SERVICES))
 
     play(lambda: scene(up=False))
     assert capsys.readouterr().err.splitlines() == [f"hint: {NO_BASE_SERVICES}"] * 2

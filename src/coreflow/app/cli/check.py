@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from coreflow.app.cli import present
-from coreflow.app.cli.deploy import Output, write_json
+from coreflow.app.cli.deploy import NO_BASE, Output, write_json
 from coreflow.app.cli.running import (
     ENGINE_AWAY,
     NO_RECORDS,
@@ -161,7 +161,8 @@ async def examine(
     observed = await _engine(docker, host, later.append)
     if records is not None:
         requests = renderer.image_requests(records, Observed(), refresh=True)
-        answers = await _images(requests, docker, later.append) if observed is not None else {}
+        base = frozenset(request for _, request in renderer.base_requests(records))
+        answers = await _images(requests, base, docker, later.append) if observed is not None else {}
         # an image that cannot be found is told as such, and must not hide what else is wrong with its service
         images = {request: answers.get(request, ResolvedImage()) for request in requests}
         desired = renderer.render(records, observed or Observed(), images, refresh=True)
@@ -236,9 +237,12 @@ async def _engine(docker: DockerPort, host: str, tell: Tell) -> Observed | None:
 
 
 async def _images(
-    requests: tuple[ImageRequest, ...], docker: DockerPort, tell: Tell
+    requests: tuple[ImageRequest, ...], base: frozenset[ImageRequest], docker: DockerPort, tell: Tell
 ) -> Mapping[ImageRequest, ResolvedImage]:
-    """Ask for every image, several at once; told in the order of their names. Return those that there are."""
+    """Ask for every image, several at once; told in the order of their names. Return those that there are.
+
+    Those for `base` services have a hint: somebody may not have meant to deploy these.
+    """
     limiter = trio.CapacityLimiter(ASK_AT_ONCE)
     found: dict[ImageRequest, ResolvedImage] = {}
     answers: dict[ImageRequest, Finding] = {}
@@ -252,7 +256,8 @@ async def _images(
             else:
                 digest = found[request].digest
                 ok, text = True, digest[:DIGEST_SHOWN] if digest else "given with its digest, or only here"
-        answers[request] = Finding(ok=ok, what="image", name=request.reference, text=text)
+        hint = NO_BASE if request in base and not ok else ""
+        answers[request] = Finding(ok=ok, what="image", name=request.reference, text=text, hint=hint)
 
     async with trio.open_nursery() as nursery:
         for request in requests:
@@ -310,14 +315,18 @@ def print_settings(console: Console, settings: Settings, *, every: bool = True) 
     present.print_blocks(console, [present.Block("settings", rows)], indent=0)
 
 
+def _failures(findings: list[Finding]) -> Iterator[Finding]:
+    """Yield what failed, and the notes that may say why."""
+    units = {finding.unit for finding in findings if not finding.ok and finding.what == "record"}
+    for finding in findings:
+        if not finding.ok or (finding.is_note and units and finding.unit in {"", *units}):
+            yield finding
+
+
 def print_findings(console: Console, findings: list[Finding], *, failures_only: bool = False) -> None:
     """Print what was looked at, and how many of it failed. Notes that may say why go with failures."""
     rows: list[present.Row] = []
-    failed_units = {finding.unit for finding in findings if not finding.ok and finding.what == "record"}
-    for finding in findings:
-        explains = finding.is_note and bool(failed_units) and finding.unit in {"", *failed_units}
-        if failures_only and finding.ok and not explains:
-            continue
+    for finding in _failures(findings) if failures_only else findings:
         mark = ("ok", "green") if finding.ok else ("failed", "bold red")
         mark = ("note", "yellow") if finding.is_note else mark
         rows.append(present.Row(mark=mark, kind=finding.what, name=finding.name, reason=finding.text))

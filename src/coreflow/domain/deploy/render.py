@@ -67,7 +67,7 @@ class Renderer:
         """
         known = {} if refresh else self._pinned_images(observed, records.cluster.id)
         wanted = []
-        for name, request in self._base_requests(records):
+        for name, request in self.base_requests(records):
             if not is_known(
                 known, unit_of(BASE, name), request, login_hash(records.cluster.id, request.login)
             ):
@@ -111,7 +111,7 @@ class Renderer:
             work.reject(BASE, BASE, (reason,))
         for text in network_notes(observed):
             work.note(BASE, BASE, text)
-        for name, request in self._base_requests(records):
+        for name, request in self.base_requests(records):
             self._render_base(name, request, images, work)
         duplicates = duplicate_ids(records)
         work.reject_duplicates(duplicates)
@@ -146,7 +146,8 @@ class Renderer:
             known = self._pinned = (observed, cluster, pinned_images(observed, cluster))
         return known[2]
 
-    def _base_requests(self, records: Records) -> Iterator[tuple[str, ImageRequest]]:
+    def base_requests(self, records: Records) -> Iterator[tuple[str, ImageRequest]]:
+        """Yield the base services with what to ask for their images."""
         base = self.options.base
         for name in base.services:
             yield name, plain_source(base.images[name], records, f"the image of {name}").request
