@@ -253,12 +253,19 @@ async def test_what_an_operator_sees(lab: Lab, cloudly: Cloudly, ca: trustme.CA)
     host, bare = "a.example.com", "b.example.com"
     services = [web(lab, "a", host, scaleFactor=2), web(lab, "b", bare)]
     await tell(cloudly, lab, *services, certificates={host: certificate(ca, host)})
-    environ = {"CLOUDLY_URL": cloudly.url, "JUMPCODE": TOKEN}
+    environ = {
+        "CLOUDLY_URL": cloudly.url,
+        "JUMPCODE": TOKEN,
+        "COREFLOW_CORETRAFFIC_PEERS": "127.0.0.0/8",
+    }
 
-    async def run(*arguments: str) -> Any:
-        return await trio.to_thread.run_sync(partial(lab.run, *arguments, **environ))  # type: ignore[arg-type]
+    async def run(*arguments: str, **others: str) -> Any:
+        return await trio.to_thread.run_sync(partial(lab.run, *arguments, **(environ | others)))  # type: ignore[arg-type]
 
     assert (await run("apply")).code == 0
+    unserved = await run("routes", COREFLOW_CORETRAFFIC_PEERS="tasks")
+    assert "no coretraffic runs" in unserved.out
+    assert "0 of 2 hosts routed" in unserved.out
     done = await run("routes")
     assert done.code == 1, str(done)
     assert f"{lab.name('a')}:8080" in done.out

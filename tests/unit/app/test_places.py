@@ -174,3 +174,37 @@ def test_services_of_several_files_have_the_places_of_their_own(tmp_path: Path) 
         assert reason == f"ports.web is not a port (1 to 65535) ({tmp_path}/b.yaml:4)"
 
     play(scene)
+
+
+def _service(identity: str, name: str) -> str:
+    return f"  - id: {identity}\n    data: {{name: {name}, registryTarget: {{imageUrl: 'good:1'}}}}\n"
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_copied_id_removes_nothing_and_both_places_are_told(is_folder: bool, tmp_path: Path) -> None:
+    """In one file, and in two of a folder: what runs under the name of either record stays."""
+    head, world = "configData: {id: test}\nservices:\n", World(engine=new_engine())
+
+    def write(second: str) -> Loaded:
+        web, worker = _service("id-web", "web"), _service(second, "worker")
+        (tmp_path / "a.yaml").write_text(head + web + ("" if is_folder else worker))
+        if is_folder:
+            (tmp_path / "b.yaml").write_text(f"services:\n{worker}")
+        return Loaded(tmp_path)
+
+    right, wrong = write("id-worker"), write("id-web")
+
+    async def scene() -> None:
+        assert (await reconciler(right, world).deploy(timeout=60)).is_stable
+        world.engine.calls.clear()
+        result = await reconciler(wrong, world).deploy(timeout=60)
+        assert await world.names() == ["web", "worker"]
+        assert world.engine.writes == 0
+        told = "; ".join(reason for one in result.last.plan.rejections for reason in one.reasons)
+        first, second = ("a.yaml:3", "b.yaml:2") if is_folder else ("a.yaml:3", "a.yaml:5")
+        assert first in told
+        assert second in told
+        assert [note.name for note in result.last.plan.notes] == ["worker"]
+        assert not result.last.knows_all_hosts
+
+    play(scene)

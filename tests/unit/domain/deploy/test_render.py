@@ -21,6 +21,7 @@ from coreflow.domain.deploy.plan import make_plan
 from coreflow.domain.deploy.removals import NAMED
 from coreflow.domain.deploy.render import Renderer
 from coreflow.domain.deploy.services import login_hash
+from coreflow.domain.deploy.steps import PlanOptions
 from coreflow.domain.ids import BASE, BundleId, ClusterId, GroupId, ImageId, NodeId, RegistryId, ServiceId
 from coreflow.domain.platform.bindings import Bound
 from coreflow.domain.records.codec import decode_records
@@ -247,6 +248,37 @@ def test_a_slip_in_an_id_removes_nothing_while_the_record_is_not_deployed(image:
     assert desired.hosts["x.example"].service == "web"
     desired = render(records(slip, record("web", "Bad Image", identity="a")), seen)
     assert not desired.hosts
+
+
+IDS, NAMES = st.sampled_from("abc"), st.sampled_from(["x", "y", "z", "X"])
+
+
+@settings(max_examples=examples(300))
+@given(
+    st.lists(st.tuples(IDS, NAMES, st.sampled_from([IMAGE, "Bad Image", "app:404"])), max_size=4),
+    st.lists(st.tuples(IDS, st.none() | NAMES), max_size=2),
+    st.dictionaries(st.sampled_from(["x", "y", "z"]), IDS),
+)
+def test_no_slip_in_an_id_removes_anything(
+    readable: list[tuple[str, str, str]], unreadable: list[tuple[str, str | None]], there: dict[str, str]
+) -> None:
+    """A removed service has the name of no record, unless that one is deployed and its own record has another name.
+
+    Nothing at all is removed for want of a record while an id is shared.
+    """
+    bad = [RejectedRecord(kind="service", id=i, name=n, reasons=("wrong",)) for i, n in unreadable]
+    wanted = [record(name, image, identity=identity) for identity, name, image in readable]
+    seen = Observed(services=tuple(running(name, owner) for name, owner in there.items()))
+    desired = render(records(*wanted, rejected=tuple(bad)), seen, {ImageRequest("app:404"): AWAY, **FOUND})
+    plan = make_plan(desired, seen, PlanOptions())
+    deployed = {naming.folded(name) for name in desired.services}
+    renamed = {spec.owner for spec in desired.services.values()}
+    recorded = {naming.folded(name) for name in [s.name for s in wanted] + [r.name for r in bad if r.name]}
+    ids = [s.id for s in wanted] + [r.id for r in bad]
+    for action in plan.actions:
+        if isinstance(action, Remove) and isinstance(action.target, ObservedService):
+            assert action.target.name not in recorded - deployed
+            assert action.target.owner in renamed or len(set(ids)) == len(ids)
 
 
 def test_records_with_one_id_that_cannot_be_read_hold_removals() -> None:
