@@ -264,13 +264,15 @@ def test_no_slip_in_an_id_removes_anything(
 ) -> None:
     """A removed service has the name of no record, unless that one is deployed and its own record has another name.
 
-    Nothing at all is removed for want of a record while an id is shared.
+    Nothing at all is removed for want of a record while an id is shared. What would be refused is confirmed.
     """
     bad = [RejectedRecord(kind="service", id=i, name=n, reasons=("wrong",)) for i, n in unreadable]
     wanted = [record(name, image, identity=identity) for identity, name, image in readable]
     seen = Observed(services=tuple(running(name, owner) for name, owner in there.items()))
     desired = render(records(*wanted, rejected=tuple(bad)), seen, {ImageRequest("app:404"): AWAY, **FOUND})
-    plan = make_plan(desired, seen, PlanOptions())
+    plan = make_plan(desired, seen)
+    if plan.refusal is not None:
+        plan = make_plan(desired, seen, PlanOptions(confirmed=plan.refusal.token))
     deployed = {naming.folded(name) for name in desired.services}
     renamed = {spec.owner for spec in desired.services.values()}
     recorded = {naming.folded(name) for name in [s.name for s in wanted] + [r.name for r in bad if r.name]}
