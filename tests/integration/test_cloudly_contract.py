@@ -19,7 +19,7 @@ from coreflow.adapters.cloudly import LinkOptions, NetworkCloudly, RetryPolicy
 from coreflow.adapters.file import FileCloudly
 from coreflow.adapters.memory.cloudly import MemoryCloudly
 from coreflow.adapters.net import connect_websocket
-from coreflow.domain.errors import InvalidRecord, Refused, Unavailable
+from coreflow.domain.errors import InvalidRecord, PortError, Refused, Unavailable
 from coreflow.domain.ids import Owner
 from coreflow.domain.ports import ControlPlane
 from coreflow.domain.swarm.specs import ImageSpec, Stage
@@ -196,10 +196,12 @@ async def test_an_unchanged_service_stays_the_same_object(side: Side) -> None:
 
 @pytest.mark.parametrize("document", [[], "text", {}, {"configData": {"id": "c1"}, "services": {}}])
 async def test_a_document_that_cannot_be_used_is_invalid(document: object, side: Side) -> None:
-    """A document that is broken as a whole is refused, and the next good one is taken."""
+    """A document that is broken as a whole is refused, and the next good one is taken. That is no news of a certificate."""
     await side.publish(document)
     with pytest.raises(InvalidRecord):
         await side.port.records()
+    with pytest.raises(PortError):
+        await side.port.certificate("a.example.com")
     await side.publish(document_of(a="1"))
     assert await services_of(side.port) == {"a": "1"}
 
