@@ -480,7 +480,7 @@ def test_a_slip_in_the_name_of_an_environment_takes_no_secret_away() -> None:
         secrets = await world.secrets()
         world.cloudly.set(wrong)
         result = await world.reconciler().deploy(timeout=60)
-        assert ["would be lost" in r.reasons[0] for r in result.last.plan.rejections] == [True]
+        assert ["would lose the variable" in r.reasons[0] for r in result.last.plan.rejections] == [True]
         assert await world.secrets() == secrets
         fresh = World()
         fresh.cloudly.set(wrong)

@@ -72,7 +72,7 @@ def flatten(
         rank = group.priority or 0.0
         if group.key not in ranks or rank >= ranks[group.key]:
             values[group.key], ranks[group.key] = value.value, rank
-    notes = tuple(f"{no_value(group, environment)}: left out; {_others(group)}" for group in omitted)
+    notes = tuple(f"{no_value(group, environment)}: left out; {other_values(group)}" for group in omitted)
     return Layer(bundle, groups, values, notes, environment, tuple(omitted))
 
 
@@ -81,7 +81,7 @@ def no_value(group: SecretGroupRecord, environment: str) -> str:
     return f"secret group {group.id} has no value for environment {environment}"
 
 
-def _others(group: SecretGroupRecord) -> str:
+def other_values(group: SecretGroupRecord) -> str:
     """The environments that a group has values for. One that is not like a name may be a slip with a secret in it."""
     names = sorted(group.environments)
     shown = [name for name in names if _NAME.fullmatch(name)][:NAMES_SHOWN]

@@ -35,7 +35,7 @@ from coreflow.domain.swarm.specs import (
 from coreflow.domain.swarm.templates import BRACES, GROWTH
 
 from .health import WORD_LIMIT, health_check, health_problems
-from .secrets import Layer, Payload, as_elsewhere, make_payload, no_value
+from .secrets import Layer, Payload, as_elsewhere, make_payload, no_value, other_values
 from .volumes import LOCAL_DRIVER, lacking_options, make_mounts, plain
 
 WORKLOAD = "workload"
@@ -223,7 +223,7 @@ def _lost_variables(given: Ingredients, payload: Payload) -> Iterator[str]:
                 for group in layer.omitted:
                     if environment in group.environments:
                         text = no_value(group, layer.environment)
-                        yield f"{text}: the variable that runs with the value it has for another one would be lost"
+                        yield f"{text}; {other_values(group)}: what runs has that value, and would lose the variable"
             return
 
 

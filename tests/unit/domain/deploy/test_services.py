@@ -177,8 +177,8 @@ def test_a_variable_that_runs_is_not_lost_with_the_name_of_its_environment(
         assert render(**given).secret is not None
         return
     assert reasons({}, **given) == tuple(
-        f"secret group {g} has no value for environment production: the variable that runs with the value "
-        "it has for another one would be lost"
+        f"secret group {g} has no value for environment production; it has values for: prod: what runs has "
+        "that value, and would lose the variable"
         for g in lost
     )
 
