@@ -35,7 +35,16 @@ from coreflow.reading import PIPE_SECONDS
 from .age import AgeIdentity
 from .merging import Locator, Part, Places, merged, parse_all
 from .references import Key, mentions, referenced, replace
-from .sources import References, Sources, Watched, differs, look, read_references, read_sources
+from .sources import (
+    SECRETS,
+    References,
+    Sources,
+    Watched,
+    differs,
+    look,
+    read_references,
+    read_sources,
+)
 
 T = TypeVar("T")
 
@@ -81,8 +90,10 @@ class FileCloudly:
         strict: bool = False,
         identity: AgeIdentity | None = None,
         environ: Mapping[str, str] | None = None,
+        secrets: Path = SECRETS,
     ) -> None:
         self.path = Path(path)
+        self._secrets = secrets
         self._identity = identity or AgeIdentity()
         self._environ = os.environ if environ is None else environ
         self._learn = learn
@@ -164,7 +175,10 @@ class FileCloudly:
             parts, wanted = await trio.to_thread.run_sync(_parsed, sources)
         references = _NOTHING_READ
         if wanted:
-            read = partial(read_references, self._base(sources), wanted, self._identity, self._environ)
+            where = self._base(sources)
+            read = partial(
+                read_references, where, wanted, self._identity, self._environ, secrets=self._secrets
+            )
             references = await self._read_from_disk(read)
         if before is not None and before.references.values == references.values:
             records = before.records

@@ -148,7 +148,11 @@ def _opened(path: Path, data: bytes, identity: AgeIdentity) -> Source:
 
 
 def read_references(
-    base: Path, wanted: Collection[tuple[str, str]], identity: AgeIdentity, environ: Mapping[str, str]
+    base: Path,
+    wanted: Collection[tuple[str, str]],
+    identity: AgeIdentity,
+    environ: Mapping[str, str],
+    secrets: Path = SECRETS,
 ) -> References:
     """Read what references stand for: `("fromFile", path)` and `("fromEnv", name)`.
 
@@ -164,19 +168,32 @@ def read_references(
                 value if value is not None else Unclear("fromEnv names a variable that is not set")
             )
         else:
-            values[kind, text] = _file_value(base, text, identity, watched)
+            values[kind, text] = _file_value(_Roots(base, secrets), text, identity, watched)
     return References(values, watched)
 
 
+@frozen
+class _Roots:
+    """The folders that references may lead into: that of the cluster file, and that of Docker's secrets."""
+
+    base: Path
+    secrets: Path
+
+    def place(self, text: str) -> Path | None:
+        """Find the place that a path leads to, if it may."""
+        path = self.base / text
+        root = self.secrets if Path(text).is_absolute() else self.base
+        return path if path.resolve().is_relative_to(root.resolve()) else None
+
+
 def _file_value(
-    base: Path, text: str, identity: AgeIdentity, watched: dict[Path, Signature]
+    roots: _Roots, text: str, identity: AgeIdentity, watched: dict[Path, Signature]
 ) -> str | Unclear:
     try:
-        path = _place(base, text)
+        path = roots.place(text)
         if path is None:
-            return Unclear(
-                f"fromFile leads out of the cluster file's folder; only {SECRETS} may be elsewhere"
-            )
+            elsewhere = f"only {roots.secrets} may be elsewhere"
+            return Unclear(f"fromFile leads out of the cluster file's folder; {elsewhere}")
         watched[path] = signature(path)
         data = read_file(path, SMALL_FILE)
         if path.suffix == AGE:
@@ -190,14 +207,6 @@ def _file_value(
         return Unclear(f"fromFile names a file that cannot be read: {exc.strerror or type(exc).__name__}")
     except (RuntimeError, ValueError):  # a loop of links, a null byte
         return Unclear("fromFile is not a usable path")
-
-
-def _place(base: Path, text: str) -> Path | None:
-    """The place that a path leads to, if it may."""
-    path = Path(text)
-    root = SECRETS if path.is_absolute() else base
-    real = (base / path).resolve()
-    return base / path if real.is_relative_to(root.resolve()) else None
 
 
 def _without_line_break(text: str) -> str:

@@ -120,18 +120,17 @@ async def test_a_reference_that_leads_nowhere(tmp_path: Path, reference: object,
     assert "canary" not in text.lower()
 
 
-async def test_secrets_of_docker_are_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_secrets_of_docker_are_elsewhere(tmp_path: Path) -> None:
     """An absolute path leads to where Docker puts secrets, and stays there."""
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "token").write_text("a-secret")
-    monkeypatch.setattr("coreflow.adapters.file.sources.SECRETS", secrets)
     document = with_environment(A={"fromFile": f"{secrets}/token"})
     folder = tmp_path / "records"
     folder.mkdir()
-    assert environment(await source(folder, document).records()) == {"A": "a-secret"}
+    assert environment(await source(folder, document, secrets=secrets).records()) == {"A": "a-secret"}
     out = with_environment(A={"fromFile": f"{secrets}/../records/cluster.yaml"})
-    assert (await source(folder, out).records()).services == ()
+    assert (await source(folder, out, secrets=secrets).records()).services == ()
 
 
 async def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
