@@ -277,11 +277,16 @@ class Lab:
         for secret in self.client.secrets(filters={"label": f"serve.zone.cluster={self.prefix}"}):
             with suppress(docker.errors.APIError):
                 self.client.remove_secret(secret["ID"])
-        for network in self.client.networks():
-            if (network.get("Labels") or {}).get("serve.zone.cluster") == self.prefix:
-                self.wait(f"network {network['Name']} is free", partial(self._remove_network, network["Id"]))
-                self.wait(f"network {network['Name']} is gone", partial(self._lacks_network, network["Name"]))
+        self.remove_networks(
+            lambda network: (network.get("Labels") or {}).get("serve.zone.cluster") == self.prefix
+        )
         self.client.close()
+
+    def remove_networks(self, chosen: Callable[[Json], bool]) -> None:
+        """Remove networks once nothing is on them any more, and wait until they are gone."""
+        for network in filter(chosen, self.client.networks()):
+            self.wait(f"network {network['Name']} is free", partial(self._remove_network, network["Id"]))
+            self.wait(f"network {network['Name']} is gone", partial(self._lacks_network, network["Name"]))
 
     def _lacks_network(self, name: str) -> bool:
         """Whether nothing is left of a network: a node lists it until the last container on it has ended."""
