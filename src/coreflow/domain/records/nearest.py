@@ -38,6 +38,7 @@ def nearest(name: str, names: tuple[str, ...], elsewhere: Elsewhere = ()) -> str
     return paths[close[0][1]] if close and close[0][0] >= NEAR else None
 
 
+@lru_cache(10_000)
 def is_near(name: str, names: tuple[str, ...], elsewhere: Elsewhere = ()) -> bool:
     """Tell whether a name says no more than the names that are known: it is like one of them, or a part of it."""
     if not name or len(name) > LONGEST:
