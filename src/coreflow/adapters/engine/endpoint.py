@@ -75,9 +75,7 @@ def endpoint_in_context(name: str, configuration: Path) -> Endpoint:
         described = json.loads(read_file(path))["Endpoints"]["docker"]
         url, verify = str(described["Host"]), not described.get("SkipTLSVerify", False)
     except FileNotFoundError:
-        raise EndpointError(
-            f"there is no context {name}: docker context ls shows those that there are"
-        ) from None
+        raise EndpointError(f"there is no context {name}: docker context ls lists them") from None
     except OSError as exc:
         raise EndpointError(f"the context {name} cannot be read: {exc.strerror}") from None
     except (ValueError, LookupError, TypeError, AttributeError):

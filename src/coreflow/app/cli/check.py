@@ -239,7 +239,7 @@ async def _engine(docker: DockerPort, host: str, tell: Tell) -> Observed | None:
 async def _images(
     requests: tuple[ImageRequest, ...], base: frozenset[ImageRequest], docker: DockerPort, tell: Tell
 ) -> Mapping[ImageRequest, ResolvedImage]:
-    """Ask for every image, several at once; told in the order of their names. Return those that there are.
+    """Ask for every image, several at once; reported in the order of their names. Return those that were found.
 
     Those for `base` services have a hint: somebody may not have meant to deploy these.
     """

@@ -22,10 +22,9 @@ JSON = st.recursive(
 )
 
 
-@pytest.fixture(autouse=True)
-def _short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that short documents are cut."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 16)
+def cut(data: bytes, text_limit: int = pieces.TEXT_LIMIT) -> Any:
+    """Read in pieces so short that short documents are cut."""
+    return loads_in_pieces(data, 16, text_limit)
 
 
 def outcome(read: Any, data: bytes) -> object:
@@ -40,7 +39,7 @@ def outcome(read: Any, data: bytes) -> object:
 def test_the_same_values(value: object, indent: int | None, ascii: bool) -> None:  # noqa: A002 - json's word
     """However it is written."""
     data = json.dumps(value, indent=indent, ensure_ascii=ascii).encode(errors="surrogatepass")
-    assert outcome(loads_in_pieces, data) == outcome(orjson.loads, data)
+    assert outcome(cut, data) == outcome(orjson.loads, data)
 
 
 @given(value=JSON, seed=st.integers())
@@ -56,7 +55,7 @@ def test_the_same_refusals(value: object, seed: int) -> None:
             data.insert(place, choose.choice(b'[]{},:"\\ 1e\x80'))
         case _:
             data[place] = choose.choice(b'[]{},:"\\ 1e\x80')
-    assert outcome(loads_in_pieces, bytes(data)) == outcome(orjson.loads, bytes(data))
+    assert outcome(cut, bytes(data)) == outcome(orjson.loads, bytes(data))
 
 
 @pytest.mark.parametrize(
@@ -81,37 +80,35 @@ def test_the_same_refusals(value: object, seed: int) -> None:
 def test_what_is_not_json(text: str) -> None:
     """It is refused, wherever it was cut."""
     with pytest.raises(CannotRead, match="is not JSON"):
-        loads_in_pieces(text.encode())
+        cut(text.encode())
     assert outcome(orjson.loads, text.encode()) is ValueError
 
 
 def test_the_last_of_equal_keys_counts() -> None:
     """Whichever pieces they are in."""
     data = b'{"a":1,"b":[%b0],"a":2,"b":[%b1],"c":"%b","a":3}' % (b"0," * 40, b"0," * 40, b"x" * 40)
-    assert loads_in_pieces(data) == orjson.loads(data)
+    assert cut(data) == orjson.loads(data)
 
 
-def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits() -> None:
     """A text that cannot be cut, and levels that were cut."""
-    monkeypatch.setattr(pieces, "TEXT_LIMIT", 3 * MIB)
-    assert loads_in_pieces(b'["%b"]' % (b"x" * 2 * MIB)) == ["x" * 2 * MIB]
+    assert cut(b'["%b"]' % (b"x" * 2 * MIB), 3 * MIB) == ["x" * 2 * MIB]
     for form in (b'["%b"]', b'{"a":"%b"}', b'{"%b":1}', b'"%b"'):
         with pytest.raises(CannotRead, match="has a text of more than 3 MiB"):
-            loads_in_pieces(form % (b"x" * 4 * MIB))
+            cut(form % (b"x" * 4 * MIB), 3 * MIB)
     deep = pieces.DEPTH_LIMIT - 1
-    assert json.dumps(loads_in_pieces(b"[" * deep + b"1" * 16 + b"]" * deep)).count("[") == deep
+    assert json.dumps(cut(b"[" * deep + b"1" * 16 + b"]" * deep)).count("[") == deep
     with pytest.raises(CannotRead, match="nests too deep"):
-        loads_in_pieces(b"[" * 1000 + b"1" * 40 + b"]" * 1000)
+        cut(b"[" * 1000 + b"1" * 40 + b"]" * 1000)
 
 
-def test_the_same_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_envelope() -> None:
     """What is said of a message, and whether it may hold a stream, wherever the mark stands."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 64)
     for pad in range(130):
         body = {"pad": "x" * pad, "stream": {"_isVirtualStream": True, "streamId": "s"}}
         data = orjson.dumps({"method": "m", "request": body, "correlation": {"id": "1", "phase": "request"}})
-        assert parse_in_pieces(data, MIB) == parse(data, MIB)
-        found = parse_in_pieces(data, MIB)
+        assert parse_in_pieces(data, MIB, piece=64) == parse(data, MIB)
+        found = parse_in_pieces(data, MIB, piece=64)
         assert isinstance(found, Envelope)
         assert found.may_hold_streams
     for data, limit, values in (
@@ -121,4 +118,4 @@ def test_the_same_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"[" * 99, MIB, 9),
     ):
         assert isinstance(parse(data, limit, values), Unusable)
-        assert parse_in_pieces(data, limit, values) == parse(data, limit, values)
+        assert parse_in_pieces(data, limit, values, 16) == parse(data, limit, values)

@@ -16,7 +16,7 @@ from coreflow.gc_pause import LARGE_DOCUMENT, gc_paused
 
 from .errors import NotJson, TooLarge
 from .packets import chunk_to_json
-from .pieces import CannotRead, loads_in_pieces, steps
+from .pieces import PIECE_BYTES, CannotRead, loads_in_pieces, steps
 
 NAME_LIMIT = 1000
 """Characters of a method or a correlation id; far above anything seen, far below what could hurt."""
@@ -121,23 +121,25 @@ def parse(
     return Envelope(raw=raw, size=size, may_hold_streams=may_hold)
 
 
-def parse_in_pieces(data: bytes, limit: int, most_values: int = 2_000_000) -> Envelope | Unusable:
+def parse_in_pieces(
+    data: bytes, limit: int, most_values: int = 2_000_000, piece: int = PIECE_BYTES
+) -> Envelope | Unusable:
     """Read a long message as `parse` does, for a thread, which lets others have their turn all the time."""
     size = len(data)
     if size > limit:
         return Unusable(f"a message of {size} bytes is over the limit of {limit}")
-    count = sum(data.count(mark, *step) for step in steps(size) for mark in (b",", b"[", b"{"))
+    count = sum(data.count(mark, *step) for step in steps(size, piece) for mark in (b",", b"[", b"{"))
     if count > most_values:
         return Unusable(f"a message of {count} values is over the limit of {most_values}")
     try:
         with gc_paused(enabled=size >= LARGE_DOCUMENT):
-            raw = loads_in_pieces(data)
+            raw = loads_in_pieces(data, piece)
     except CannotRead as exc:
         return Unusable(f"a message {exc}")
     if not isinstance(raw, dict):
         return Unusable("a message is not a JSON object")
     mark = _STREAM_MARK.encode()
-    may_hold = any(data.find(mark, start, end + len(mark)) >= 0 for start, end in steps(size))
+    may_hold = any(data.find(mark, start, end + len(mark)) >= 0 for start, end in steps(size, piece))
     return Envelope(raw=raw, size=size, may_hold_streams=may_hold)
 
 

@@ -49,10 +49,10 @@ class CannotRead(ValueError):
     """It is not JSON, or beyond a limit; the message says which."""
 
 
-def loads_in_pieces(data: bytes) -> Any:
-    """Read a document as `orjson.loads` does. Raises CannotRead."""
+def loads_in_pieces(data: bytes, piece: int = PIECE_BYTES, text_limit: int = TEXT_LIMIT) -> Any:
+    """Read a document as `orjson.loads` does, in pieces of about so many bytes. Raises CannotRead."""
     try:
-        return _Document(data).read()
+        return _Document(data, piece, text_limit).read()
     except orjson.JSONDecodeError as exc:
         nests = "limit" in exc.msg  # "depth limit exceeded", formerly "recursion limit reached"
         raise CannotRead("nests too deep" if nests else "is not JSON") from None
@@ -60,18 +60,18 @@ def loads_in_pieces(data: bytes) -> Any:
         raise CannotRead("is not JSON") from None
 
 
-def steps(size: int) -> Iterator[tuple[int, int]]:
-    """Beginnings and ends of pieces of so many bytes."""
-    return ((start, min(start + PIECE_BYTES, size)) for start in range(0, size, PIECE_BYTES))
+def steps(size: int, piece: int = PIECE_BYTES) -> Iterator[tuple[int, int]]:
+    """Beginnings and ends of the pieces of so many bytes."""
+    return ((start, min(start + piece, size)) for start in range(0, size, piece))
 
 
 class _Document:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes, piece: int, text_limit: int) -> None:
+        self._data, self._piece, self._text_limit = data, piece, text_limit
 
     def read(self) -> Any:
         start = self._space(0)
-        if len(self._data) - start <= PIECE_BYTES or self._data[start] not in _OPENING:
+        if len(self._data) - start <= self._piece or self._data[start] not in _OPENING:
             if self._data[start] == _QUOTE:
                 self._end_of_text(start)
             return orjson.loads(self._data)
@@ -90,7 +90,7 @@ class _Document:
         if self._data[position] == closing:
             return parts.found, position + 1
         while True:
-            run = parts.run.match(self._data, position, position + PIECE_BYTES)
+            run = parts.run.match(self._data, position, position + self._piece)
             position = position if run is None else self._space(run.end())
             value_at = self._after_key(position) if isinstance(parts, _Object) else position
             end = self._end(value_at)
@@ -108,7 +108,7 @@ class _Document:
             position = self._space(position + 1)
             if begin == end:
                 begin = position
-            elif end - begin >= PIECE_BYTES:
+            elif end - begin >= self._piece:
                 parts.add(self._data[begin:end])
                 begin = position
 
@@ -119,7 +119,7 @@ class _Document:
             return self._end_of_short(start)
         if first == _QUOTE:
             return self._end_of_text(start)
-        found = _SCALAR.match(self._data, start, start + TEXT_LIMIT)
+        found = _SCALAR.match(self._data, start, start + self._text_limit)
         if found is None:
             raise CannotRead("is not JSON")
         return found.end()
@@ -127,16 +127,16 @@ class _Document:
     def _end_of_text(self, start: int) -> int:
         position = start + 1
         while self._data[position] != _QUOTE:
-            found = _TEXT_PART.match(self._data, position, position + PIECE_BYTES)
+            found = _TEXT_PART.match(self._data, position, position + self._piece)
             if found is None or found.end() == position:
                 raise CannotRead("is not JSON")
             position = found.end()
-            if position - start > TEXT_LIMIT:
-                raise CannotRead(f"has a text of more than {TEXT_LIMIT >> 20} MiB")
+            if position - start > self._text_limit:
+                raise CannotRead(f"has a text of more than {self._text_limit >> 20} MiB")
         return position + 1
 
     def _end_of_short(self, start: int) -> int | None:
-        limit = start + PIECE_BYTES
+        limit = start + self._piece
         position, depth = start, 0
         while True:
             found = _NO_BRACKETS.match(self._data, position, limit)
