@@ -97,6 +97,13 @@ def test_a_file_without_a_command_is_met_with_one(call: Called) -> None:
     assert "did you mean coreflow" not in call("rum").stderr
 
 
+@pytest.mark.parametrize("command", ["down", "networks", "schema", "version"])
+def test_no_option_is_suggested_that_a_command_has_not(command: str, call: Called) -> None:
+    done = call(command, "cluster.yaml")
+    assert done.returncode == 2
+    assert done.stderr == f"error: not expected: cluster.yaml\nhint: coreflow {command} --help\n"
+
+
 def test_a_backup_by_itself_is_met_with_the_option(call: Called) -> None:
     done = call("restore", "shop", "b 1")
     assert done.returncode == 2

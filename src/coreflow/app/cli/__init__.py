@@ -75,10 +75,19 @@ def _meant_by(exc: CycloptsError) -> str:
     else:
         return ""
     if word.endswith(RECORD_SUFFIXES):
+        if not _takes_records(exc):
+            return ""
         option = f"--records {shlex.quote(streams.clean(word))}"
         return f"coreflow plan {option}" if isinstance(exc, UnknownCommandError) else option
     is_restore = (exc.command_chain or ())[:1] == ("restore",)
     return f"--backup {shlex.quote(streams.clean(word))}" if is_restore and word[:1] not in {"", "-"} else ""
+
+
+def _takes_records(exc: CycloptsError) -> bool:
+    """Tell whether the command has an option for the cluster file; `plan` has, which is suggested without a command."""
+    from inspect import signature
+
+    return exc.target is None or "records" in signature(exc.target).parameters
 
 
 class _Pages:
