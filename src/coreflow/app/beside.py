@@ -15,7 +15,7 @@ from .supervise import described
 log = LazyLog()
 T = TypeVar("T")
 
-WAIT_SECONDS = 0.5
+WAIT_SECONDS = 0.3
 """How long a pass waits: what is quick needs no second pass."""
 
 
